@@ -1,0 +1,214 @@
+"""The numbers that the course looks up: one file, each number with its source.
+
+``facts.yml`` beside this module holds every figure that comes from outside the course. A page never
+types such a figure; it names its key, and gets the value together with where it was read, how sure
+we are, and what it leaves out.
+"""
+
+import datetime
+import difflib
+import functools
+import importlib.resources
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import yaml
+
+Confidence = Literal["verified", "secondary", "reported"]
+"""``verified``: read in the primary text. ``secondary``: read in a page about it. ``reported``:
+repeated in the field, not re-read by us; nothing may depend on it."""
+
+# Each unit with its plural. "1" counts nothing in particular; "date" marks a calendar day.
+UNITS = {
+    "1": "",
+    "%": "%",
+    "USD": "$",
+    "CNY": "RMB",
+    "GPU": "GPUs",
+    "GPU hour": "GPU hours",
+    "hour": "hours",
+    "day": "days",
+    "year": "years",
+    "FLOP": "FLOPs",
+    "byte": "bytes",
+    "second": "seconds",
+    "token": "tokens",
+    "parameter": "parameters",
+    "layer": "layers",
+    "expert": "experts",
+    "group": "groups",
+    "node": "nodes",
+    "problem": "problems",
+    "nat": "nats",
+    "bit": "bits",
+    "mm2": "mm²",
+    "TPP": "TPP",
+    "point": "points",
+    "million tokens": "million tokens",
+    "thousand tokens": "thousand tokens",
+    "trillion tokens": "trillion tokens",
+    "date": "",
+}
+_SCALES = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"))
+_KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One sourced number.
+
+    ``value`` is in ``unit``, unscaled: 5576000 and not 5.576 with "million" in the unit. ``source``
+    is a key of ``book/references.bib``, ``where`` the page, table or section in it, ``as_of`` the
+    day for which the figure was stated, and ``leaves_out`` what a reader might think it includes.
+    """
+
+    key: str
+    value: int | float | datetime.date
+    unit: str
+    label: str
+    source: str
+    where: str
+    as_of: datetime.date
+    confidence: Confidence
+    leaves_out: str = ""
+
+    @property
+    def text(self) -> str:
+        """The value with its unit, as a sentence would print it: ``$5.576 million``."""
+        return format_value(self.value, self.unit)
+
+
+def get(key: str) -> Fact:
+    """Return the fact called ``key``; raise ``ValueError`` naming the nearest keys if unknown."""
+    facts = _load()
+    if key not in facts:
+        near = difflib.get_close_matches(key, facts, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; see slingshot.facts.keys()"
+        raise ValueError(f"unknown fact {key!r}{hint}")
+    return facts[key]
+
+
+def value(key: str) -> float:
+    """Return the number of the fact called ``key``, in its unit; a date raises ``ValueError``."""
+    number = get(key).value
+    if isinstance(number, datetime.date):
+        raise ValueError(f"fact {key!r} is the date {number}, not a number; use get({key!r}).value")
+    return number
+
+
+def keys() -> tuple[str, ...]:
+    """Return the names of all facts, in the order of the file."""
+    return tuple(_load())
+
+
+def parse_unit(unit: str) -> tuple[str, str]:
+    """Split ``"USD/GPU hour"`` into ``("USD", "GPU hour")``; the second part may be empty.
+
+    Raises ``ValueError`` when a part is not one of ``UNITS``.
+    """
+    numerator, _, denominator = unit.partition("/")
+    for part in (numerator, denominator) if "/" in unit else (numerator,):
+        if part not in UNITS:
+            known = ", ".join(UNITS)
+            raise ValueError(f"unit {unit!r} does not parse: {part!r} is not one of {known}")
+    return numerator, denominator
+
+
+def format_value(value: int | float | datetime.date, unit: str) -> str:
+    """Format a value for a sentence: ``$5.576 million``, ``671 billion parameters``, ``5.5%``."""
+    numerator, denominator = parse_unit(unit)
+    if isinstance(value, datetime.date):
+        return f"{value:%B} {value.day}, {value.year}"
+    number = _format_number(value)
+    if numerator == "USD":
+        text = f"${number}" if value >= 0 else f"−${number[1:]}"
+    elif numerator == "CNY":
+        text = f"RMB {number}"
+    elif numerator == "%":
+        text = f"{number}%"
+    elif numerator == "1":
+        text = number
+    else:
+        text = f"{number} {numerator if value == 1 else UNITS[numerator]}"
+    return f"{text} per {denominator}" if denominator else text
+
+
+def _format_number(value: int | float) -> str:
+    """Every digit that is stored and none that is not, with thousands separators."""
+    magnitude = abs(value)
+    if magnitude >= 10**15:
+        exponent = math.floor(math.log10(magnitude))
+        mantissa = f"{value / 10**exponent:.12g}"
+        return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    for scale, word in _SCALES:
+        if magnitude >= scale:
+            return f"{value / scale:,.12g} {word}"
+    return f"{value:,}".replace("-", "−")
+
+
+@functools.cache
+def _load() -> dict[str, Fact]:
+    text = importlib.resources.files("slingshot").joinpath("facts.yml").read_text("utf-8")
+    return parse(text)
+
+
+def parse(text: str) -> dict[str, Fact]:
+    """Read the YAML of ``facts.yml``; raise ``ValueError`` naming the entry that is wrong."""
+    entries = yaml.load(text, Loader=_UniqueKeyLoader)
+    if not isinstance(entries, dict):
+        raise ValueError(f"facts must be a mapping from keys to entries, got {entries!r}")
+    return {key: _parse_fact(key, entry) for key, entry in entries.items()}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A loader that refuses two entries of one name, where YAML would quietly keep the last."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    names = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"fact {name!r} is defined twice{node.start_mark}")
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def _parse_fact(key: str, entry: Mapping[str, Any]) -> Fact:
+    if not _KEY.fullmatch(str(key)):
+        raise ValueError(f"fact {key!r}: a key is lower-case words joined by dots, as in v3.tokens")
+    if not isinstance(entry, dict):
+        raise ValueError(f"fact {key!r} must be a mapping, got {entry!r}")
+    fields = set(Fact.__dataclass_fields__) - {"key"}
+    if missing := fields - {"leaves_out"} - entry.keys():
+        raise ValueError(f"fact {key!r} lacks {', '.join(sorted(missing))}")
+    if unknown := entry.keys() - fields:
+        raise ValueError(f"fact {key!r} has unknown fields {', '.join(sorted(unknown))}")
+    fact = Fact(key=key, **entry)
+    _check_fact(fact)
+    return fact
+
+
+def _check_fact(fact: Fact) -> None:
+    try:
+        numerator, _ = parse_unit(fact.unit)
+    except ValueError as error:
+        raise ValueError(f"fact {fact.key!r}: {error}") from error
+    number = isinstance(fact.value, int | float) and not isinstance(fact.value, bool)
+    if (numerator == "date") != isinstance(fact.value, datetime.date) or (
+        numerator != "date" and not (number and math.isfinite(float(fact.value)))  # type: ignore[arg-type]
+    ):
+        raise ValueError(f"fact {fact.key!r}: value {fact.value!r} does not fit unit {fact.unit!r}")
+    if not isinstance(fact.as_of, datetime.date):
+        raise ValueError(f"fact {fact.key!r}: as_of {fact.as_of!r} is not a date like 2024-12-26")
+    if fact.confidence not in get_args(Confidence):
+        known = ", ".join(get_args(Confidence))
+        raise ValueError(f"fact {fact.key!r}: confidence {fact.confidence!r} is not one of {known}")
+    for field in ("label", "source", "where"):
+        if not str(getattr(fact, field) or "").strip():
+            raise ValueError(f"fact {fact.key!r}: {field} is empty")
