@@ -1,0 +1,140 @@
+"""The role {fact}`key` and the table of all facts.
+
+``{fact}`v3.gpu_hours.total``` in prose prints the formatted number as a link to its row on the facts
+page, with its source in a tooltip. A key that does not exist, a source that is not in the
+bibliography, or an entry that does not parse is a warning, and so fails the strict build.
+"""
+
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from pybtex.database import parse_file
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.writers.html5 import HTML5Translator
+
+from slingshot import facts
+
+logger = logging.getLogger(__name__)
+
+FACTS_FILE = Path(facts.__file__).with_name("facts.yml")
+CONFIDENCE = {
+    "verified": "read in the primary text",
+    "secondary": "read in a page about it",
+    "reported": "reported, not re-read",
+}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the role, the table and the checks with Sphinx."""
+    app.add_node(SourcedNumber, html=(open_sourced_number, close_sourced_number))
+    app.add_role("fact", FactRole())
+    app.add_directive("fact-table", FactTable)
+    app.connect("builder-inited", check_facts)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def check_facts(app: Sphinx) -> None:
+    """Warn when facts.yml does not parse, or when a source is not in the bibliography."""
+    try:
+        sources = {key: facts.get(key).source for key in facts.keys()}
+    except ValueError as error:
+        logger.warning("%s: %s", FACTS_FILE.name, error)
+        return
+    known = bibliography_keys(app)
+    for key, source in sources.items():
+        if source not in known:
+            logger.warning("fact %r: source %r is not in the bibliography", key, source)
+
+
+def bibliography_keys(app: Sphinx) -> set[str]:
+    """Return the keys of all entries in the book's bibliography files."""
+    files = [Path(app.srcdir) / name for name in app.config.bibtex_bibfiles]
+    return {key for file in files for key in parse_file(str(file)).entries}
+
+
+def label_of(key: str) -> str:
+    """The anchor of a fact's row in the table."""
+    return "fact-" + key.replace(".", "-").replace("_", "-")
+
+
+class SourcedNumber(nodes.inline):
+    """A link to a fact's row, wrapped so that it can carry the source as a tooltip."""
+
+
+def open_sourced_number(writer: HTML5Translator, node: SourcedNumber) -> None:
+    """Write the wrapper; the stylesheet shows ``data-source`` on hover and on keyboard focus."""
+    writer.body.append(writer.starttag(node, "span", "", **{"data-source": node["note"]}))
+
+
+def close_sourced_number(writer: HTML5Translator, node: SourcedNumber) -> None:
+    """Close the wrapper."""
+    writer.body.append("</span>")
+
+
+class FactRole(SphinxRole):
+    """Print a sourced number."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the number as a reference to its row, or warn and name what is wrong."""
+        self.env.note_dependency(str(FACTS_FILE))
+        try:
+            fact = facts.get(self.text)
+        except ValueError as error:
+            logger.warning("%s", error, location=self.get_location())
+            return [nodes.problematic(self.rawtext, self.rawtext)], []
+        note = f"{fact.label}. {fact.source}, {fact.where}; {CONFIDENCE[fact.confidence]}."
+        if fact.leaves_out:
+            note += f" Leaves out {fact.leaves_out}."
+        number = SourcedNumber(self.rawtext, note=note, classes=["fact", fact.confidence])
+        reference = addnodes.pending_xref(
+            self.rawtext,
+            nodes.inline(fact.text, fact.text),
+            refdomain="std",
+            reftype="ref",
+            reftarget=label_of(fact.key),
+            refexplicit=True,
+            refwarn=True,
+            refdoc=self.env.docname,
+        )
+        self.set_source_info(reference)
+        number += reference
+        return [number], []
+
+
+class FactTable(SphinxDirective):
+    """All facts by subject, each row the target of its role."""
+
+    def run(self) -> list[nodes.Node]:
+        """Write the table as Markdown and let the page's own parser read it."""
+        self.env.note_dependency(str(FACTS_FILE))
+        try:
+            keys = facts.keys()
+        except ValueError:
+            return []  # check_facts has named it
+        lines: list[str] = []
+        subject = ""
+        for key in keys:
+            if key.partition(".")[0] != subject:
+                subject = key.partition(".")[0]
+                lines += ["", f"## {subject}", ""]
+            lines += [*self.row(facts.get(key)), ""]
+        node = nodes.section()
+        node.document = self.state.document
+        self.state.nested_parse(StringList(lines, str(FACTS_FILE)), 0, node, match_titles=True)
+        return node.children
+
+    @staticmethod
+    def row(fact: facts.Fact) -> list[str]:
+        """One entry of a definition list."""
+        left_out = f" Leaves out {fact.leaves_out}." if fact.leaves_out else ""
+        return [
+            f"({label_of(fact.key)})=",
+            "",
+            f"**{fact.text}** `{fact.key}`",
+            f": {fact.label}, as of {fact.as_of:%Y-%m-%d}. {{cite:t}}`{fact.source}`, {fact.where};"
+            f" *{CONFIDENCE[fact.confidence]}*.{left_out}",
+        ]

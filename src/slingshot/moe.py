@@ -1,0 +1,332 @@
+"""Mixture of experts: which few experts see a token, and with what weight.
+
+The router of DeepSeek-V3 (arXiv 2412.19437, §2.1.2, eqs. 12-16), one step per function. A score
+says how well each expert fits a token. A bias that only steers the choice is added. The best experts
+of the best groups are chosen. Their unbiased scores become the weights of their outputs.
+"""
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Score = Literal["sigmoid", "softmax"]
+"""How a logit becomes a score: V3 takes the sigmoid (eq. 15), DeepSeekMoE and V2 the softmax."""
+
+# Keeps the division finite when every chosen score underflows to 0. It is transformers' value, far
+# below the float32 rounding of any other sum; DeepSeek's own inference code divides without it.
+_EPSILON = 1e-20
+
+
+class Routing(NamedTuple):
+    """Where T tokens go: k of E experts each.
+
+    ``weights [T, k]`` float32 multiply the outputs of ``experts [T, k]`` int64, which stand in
+    descending order of biased score; ``scores [T, E]`` float32 are the unbiased scores of all.
+    """
+
+    weights: Tensor
+    experts: Tensor
+    scores: Tensor
+
+
+class TopKRouter(nn.Module):
+    """Send each token to the ``top_k`` of ``n_experts`` experts whose biased score is highest.
+
+    Parameter ``weight [E, d_model]`` holds one direction per expert. Buffer ``expert_bias [E]``
+    (float32, zeros at first) is added to the scores for the choice only and gets no gradient; a
+    load-balancing rule moves it from outside. Keep the router in float32 when the model around it
+    is cast down: bfloat16 would round a bias of 0.5 plus V3's step of 0.001 back to 0.5. With ``n_groups > 1`` a token may use experts of
+    ``topk_groups`` groups only, which bounds the number of machines it travels to. With
+    ``normalize`` the weights of a token sum to ``route_scale``, otherwise they are its scores
+    times ``route_scale``. V3 has 256 experts in 8 groups, keeps 4 groups and 8 experts, and
+    scales by 2.5 (a number of its released configuration, not of its equations).
+
+    Gradients reach ``weight`` through the returned weights and scores, never through the choice.
+
+    Raises ``ValueError`` for a size below 1, for ``top_k``, ``n_groups`` or ``topk_groups`` that
+    cannot be satisfied, for an unknown ``score`` and for a ``route_scale`` that is not a positive
+    finite number.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, §2.1.2, eqs. 12-16.
+    """
+
+    expert_bias: Tensor
+
+    def __init__(
+        self,
+        d_model: int,
+        n_experts: int,
+        top_k: int,
+        *,
+        score: Score = "sigmoid",
+        n_groups: int = 1,
+        topk_groups: int = 1,
+        normalize: bool = True,
+        route_scale: float = 1.0,
+    ) -> None:
+        """Draw ``weight`` and set ``expert_bias`` to zero."""
+        super().__init__()
+        if d_model < 1:
+            raise ValueError(f"d_model is {d_model}; give the width of x, at least 1")
+        _check_selection(n_experts, top_k, n_groups, topk_groups)
+        _check_score(score)
+        _check_route_scale(route_scale)
+        self.d_model = d_model
+        self.n_experts = n_experts
+        self.top_k = top_k
+        self.score: Score = score
+        self.n_groups = n_groups
+        self.topk_groups = topk_groups
+        self.normalize = normalize
+        self.route_scale = route_scale
+        self.weight = nn.Parameter(torch.empty(n_experts, d_model))
+        self.register_buffer("expert_bias", torch.zeros(n_experts, dtype=torch.float32))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw ``weight`` from a normal distribution, std 0.5 / √d_model; zero ``expert_bias``."""
+        # V3 draws with std 0.006 at d_model 7168, where 0.5 / √d_model is 0.0059. Scaling with the
+        # width gives inputs of unit variance the same spread of logits (0.5) in a small model.
+        # Zeros would make every score equal, and a tie is broken in no useful order.
+        nn.init.normal_(self.weight, std=0.5 / math.sqrt(self.d_model))
+        nn.init.zeros_(self.expert_bias)
+
+    def forward(self, x: Tensor) -> Routing:
+        """Route the tokens ``x [T, d_model]``; T may be 0.
+
+        Raises ``ValueError`` when ``x`` has another shape or is not floating point, or when ``x``,
+        ``weight`` or ``expert_bias`` holds NaN or infinity.
+        """
+        _check_tokens(x, self.d_model)
+        logits = router_logits(x, self.weight)
+        if not logits.isfinite().all():
+            raise ValueError(_explain_non_finite(x, self.weight))
+        if not self.expert_bias.isfinite().all():
+            raise ValueError(f"{_first_non_finite('expert_bias', self.expert_bias)}; reset it to 0")
+        scores = expert_scores(logits, self.score)
+        biased = scores.detach() + self.expert_bias.float()
+        experts = select_experts(biased, self.top_k, self.n_groups, self.topk_groups)
+        weights = gate_weights(
+            scores, experts, normalize=self.normalize, route_scale=self.route_scale
+        )
+        return Routing(weights, experts, scores)
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for ``print(router)``."""
+        return (
+            f"d_model={self.d_model}, n_experts={self.n_experts}, top_k={self.top_k}, "
+            f"score={self.score!r}, n_groups={self.n_groups}, topk_groups={self.topk_groups}, "
+            f"normalize={self.normalize}, route_scale={self.route_scale}"
+        )
+
+
+def router_logits(x: Tensor, weight: Tensor) -> Tensor:
+    """Return the float32 dot products ``[T, E]`` of tokens ``x [T, d]`` with ``weight [E, d]``."""
+    # The choice is a comparison: a rounding error does not shrink an output a little, it sends the
+    # token to another expert. So the router is float32 even where the model around it is not, and
+    # autocast, which would make this product bfloat16, is off.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x.float(), weight.float())
+
+
+def expert_scores(logits: Tensor, score: Score = "sigmoid") -> Tensor:
+    """Turn ``logits [T, E]`` into scores between 0 and 1: how well each expert fits each token.
+
+    ``"sigmoid"`` judges every expert on its own (V3, eq. 15), ``"softmax"`` shares 1 among all E
+    (DeepSeekMoE, arXiv 2401.06066, eq. 11). Raises ``ValueError`` for another ``score``.
+    """
+    _check_score(score)
+    return logits.sigmoid() if score == "sigmoid" else logits.softmax(dim=-1)
+
+
+def group_scores(biased: Tensor, n_groups: int) -> Tensor:
+    """Return ``[T, n_groups]``: the sum of the two best of ``biased [T, E]`` in each group.
+
+    Group g holds the experts from g * E / n_groups up to the next group. V3's text ranks groups by
+    affinity, its released code by biased score; this follows the code. Raises ``ValueError`` when
+    E does not divide into groups of at least 2.
+    """
+    _check_groups(biased.shape[-1], n_groups)
+    if biased.shape[-1] // n_groups < 2:
+        raise ValueError(f"1 expert in {n_groups} group has no two best; give at least 2 experts")
+    best_two = _by_group(biased, n_groups).topk(2, dim=-1).values
+    return best_two.sum(dim=-1)
+
+
+def mask_groups(biased: Tensor, n_groups: int, topk_groups: int) -> Tensor:
+    """Return ``biased [T, E]`` with -inf outside each token's best ``topk_groups`` groups.
+
+    The fill is -inf and not 0: a bias may push every kept score below 0, and then a masked expert
+    at 0 would win. Raises ``ValueError`` when ``topk_groups`` is not within 1 and ``n_groups``.
+    """
+    _check_groups(biased.shape[-1], n_groups, topk_groups)
+    kept = group_scores(biased, n_groups).topk(topk_groups, dim=-1).indices
+    dropped = torch.ones(*biased.shape[:-1], n_groups, dtype=torch.bool, device=biased.device)
+    dropped.scatter_(-1, kept, False)
+    return _by_group(biased, n_groups).masked_fill(dropped.unsqueeze(-1), -math.inf).flatten(-2)
+
+
+def select_experts(biased: Tensor, top_k: int, n_groups: int = 1, topk_groups: int = 1) -> Tensor:
+    """Choose the ``top_k`` highest of ``biased [T, E]`` within each token's best groups.
+
+    Returns ``experts [T, k]`` int64 in descending order of biased score; equal scores come in no
+    particular order. Raises ``ValueError`` for a choice that cannot be made and for NaN.
+    """
+    _check_selection(biased.shape[-1], top_k, n_groups, topk_groups)
+    # Keeping every group is keeping every expert, so the grouping costs nothing then.
+    candidates = mask_groups(biased, n_groups, topk_groups) if topk_groups < n_groups else biased
+    best = candidates.topk(top_k, dim=-1, sorted=True)
+    # topk ranks NaN above every number, also in the group scores, so a row's first value shows it.
+    if best.values[..., 0].isnan().any():
+        raise ValueError(f"{_first_non_finite('biased', biased)}; give scores without nan")
+    return best.indices
+
+
+def gate_weights(
+    scores: Tensor, experts: Tensor, *, normalize: bool = True, route_scale: float = 1.0
+) -> Tensor:
+    """Return the weights ``[T, k]`` of the chosen ``experts [T, k]`` from unbiased ``scores``.
+
+    With ``normalize`` they are divided by their sum (V3, eq. 13), so that a token's weights sum to
+    ``route_scale``; if all its chosen scores are 0 its weights are 0, not NaN. Raises
+    ``ValueError`` for a ``route_scale`` that is not a positive finite number.
+    """
+    _check_route_scale(route_scale)
+    weights = scores.gather(-1, experts)
+    if normalize:
+        weights = weights / (weights.sum(dim=-1, keepdim=True) + _EPSILON)
+    return weights * route_scale
+
+
+def expert_load(experts: Tensor, n_experts: int) -> Tensor:
+    """Count how often each expert was chosen: ``experts [T, k]`` to counts ``[E]`` int64.
+
+    Raises ``ValueError`` when ``experts`` is not integer or names an expert outside 0 to E - 1.
+    """
+    if n_experts < 1:
+        raise ValueError(f"n_experts is {n_experts}; give at least 1")
+    if experts.is_floating_point() or experts.is_complex() or experts.dtype == torch.bool:
+        raise ValueError(f"experts has dtype {experts.dtype}; pass the integer Routing.experts")
+    outside = experts[(experts < 0) | (experts >= n_experts)]
+    if outside.numel():
+        raise ValueError(
+            f"expert {int(outside[0])} is not within 0 to {n_experts - 1}; "
+            f"give the router's n_experts instead of {n_experts}"
+        )
+    return experts.flatten().bincount(minlength=n_experts)
+
+
+def max_violation(load: Tensor) -> float:
+    """Return by how much the busiest expert exceeds the mean: (max - mean) / mean of ``load [E]``.
+
+    0 is perfect balance. The ceiling is E / k - 1, when every token takes the same k experts. It is
+    MaxVio of Wang et al., arXiv 2408.15664. Raises ``ValueError`` when ``load`` is not a vector of
+    counts with a positive sum.
+    """
+    if load.ndim != 1 or load.numel() == 0:
+        raise ValueError(f"load has shape {tuple(load.shape)}; pass the counts [E] of one layer")
+    counts = load.double()
+    if not counts.isfinite().all() or counts.min() < 0:
+        raise ValueError(f"load is {load.tolist()}; pass counts, each finite and at least 0")
+    mean = counts.mean().item()
+    if mean == 0:
+        raise ValueError(
+            f"load is {load.tolist()}; balance is undefined before any token is routed"
+        )
+    return (counts.max().item() - mean) / mean
+
+
+def _by_group(values: Tensor, n_groups: int) -> Tensor:
+    """View ``[T, E]`` as ``[T, n_groups, E / n_groups]``, with sizes given so that T may be 0."""
+    return values.reshape(*values.shape[:-1], n_groups, values.shape[-1] // n_groups)
+
+
+def _check_groups(n_experts: int, n_groups: int, topk_groups: int = 1) -> None:
+    """Raise ``ValueError`` unless E experts split into groups of which some can be kept."""
+    for name, size in (
+        ("n_experts", n_experts),
+        ("n_groups", n_groups),
+        ("topk_groups", topk_groups),
+    ):
+        if size < 1:
+            raise ValueError(f"{name} is {size}; give at least 1")
+    if n_experts % n_groups:
+        raise ValueError(
+            f"{n_experts} experts do not divide into {n_groups} groups; "
+            "make n_experts a multiple of n_groups"
+        )
+    if n_groups > 1 and n_experts // n_groups < 2:
+        raise ValueError(
+            f"{n_experts} experts in {n_groups} groups leave 1 in each, and a group's score is the "
+            f"sum of its two best; give at most {max(1, n_experts // 2)} groups"
+        )
+    if topk_groups > n_groups:
+        raise ValueError(
+            f"topk_groups {topk_groups} exceeds n_groups {n_groups}; keep at most all groups"
+        )
+
+
+def _check_selection(n_experts: int, top_k: int, n_groups: int, topk_groups: int) -> None:
+    """Raise ``ValueError`` unless k experts can be chosen from the groups that are kept."""
+    _check_groups(n_experts, n_groups, topk_groups)
+    if top_k < 1:
+        raise ValueError(f"top_k is {top_k}; choose at least 1 expert per token")
+    if top_k > n_experts:
+        raise ValueError(f"top_k {top_k} exceeds n_experts {n_experts}; choose at most all experts")
+    kept = n_experts // n_groups * topk_groups
+    if top_k > kept:
+        raise ValueError(
+            f"top_k {top_k} exceeds the {kept} experts in topk_groups {topk_groups} of "
+            f"{n_groups} groups; lower top_k or keep more groups"
+        )
+
+
+def _check_score(score: str) -> None:
+    if score not in get_args(Score):
+        raise ValueError(f"score {score!r} is unknown; use {' or '.join(get_args(Score))}")
+
+
+def _check_route_scale(route_scale: float) -> None:
+    if not 0 < route_scale < math.inf:
+        raise ValueError(
+            f"route_scale is {route_scale}; give a positive finite number, 1.0 is neutral"
+        )
+
+
+def _check_tokens(x: Tensor, d_model: int) -> None:
+    """Raise ``ValueError`` unless ``x`` is a floating-point tensor ``[T, d_model]``."""
+    if not x.is_floating_point():
+        raise ValueError(f"x has dtype {x.dtype}; pass floating point, for example x.float()")
+    if x.ndim == 2 and x.shape[1] == d_model:
+        return
+    if x.ndim and x.shape[-1] == d_model:
+        remedy = f"make it [tokens, {d_model}] with x.reshape(-1, {d_model})"
+    else:
+        remedy = f"pass [tokens, d_model] with d_model {d_model}"
+    raise ValueError(f"x has shape {tuple(x.shape)}; {remedy}")
+
+
+def _explain_non_finite(x: Tensor, weight: Tensor) -> str:
+    """Say which input made a logit NaN or infinite.
+
+    Looking at the logits alone is enough to know that there is one: a non-finite ``x[t, j]`` makes
+    every logit of token t non-finite, whatever it is multiplied with, zero included.
+    """
+    if not x.isfinite().all():
+        return (
+            f"input holds NaN or infinity: {_first_non_finite('x', x)}; check what feeds the router"
+        )
+    if not weight.isfinite().all():
+        return f"{_first_non_finite('weight', weight)}; training diverged, reload or lower its rate"
+    return (
+        f"a logit overflows float32 with |x| up to {x.abs().max().item():.3g} and |weight| up to "
+        f"{weight.abs().max().item():.3g}; normalize x first"
+    )
+
+
+def _first_non_finite(name: str, values: Tensor) -> str:
+    index = (~values.isfinite()).nonzero()[0].tolist()
+    return f"{name}[{', '.join(map(str, index))}] is {values[tuple(index)].item()}"
