@@ -42,6 +42,7 @@ UNITS = {
     "group": "groups",
     "node": "nodes",
     "problem": "problems",
+    "row": "rows",
     "nat": "nats",
     "bit": "bits",
     "mm2": "mm²",
@@ -52,7 +53,8 @@ UNITS = {
     "trillion tokens": "trillion tokens",
     "date": "",
 }
-_SCALES = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"))
+_WORDS = {10**12: "trillion", 10**9: "billion", 10**6: "million"}
+_PREFIXES = {10**15: "P", 10**12: "T", 10**9: "G", 10**6: "M", 10**3: "k"}
 _KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -123,6 +125,8 @@ def format_value(value: int | float | datetime.date, unit: str) -> str:
     numerator, denominator = parse_unit(unit)
     if isinstance(value, datetime.date):
         return f"{value:%B} {value.day}, {value.year}"
+    if numerator == "byte" or unit == "FLOP/second":
+        return _format_prefixed(value, "B" if numerator == "byte" else "FLOP", denominator)
     number = _format_number(value)
     if numerator == "USD":
         text = f"${number}" if value >= 0 else f"−${number[1:]}"
@@ -144,10 +148,19 @@ def _format_number(value: int | float) -> str:
         exponent = math.floor(math.log10(magnitude))
         mantissa = f"{value / 10**exponent:.12g}"
         return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
-    for scale, word in _SCALES:
+    for scale, word in _WORDS.items():
         if magnitude >= scale:
             return f"{value / scale:,.12g} {word}"
     return f"{value:,}".replace("-", "−")
+
+
+def _format_prefixed(value: int | float, symbol: str, denominator: str) -> str:
+    """Bytes and FLOP rates, with a decimal prefix as on a data sheet: ``400 GB/s``."""
+    per = {"": "", "second": "/s"}.get(denominator, f" per {denominator}")
+    for scale, prefix in _PREFIXES.items():
+        if abs(value) >= scale:
+            return f"{value / scale:,.12g} {prefix}{symbol}{per}"
+    return f"{value:,} {symbol}{per}"
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Mixture of experts: which few experts see a token, and with what weight.
 
 The router of DeepSeek-V3 (arXiv 2412.19437, §2.1.2, eqs. 12-16), one step per function. A score
-says how well each expert fits a token. A bias that only steers the choice is added. The best experts
-of the best groups are chosen. Their unbiased scores become the weights of their outputs.
+says how well each expert fits a token. A bias is added that steers the choice and nothing else. The
+best experts of the best groups are chosen. Their unbiased scores become their weights.
 """
 
 import math
@@ -38,11 +38,13 @@ class TopKRouter(nn.Module):
     Parameter ``weight [E, d_model]`` holds one direction per expert. Buffer ``expert_bias [E]``
     (float32, zeros at first) is added to the scores for the choice only and gets no gradient; a
     load-balancing rule moves it from outside. Keep the router in float32 when the model around it
-    is cast down: bfloat16 would round a bias of 0.5 plus V3's step of 0.001 back to 0.5. With ``n_groups > 1`` a token may use experts of
-    ``topk_groups`` groups only, which bounds the number of machines it travels to. With
-    ``normalize`` the weights of a token sum to ``route_scale``, otherwise they are its scores
-    times ``route_scale``. V3 has 256 experts in 8 groups, keeps 4 groups and 8 experts, and
-    scales by 2.5 (a number of its released configuration, not of its equations).
+    is cast down: bfloat16 would round a bias of 0.5 plus V3's step of 0.001 back to 0.5.
+
+    With ``n_groups > 1`` a token may use experts of ``topk_groups`` groups only, which bounds the
+    number of machines it travels to. With ``normalize`` the weights of a token sum to
+    ``route_scale``, otherwise they are its scores times ``route_scale``. V3 has 256 experts in 8
+    groups, keeps 4 groups and 8 experts, and scales by 2.5. That scale stands in its released
+    configuration, not in its equations.
 
     Gradients reach ``weight`` through the returned weights and scores, never through the choice.
 

@@ -1,0 +1,52 @@
+# Slingshot. `make help` lists the targets; README.md gives the plain commands behind them.
+# Every target sets up what it needs; a second call installs nothing.
+
+PYTHON ?= python3
+VENV_PYTHON = .venv/bin/python
+BOOTSTRAP = $(PYTHON) tools/bootstrap.py
+
+.NOTPARALLEL:
+.PHONY: help book test lab notebooks bench clean distclean setup setup-dev python
+
+help: ## list the targets (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+book: setup ## build the book in _build/html
+	.venv/bin/jupyter-book build . -W --keep-going -n
+	@echo "The book is ready: open _build/html/index.html in a browser."
+
+test: setup-dev ## lint, check types, run the tests and re-execute the notebooks
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m pytest -p tests.notebook_counts_plugin -n 2 --dist loadscope tests notebooks \
+		--ignore=notebooks/assignments --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+
+lab: setup ## open JupyterLab on your own copies of the notebooks, in workspace/
+	$(VENV_PYTHON) tools/lab.py
+
+notebooks: setup ## re-execute the notebooks and store their outputs
+	$(VENV_PYTHON) tools/notebooks.py
+
+bench: setup-dev ## compare the library with its peers (several minutes)
+	@$(BOOTSTRAP) --requirements benchmarks/requirements.txt
+	set -e; for bench in benchmarks/bench_*.py; do $(VENV_PYTHON) "$$bench"; done
+
+clean: ## remove what was built; keeps .venv and workspace/
+	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . \( -name .venv -o -name workspace -o -name .git \) -prune -o -type d \
+		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf .venv
+
+setup: python ## install what the book and the notebooks need
+	@$(BOOTSTRAP)
+
+setup-dev: python ## install what the tests need, a browser included
+	@$(BOOTSTRAP) --dev
+
+python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) was not found:" \
+		"install Python 3.11 or newer, or name yours: make book PYTHON=/path/to/python3" >&2; exit 1; }

@@ -1,0 +1,242 @@
+"""Re-execute the notebooks and store their outputs in one normal form.
+
+Running it twice changes no byte: metadata is fixed, and timings, widget state and random cell ids
+are left out. A notebook in which a cell raises stays on disk as it was.
+"""
+
+import argparse
+import asyncio
+import copy
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE_INFO = {"name": "python", "pygments_lexer": "ipython3"}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class NotebookError(Exception):
+    """A notebook that could not be executed, as one line for the person at the terminal."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Execute the notebooks; return 1 when one raises, or when ``--check`` finds a difference."""
+    args = parse_arguments(argv)
+    try:
+        paths = [find(name) for name in args.notebooks] or sorted(FOLDER.glob("*.ipynb"))
+        if not paths:
+            raise NotebookError(f"no notebooks in {FOLDER}")
+        changed = [path for path in paths if refresh(path, args.timeout, write=not args.check)]
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("interrupted; every notebook on disk is whole", file=sys.stderr)
+        return 130
+    if args.check and changed:
+        names = ", ".join(display_name(path) for path in changed)
+        print(f"would change: {names}; run `make notebooks`", file=sys.stderr)
+    return 1 if args.check and changed else 0
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "notebooks",
+        nargs="*",
+        help="paths, or names in notebooks/ (default: all of notebooks/*.ipynb, without folders)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if a notebook would change"
+    )
+    parser.add_argument(
+        "--timeout", type=int, default=120, help="seconds per cell (default: %(default)s)"
+    )
+    return parser.parse_args(argv)
+
+
+def find(name: str) -> Path:
+    """Return the notebook that ``name`` means: a path, or a name with or without its suffix."""
+    for path in (Path(name), FOLDER / name, FOLDER / f"{name}.ipynb"):
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(path.stem for path in sorted(FOLDER.glob("*.ipynb"))) or "none"
+    raise NotebookError(f"no notebook {name!r}; there are: {known}")
+
+
+def display_name(path: Path) -> str:
+    """Return the path as seen from the project, or in full when it lies elsewhere."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def refresh(path: Path, timeout: int, *, write: bool) -> bool:
+    """Execute one notebook; store the result if it differs and ``write`` is set; say if it does."""
+    started = time.monotonic()
+    print(f"{display_name(path)} ... ", end="", flush=True)
+    before = path.read_text("utf-8")
+    try:
+        after = serialize(normalize(execute(parse(before, path), path, timeout)))
+    except BaseException:
+        print("stopped", flush=True)
+        raise
+    changed = after != before
+    if changed and write:
+        write_atomically(path, after)
+    verdict = "unchanged" if not changed else "stored" if write else "differs"
+    print(f"{time.monotonic() - started:.1f} s, {verdict}", flush=True)
+    return changed
+
+
+def parse(text: str, path: Path) -> NotebookNode:
+    """Read a notebook, giving an id to every cell that has none of its own."""
+    try:
+        content = json.loads(text)
+        if content["nbformat"] != 4:
+            raise NotebookError(f"{display_name(path)}: format {content['nbformat']} is not 4")
+        add_cell_ids(content["cells"])
+        content["nbformat_minor"] = 5
+        notebook: NotebookNode = nbformat.reads(json.dumps(content), as_version=4)  # type: ignore[no-untyped-call]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotebookError(f"{display_name(path)} is not a notebook: {error!r}") from error
+    return notebook
+
+
+def add_cell_ids(cells: list[dict[str, Any]]) -> None:
+    """Give every cell without an id, or with an earlier cell's, one that follows from its text."""
+    taken: set[str] = set()
+    for cell in cells:
+        source = "".join(cell["source"])
+        number = 0
+        while not cell.get("id") or cell["id"] in taken:
+            cell["id"] = hashlib.sha256(f"{number} {source}".encode()).hexdigest()[:8]
+            number += 1
+        taken.add(cell["id"])
+
+
+def execute(notebook: NotebookNode, path: Path, timeout: int) -> NotebookNode:
+    """Run all cells in the notebook's own folder; raise ``NotebookError`` naming the bad cell."""
+    current = 0
+
+    def note_cell(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal current
+        current = cell_index
+
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        # The kernel warns at every start that its local connection is not encrypted.
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_start=note_cell,
+    )
+    try:
+        client.execute()
+    except CellTimeoutError as error:
+        raise NotebookError(f"{place(path, notebook, current)} ran over {timeout} s") from error
+    except CellExecutionError as error:
+        what = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise NotebookError(f"{place(path, notebook, current)} raised {what}") from error
+    except DeadKernelError as error:
+        raise NotebookError(f"{place(path, notebook, current)} killed its kernel") from error
+    except AssertionError as error:
+        # nbclient answers Ctrl-C by stopping the kernel, and then trips over its absence. An
+        # assertion that fails in a cell is a CellExecutionError.
+        raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        raise NotebookError(f"{display_name(path)}: the kernel does not start: {error}") from error
+    return notebook
+
+
+def place(path: Path, notebook: NotebookNode, index: int) -> str:
+    """Return where a cell stands: the notebook, its number in all and among the code cells."""
+    code = sum(cell["cell_type"] == "code" for cell in notebook.cells[: index + 1])
+    return f"{display_name(path)}: cell {index + 1} (code cell {code})"
+
+
+def normalize(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook without all that differs between two equal runs."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.update(kernelspec=KERNELSPEC, language_info=LANGUAGE_INFO)
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        # Jupyter gives no number to an empty cell.
+        empty = not cell.source.strip()
+        count += not empty
+        cell.execution_count = None if empty else count
+        cell.outputs = [normalize_output(out, count) for out in merge_streams(cell.outputs)]
+    return notebook
+
+
+def normalize_output(output: NotebookNode, number: int) -> NotebookNode:
+    """Drop the widget's view, whose ids are random; its static twin and its text stay."""
+    for part in ("data", "metadata"):
+        output.get(part, {}).pop(WIDGET_VIEW, None)
+    if output.output_type == "execute_result":
+        output.execution_count = number
+    return output
+
+
+def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join neighboring pieces of text, which the kernel cuts where its clock happens to tick.
+
+    Between two other outputs at most one piece of standard output stays, then one of errors.
+    """
+    merged: list[NotebookNode] = []
+    for is_stream, group in itertools.groupby(outputs, lambda out: out.output_type == "stream"):
+        pieces = list(group)
+        if not is_stream:
+            merged += pieces
+            continue
+        for name in ("stdout", "stderr"):
+            text = "".join(piece.text for piece in pieces if piece.name == name)
+            if text:
+                merged.append(nbformat.v4.new_output("stream", name=name, text=text))  # type: ignore[no-untyped-call]
+    return merged
+
+
+def serialize(notebook: NotebookNode) -> str:
+    """Return the text of the notebook's file; raise ``ValidationError`` if it is malformed."""
+    nbformat.validate(notebook)
+    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    return text.rstrip("\n") + "\n"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step, so that an interruption leaves the old one whole."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())
