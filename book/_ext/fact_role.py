@@ -5,11 +5,13 @@ page, with its source in a tooltip. A key that does not exist, a source that is 
 bibliography, or an entry that does not parse is a warning, and so fails the strict build.
 """
 
+import functools
 from pathlib import Path
 
+from citations import label_of as label_of_entry
 from docutils import nodes
 from docutils.statemachine import StringList
-from pybtex.database import parse_file
+from pybtex.database import Entry, parse_file
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -44,16 +46,23 @@ def check_facts(app: Sphinx) -> None:
     except ValueError as error:
         logger.warning("%s: %s", FACTS_FILE.name, error)
         return
-    known = bibliography_keys(app)
+    known = bibliography(app)
     for key, source in sources.items():
         if source not in known:
             logger.warning("fact %r: source %r is not in the bibliography", key, source)
 
 
-def bibliography_keys(app: Sphinx) -> set[str]:
-    """Return the keys of all entries in the book's bibliography files."""
+@functools.cache
+def bibliography(app: Sphinx) -> dict[str, Entry]:
+    """Return the entries of the book's bibliography files by key."""
     files = [Path(app.srcdir) / name for name in app.config.bibtex_bibfiles]
-    return {key for file in files for key in parse_file(str(file)).entries}
+    return {key: entry for file in files for key, entry in parse_file(str(file)).entries.items()}
+
+
+def citation_label(app: Sphinx, key: str) -> str:
+    """The label under which the bibliography lists a source; its key if it is not there."""
+    entry = bibliography(app).get(key)
+    return label_of_entry(entry) if entry else key
 
 
 def label_of(key: str) -> str:
@@ -86,7 +95,8 @@ class FactRole(SphinxRole):
         except ValueError as error:
             logger.warning("%s", error, location=self.get_location())
             return [nodes.problematic(self.rawtext, self.rawtext)], []
-        note = f"{fact.label}. {fact.source}, {fact.where}; {CONFIDENCE[fact.confidence]}."
+        source = citation_label(self.env.app, fact.source)
+        note = f"{fact.label}. {source}, {fact.where}; {CONFIDENCE[fact.confidence]}."
         if fact.leaves_out:
             note += f" Leaves out {fact.leaves_out}."
         number = SourcedNumber(self.rawtext, note=note, classes=["fact", fact.confidence])
@@ -135,6 +145,6 @@ class FactTable(SphinxDirective):
             f"({label_of(fact.key)})=",
             "",
             f"**{fact.text}** `{fact.key}`",
-            f": {fact.label}, as of {fact.as_of:%Y-%m-%d}. {{cite:t}}`{fact.source}`, {fact.where};"
+            f": {fact.label}, as of {fact.as_of:%Y-%m-%d}. {{cite:p}}`{fact.source}`, {fact.where};"
             f" *{CONFIDENCE[fact.confidence]}*.{left_out}",
         ]

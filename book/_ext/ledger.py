@@ -167,7 +167,7 @@ class ClaimsLedger(_ClaimsDirective):
             classes=["claim", claim.verdict.replace(" ", "-")],
         )
         article.document = self.state.document
-        sources = "; ".join(f"{{cite:t}}`{s.key}`, {s.where}" for s in claim.sources)
+        sources = "; ".join(f"{{cite:p}}`{s.key}`, {s.where}" for s in claim.sources)
         if claim.computed_in:
             place = f"{{ref}}`Recompute claim {claim.id} <{claim.computed_in.label}>`"
         else:

@@ -214,7 +214,7 @@ def _check_fact(fact: Fact) -> None:
         raise ValueError(f"fact {fact.key!r}: {error}") from error
     number = isinstance(fact.value, int | float) and not isinstance(fact.value, bool)
     if (numerator == "date") != isinstance(fact.value, datetime.date) or (
-        numerator != "date" and not (number and math.isfinite(float(fact.value)))  # type: ignore[arg-type]
+        numerator != "date" and not (number and math.isfinite(fact.value))
     ):
         raise ValueError(f"fact {fact.key!r}: value {fact.value!r} does not fit unit {fact.unit!r}")
     if not isinstance(fact.as_of, datetime.date):

@@ -18,4 +18,4 @@ def setup(threads: int = 1) -> None:
     figures.style()
     torch.set_num_threads(threads)
     np.set_printoptions(precision=3, suppress=True, linewidth=100)
-    torch.set_printoptions(precision=3, sci_mode=False, linewidth=100)
+    torch.set_printoptions(precision=3, sci_mode=False, linewidth=100)  # type: ignore[no-untyped-call]

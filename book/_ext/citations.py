@@ -1,0 +1,56 @@
+"""Labels that a reader recognizes: [DeepSeek-V3 report], [Dai et al. 2024], [OpenAI 2025].
+
+Half of the sources here have one corporate author and the same year, so author and year would not
+tell them apart. An entry may give its own label in the field ``shorthand``.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from string import ascii_lowercase
+
+from pybtex.database import Entry
+from pybtex.plugin import register_plugin
+from pybtex.richtext import Text
+from pybtex.style.formatting.unsrt import Style as UnsrtStyle
+from pybtex.style.labels import BaseLabelStyle
+from sphinx.application import Sphinx
+
+
+class ReadableLabels(BaseLabelStyle):  # type: ignore[misc]
+    """Shorthand, or first author and year, with a letter where two would be equal."""
+
+    def format_labels(self, sorted_entries: Sequence[Entry]) -> list[str]:
+        """Return one label per entry."""
+        labels = [label_of(entry) for entry in sorted_entries]
+        total, seen = Counter(labels), Counter[str]()
+        unique = []
+        for label in labels:
+            unique.append(label + (ascii_lowercase[seen[label]] if total[label] > 1 else ""))
+            seen[label] += 1
+        return unique
+
+
+class ReadableStyle(UnsrtStyle):  # type: ignore[misc]
+    """Entries sorted by author, labeled by `ReadableLabels`."""
+
+    default_label_style = ReadableLabels
+    default_sorting_style = "author_year_title"
+
+
+def label_of(entry: Entry) -> str:
+    """The label of one entry, before two equal ones are told apart."""
+    if "shorthand" in entry.fields:
+        return str(entry.fields["shorthand"])
+    authors = entry.persons["author"]
+    name = str(Text.from_latex(" ".join([*authors[0].prelast_names, *authors[0].last_names])))
+    if len(authors) == 2 and str(authors[1]) != "others":
+        name += f" and {Text.from_latex(' '.join(authors[1].last_names))}"
+    elif len(authors) > 1:
+        name += " et al."
+    return f"{name} {entry.fields['year']}"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the style under the name that _config.yml uses."""
+    register_plugin("pybtex.style.formatting", "slingshot", ReadableStyle)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
