@@ -5,9 +5,10 @@ from typing import Any
 
 import nbformat
 import pytest
-from browser import Watch, arguments, find_chromium
 from nbclient import NotebookClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from browser import Watch, arguments, find_chromium
 
 # --- the browser -----------------------------------------------------------------------------
 

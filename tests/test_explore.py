@@ -15,9 +15,9 @@ import nbformat
 import numpy as np
 import pytest
 from axe_core_python.sync_playwright import Axe
-from browser import REMEDY, Watch, find_chromium
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from browser import REMEDY, Watch, find_chromium
 from slingshot import figures
 from slingshot.explore import Explorer, explore
 

@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat import NotebookNode
+
 from notebook_counts_plugin import Counts, count, course_notebooks, markers, read
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,10 +13,11 @@ from pybtex.plugin import register_plugin
 from pybtex.richtext import Text
 from pybtex.style.formatting.unsrt import Style as UnsrtStyle
 from pybtex.style.labels import BaseLabelStyle
+from pybtex.style.sorting import BaseSortingStyle
 from sphinx.application import Sphinx
 
 
-class ReadableLabels(BaseLabelStyle):  # type: ignore[misc]
+class ReadableLabels(BaseLabelStyle):
     """Shorthand, or first author and year, with a letter where two would be equal."""
 
     def format_labels(self, sorted_entries: Sequence[Entry]) -> list[str]:
@@ -30,11 +31,19 @@ class ReadableLabels(BaseLabelStyle):  # type: ignore[misc]
         return unique
 
 
-class ReadableStyle(UnsrtStyle):  # type: ignore[misc]
-    """Entries sorted by author, labeled by `ReadableLabels`."""
+class ByLabel(BaseSortingStyle):
+    """The order in which a reader looks a label up."""
+
+    def sorting_key(self, entry: Entry) -> str:
+        """Return the label without regard to case."""
+        return label_of(entry).casefold()
+
+
+class ReadableStyle(UnsrtStyle):
+    """Entries as in a reference list, with these labels in this order."""
 
     default_label_style = ReadableLabels
-    default_sorting_style = "author_year_title"
+    default_sorting_style = ByLabel
 
 
 def label_of(entry: Entry) -> str:

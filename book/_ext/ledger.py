@@ -230,9 +230,10 @@ class ClaimsSummary(_ClaimsDirective):
         bars = "".join(
             f'<li class="{verdict.replace(" ", "-")}">'
             f'<a href="claims.html#verdict={verdict.replace(" ", "+")}">'
-            f'<b>{counts[verdict]}</b> {verdict}</a>'
+            f"<b>{counts[verdict]}</b> {verdict}</a>"
             f'<span class="bar" style="--share:{counts[verdict] / len(claims):.4f}"></span></li>'
             for verdict in VERDICTS
         )
-        text = f'<ul class="claims-summary" aria-label="{len(claims)} claims by verdict">{bars}</ul>'
+        label = f"{len(claims)} claims by verdict"
+        text = f'<ul class="claims-summary" aria-label="{label}">{bars}</ul>'
         return [nodes.raw("", text, format="html")]

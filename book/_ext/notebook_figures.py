@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 class InlineFigures(SphinxPostTransform):
-    """Replace each image that a notebook's cell wrote as SVG by the SVG with its text alternative."""
+    """Replace each image that a notebook wrote as SVG by that SVG and its text alternative."""
 
     default_priority = 400
     formats = ("html",)
 
-    def run(self) -> None:
+    def run(self, **options: object) -> None:
         """Visit the images of one page."""
         for image in list(self.document.findall(nodes.image)):
             path = Path(self.env.srcdir) / image["uri"]

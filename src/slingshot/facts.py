@@ -182,7 +182,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    names = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    names = [loader.construct_object(key) for key, _ in node.value]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"fact {name!r} is defined twice{node.start_mark}")
@@ -212,10 +212,7 @@ def _check_fact(fact: Fact) -> None:
         numerator, _ = parse_unit(fact.unit)
     except ValueError as error:
         raise ValueError(f"fact {fact.key!r}: {error}") from error
-    number = isinstance(fact.value, int | float) and not isinstance(fact.value, bool)
-    if (numerator == "date") != isinstance(fact.value, datetime.date) or (
-        numerator != "date" and not (number and math.isfinite(fact.value))
-    ):
+    if not _fits(fact.value, numerator):
         raise ValueError(f"fact {fact.key!r}: value {fact.value!r} does not fit unit {fact.unit!r}")
     if not isinstance(fact.as_of, datetime.date):
         raise ValueError(f"fact {fact.key!r}: as_of {fact.as_of!r} is not a date like 2024-12-26")
@@ -225,3 +222,10 @@ def _check_fact(fact: Fact) -> None:
     for field in ("label", "source", "where"):
         if not str(getattr(fact, field) or "").strip():
             raise ValueError(f"fact {fact.key!r}: {field} is empty")
+
+
+def _fits(value: object, unit: str) -> bool:
+    """A date for the unit date, and a finite number (True is none) for every other."""
+    if unit == "date":
+        return isinstance(value, datetime.date)
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
