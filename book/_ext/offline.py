@@ -71,18 +71,19 @@ def pack_font(source: Path, target: Path) -> None:
 def remove_live_code(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Drop the scripts of sphinx-thebe, which name a third-party host."""
-    context["script_files"] = [
-        script
-        for script in context.get("script_files", [])
-        if "thebe" not in str(getattr(script, "filename", script))
-        and "THEBE" not in str(getattr(script, "attributes", {}).get("body", ""))
-    ]
+    """Drop what sphinx-thebe adds to each page: it names a third-party host."""
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context.get(kind, []) if not _is_live_code(file)]
     if "body" in context:
         body = re.sub(
             r'<script type="text/x-thebe-config">.*?</script>', "", context["body"], flags=re.S
         )
         context["body"] = re.sub(r"<script>kernelName = .*?</script>", "", body, flags=re.S)
+
+
+def _is_live_code(file: object) -> bool:
+    inline = getattr(file, "attributes", {}).get("body") or ""
+    return "thebe" in f"{getattr(file, 'filename', file)} {inline}".lower()
 
 
 def _package_folder(name: str) -> Path:

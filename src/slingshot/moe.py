@@ -23,8 +23,9 @@ _EPSILON = 1e-20
 class Routing(NamedTuple):
     """Where T tokens go: k of E experts each.
 
-    ``weights [T, k]`` float32 multiply the outputs of ``experts [T, k]`` int64, which stand in
-    descending order of biased score; ``scores [T, E]`` float32 are the unbiased scores of all.
+    ``weights [T, k]`` multiply the outputs of ``experts [T, k]`` int64, which stand in descending
+    order of biased score; ``scores [T, E]`` are the unbiased scores of all. Weights and scores are
+    float32, or float64 in a float64 model.
     """
 
     weights: Tensor
@@ -109,7 +110,7 @@ class TopKRouter(nn.Module):
         if not self.expert_bias.isfinite().all():
             raise ValueError(f"{_first_non_finite('expert_bias', self.expert_bias)}; reset it to 0")
         scores = expert_scores(logits, self.score)
-        biased = scores.detach() + self.expert_bias.float()
+        biased = scores.detach() + self.expert_bias.to(scores.dtype)
         experts = select_experts(biased, self.top_k, self.n_groups, self.topk_groups)
         weights = gate_weights(
             scores, experts, normalize=self.normalize, route_scale=self.route_scale
@@ -126,12 +127,16 @@ class TopKRouter(nn.Module):
 
 
 def router_logits(x: Tensor, weight: Tensor) -> Tensor:
-    """Return the float32 dot products ``[T, E]`` of tokens ``x [T, d]`` with ``weight [E, d]``."""
+    """Return the dot products ``[T, E]`` of tokens ``x [T, d]`` with ``weight [E, d]``.
+
+    They are float32, or float64 when ``x`` or ``weight`` is.
+    """
     # The choice is a comparison: a rounding error does not shrink an output a little, it sends the
     # token to another expert. So the router is float32 even where the model around it is not, and
     # autocast, which would make this product bfloat16, is off.
     with torch.autocast(x.device.type, enabled=False):
-        return F.linear(x.float(), weight.float())
+        dtype = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+        return F.linear(x.to(dtype), weight.to(dtype))
 
 
 def expert_scores(logits: Tensor, score: Score = "sigmoid") -> Tensor:
@@ -324,7 +329,7 @@ def _explain_non_finite(x: Tensor, weight: Tensor) -> str:
     if not weight.isfinite().all():
         return f"{_first_non_finite('weight', weight)}; training diverged, reload or lower its rate"
     return (
-        f"a logit overflows float32 with |x| up to {x.abs().max().item():.3g} and |weight| up to "
+        f"a logit overflows with |x| up to {x.abs().max().item():.3g} and |weight| up to "
         f"{weight.abs().max().item():.3g}; normalize x first"
     )
 
