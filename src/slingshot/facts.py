@@ -128,17 +128,18 @@ def format_value(value: int | float | datetime.date, unit: str) -> str:
     if numerator == "byte" or unit == "FLOP/second":
         return _format_prefixed(value, "B" if numerator == "byte" else "FLOP", denominator)
     number = _format_number(value)
-    if numerator == "USD":
-        text = f"${number}" if value >= 0 else f"−${number[1:]}"
-    elif numerator == "CNY":
-        text = f"RMB {number}"
+    if numerator in ("USD", "CNY"):
+        if re.fullmatch(r"−?\d+\.\d", number):
+            number += "0"  # cents: $1.10, and not $1.1
+        sign, digits = ("−", number[1:]) if value < 0 else ("", number)
+        text = f"{sign}${digits}" if numerator == "USD" else f"{sign}RMB {digits}"
     elif numerator == "%":
         text = f"{number}%"
     elif numerator == "1":
         text = number
     else:
         text = f"{number} {numerator if value == 1 else UNITS[numerator]}"
-    return f"{text} per {denominator}" if denominator else text
+    return f"{text} per {denominator.replace('mm2', 'mm²')}" if denominator else text
 
 
 def _format_number(value: int | float) -> str:
