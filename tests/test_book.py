@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
@@ -418,7 +419,7 @@ def test_a_figure_without_words_fails_the_build(
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><path d="M0 0"/></svg>'
     data = {"image/svg+xml": svg, "text/plain": "<Figure>"}
     output = {"output_type": "display_data", "data": data, "metadata": {}}
-    cell = {"cell_type": "code", "id": "a", "source": "figure", "metadata": {}}
+    cell: dict[str, Any] = {"cell_type": "code", "id": "a", "source": "figure", "metadata": {}}
     cell |= {"outputs": [output], "execution_count": 1}
     notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     page = "# A page\n\n```{toctree}\nfigure\n```\n"

@@ -16,6 +16,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -497,11 +498,12 @@ def test_an_unknown_or_malformed_notebook_takes_one_line(
 
 
 @pytest.fixture
-def course(tmp_path: Path) -> Path:
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))  # where signatures are kept
     folder = tmp_path / "notebooks"
     (folder / "assignments").mkdir(parents=True)
     for name in ("a.ipynb", "b.ipynb", "assignments/hidden.ipynb"):
-        (folder / name).write_text(name)
+        write(folder / name, f"print({name!r})")
     return folder
 
 
@@ -511,7 +513,7 @@ def test_the_learners_file_is_never_overwritten(course: Path, tmp_path: Path) ->
     (workspace / "a.ipynb").write_text("mine")
     assert lab.prepare(course, workspace) == lab.Handout()
 
-    (course / "a.ipynb").write_text("new edition")
+    write(course / "a.ipynb", "'new edition'")
     handout = lab.prepare(course, workspace)
     assert handout == lab.Handout(changed=["a.ipynb"])
     assert (workspace / "a.ipynb").read_text() == "mine"
@@ -519,8 +521,16 @@ def test_the_learners_file_is_never_overwritten(course: Path, tmp_path: Path) ->
 
     (workspace / "a.ipynb").rename(workspace / "a-old.ipynb")
     assert lab.prepare(course, workspace) == lab.Handout(new=["a.ipynb"])
-    assert (workspace / "a.ipynb").read_text() == "new edition"
+    assert "new edition" in (workspace / "a.ipynb").read_text()
     assert lab.prepare(course, workspace) == lab.Handout()
+
+
+def test_only_what_the_course_hands_out_is_trusted(course: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.ipynb", "print('from elsewhere')")
+    lab.prepare(course, tmp_path / "workspace")
+    for path, trusted in [(tmp_path / "workspace" / "a.ipynb", True), (other, False)]:
+        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        assert NotebookNotary().check_signature(notebook) is trusted
 
 
 def test_a_file_of_the_same_name_is_the_learners(course: Path, tmp_path: Path) -> None:
