@@ -1,4 +1,4 @@
-"""Mixture of experts: which few experts see a token, and with what weight.
+"""The router: which few experts see a token, and with what weight.
 
 The router of DeepSeek-V3 (arXiv 2412.19437, §2.1.2, eqs. 12-16), one step per function. A score
 says how well each expert fits a token. A bias is added that steers the choice and nothing else. The
@@ -206,44 +206,6 @@ def gate_weights(
     if normalize:
         weights = weights / (weights.sum(dim=-1, keepdim=True) + _EPSILON)
     return weights * route_scale
-
-
-def expert_load(experts: Tensor, n_experts: int) -> Tensor:
-    """Count how often each expert was chosen: ``experts [T, k]`` to counts ``[E]`` int64.
-
-    Raises ``ValueError`` when ``experts`` is not integer or names an expert outside 0 to E - 1.
-    """
-    if n_experts < 1:
-        raise ValueError(f"n_experts is {n_experts}; give at least 1")
-    if experts.is_floating_point() or experts.is_complex() or experts.dtype == torch.bool:
-        raise ValueError(f"experts has dtype {experts.dtype}; pass the integer Routing.experts")
-    outside = experts[(experts < 0) | (experts >= n_experts)]
-    if outside.numel():
-        raise ValueError(
-            f"expert {int(outside[0])} is not within 0 to {n_experts - 1}; "
-            f"give the router's n_experts instead of {n_experts}"
-        )
-    return experts.flatten().bincount(minlength=n_experts)
-
-
-def max_violation(load: Tensor) -> float:
-    """Return by how much the busiest expert exceeds the mean: (max - mean) / mean of ``load [E]``.
-
-    0 is perfect balance. The ceiling is E / k - 1, when every token takes the same k experts. It is
-    MaxVio of Wang et al., arXiv 2408.15664. Raises ``ValueError`` when ``load`` is not a vector of
-    counts with a positive sum.
-    """
-    if load.ndim != 1 or load.numel() == 0:
-        raise ValueError(f"load has shape {tuple(load.shape)}; pass the counts [E] of one layer")
-    counts = load.double()
-    if not counts.isfinite().all() or counts.min() < 0:
-        raise ValueError(f"load is {load.tolist()}; pass counts, each finite and at least 0")
-    mean = counts.mean().item()
-    if mean == 0:
-        raise ValueError(
-            f"load is {load.tolist()}; balance is undefined before any token is routed"
-        )
-    return (counts.max().item() - mean) / mean
 
 
 def _by_group(values: Tensor, n_groups: int) -> Tensor:
