@@ -1,0 +1,50 @@
+"""Mixture of experts, one idea a module: who is asked, how they answer, and how the load is shared.
+
+Read :mod:`slingshot.moe.routing` first, then :mod:`slingshot.moe.experts`, then
+:mod:`slingshot.moe.balance`. All public names can be imported from here.
+"""
+
+from slingshot.moe.balance import (
+    expert_choice,
+    expert_load,
+    load_balancing_loss,
+    max_violation,
+    router_z_loss,
+    sequence_balance_loss,
+    update_expert_bias,
+)
+from slingshot.moe.experts import Experts, MixtureOutput, MoE, SwiGLU
+from slingshot.moe.routing import (
+    Routing,
+    Score,
+    TopKRouter,
+    expert_scores,
+    gate_weights,
+    group_scores,
+    mask_groups,
+    router_logits,
+    select_experts,
+)
+
+__all__ = [
+    "Experts",
+    "MixtureOutput",
+    "MoE",
+    "Routing",
+    "Score",
+    "SwiGLU",
+    "TopKRouter",
+    "expert_choice",
+    "expert_load",
+    "expert_scores",
+    "gate_weights",
+    "group_scores",
+    "load_balancing_loss",
+    "mask_groups",
+    "max_violation",
+    "router_logits",
+    "router_z_loss",
+    "select_experts",
+    "sequence_balance_loss",
+    "update_expert_bias",
+]

@@ -1,0 +1,161 @@
+"""The load: how evenly tokens spread over experts, and three ways to make them.
+
+A loss can ask for balance (Switch, GShard, DeepSeek's per sequence), a bias can steer toward it
+(DeepSeek-V3), or the experts can choose their tokens, which balances by construction.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slingshot.moe.routing import TopKRouter
+
+
+def expert_load(experts: Tensor, n_experts: int) -> Tensor:
+    """Count how often each expert was chosen: ``experts [T, k]`` to counts ``[E]`` int64.
+
+    Raises ``ValueError`` when ``experts`` is not integer or names an expert outside 0 to E - 1.
+    """
+    if n_experts < 1:
+        raise ValueError(f"n_experts is {n_experts}; give at least 1")
+    if experts.is_floating_point() or experts.is_complex() or experts.dtype == torch.bool:
+        raise ValueError(f"experts has dtype {experts.dtype}; pass the integer Routing.experts")
+    outside = experts[(experts < 0) | (experts >= n_experts)]
+    if outside.numel():
+        raise ValueError(
+            f"expert {int(outside[0])} is not within 0 to {n_experts - 1}; "
+            f"give the router's n_experts instead of {n_experts}"
+        )
+    return experts.flatten().bincount(minlength=n_experts)
+
+
+def max_violation(load: Tensor) -> float:
+    """Return by how much the busiest expert exceeds the mean: (max - mean) / mean of ``load [E]``.
+
+    0 is perfect balance. The ceiling is E / k - 1, when every token takes the same k experts. It is
+    MaxVio of Wang et al., arXiv 2408.15664. Raises ``ValueError`` when ``load`` is not a vector of
+    counts with a positive sum.
+    """
+    if load.ndim != 1 or load.numel() == 0:
+        raise ValueError(f"load has shape {tuple(load.shape)}; pass the counts [E] of one layer")
+    counts = load.double()
+    if not counts.isfinite().all() or counts.min() < 0:
+        raise ValueError(f"load is {load.tolist()}; pass counts, each finite and at least 0")
+    mean = counts.mean().item()
+    if mean == 0:
+        raise ValueError(
+            f"load is {load.tolist()}; balance is undefined before any token is routed"
+        )
+    return (counts.max().item() - mean) / mean
+
+
+def load_balancing_loss(scores: Tensor, experts: Tensor, n_experts: int) -> Tensor:
+    """Return E · Σ f_i P_i over the whole batch: 1.0 at balance for any k, E / k at collapse.
+
+    ``f_i`` is the share of all ``experts [T, k]`` slots that went to expert i, ``P_i`` the mean of
+    the ``scores [T, E]``, each row divided by its sum. Only P has a gradient: it pushes down the
+    scores of the experts that are busy. With f counted per token instead of per slot, as in much
+    code in use, the value at balance would be k. Multiply it by a small weight, 0.01 in Switch.
+
+    Source: Fedus et al., arXiv 2101.03961, eqs. 4-6, for k = 1; f over k slots as in DeepSeekMoE,
+    arXiv 2401.06066, eqs. 12-14. Raises ``ValueError`` when the shapes do not fit or T is 0.
+    """
+    _check_scores(scores, n_experts)
+    if len(experts) != len(scores) or experts.ndim != 2:
+        raise ValueError(
+            f"experts has shape {tuple(experts.shape)} for scores {tuple(scores.shape)}; "
+            "pass both of one Routing"
+        )
+    share = expert_load(experts, n_experts).to(scores.dtype) / experts.numel()
+    probability = (scores / scores.sum(dim=-1, keepdim=True)).mean(dim=0)
+    return n_experts * (share * probability).sum()
+
+
+def sequence_balance_loss(scores: Tensor, top_k: int) -> Tensor:
+    """Return DeepSeek-V3's loss for ``scores [B, S, E]``: the mean over B sequences of Σ f_i P_i.
+
+    As `load_balancing_loss`, but each sequence must be balanced by itself, and f counts who would
+    be chosen *without* the bias. 1.0 at balance. V3 multiplies it by 0.0001.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, eqs. 17-20. Raises ``ValueError`` when ``scores`` is not
+    ``[B, S, E]`` with at least one token, or ``top_k`` is not within 1 and E.
+    """
+    if scores.ndim != 3:
+        raise ValueError(f"scores has shape {tuple(scores.shape)}; pass [sequences, tokens, E]")
+    n_experts = scores.shape[-1]
+    _check_scores(scores.flatten(0, 1), n_experts)
+    if not 1 <= top_k <= n_experts:
+        raise ValueError(f"top_k is {top_k}; choose 1 to {n_experts} experts")
+    chosen = torch.zeros_like(scores).scatter_(-1, scores.topk(top_k, dim=-1).indices, 1.0)
+    frequency = n_experts / top_k * chosen.mean(dim=1)
+    probability = (scores / scores.sum(dim=-1, keepdim=True)).mean(dim=1)
+    return (frequency * probability).sum(dim=-1).mean()
+
+
+def router_z_loss(logits: Tensor) -> Tensor:
+    """Return the mean over tokens of ``logsumexp(logits [T, E])`` squared: keeps logits small.
+
+    It is (ln E)², not 0, when all logits are 0. Source: Zoph et al., arXiv 2202.08906, eq. 5, where
+    its weight is 0.001. Raises ``ValueError`` unless ``logits`` is ``[T, E]`` with T at least 1.
+    """
+    if logits.ndim != 2 or not logits.numel():
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
+    return logits.logsumexp(dim=-1).square().mean()
+
+
+@torch.no_grad()
+def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
+    """Move each expert's bias by ``speed`` toward balance: up if it was idle, down if it was busy.
+
+    Call it once after each optimizer step with the ``load [E]`` of the whole batch, summed over all
+    micro-batches and workers, and never in evaluation. An expert with exactly the mean load keeps
+    its bias. V3 uses 0.001 over many thousand steps; the bias must be able to travel about one
+    score in the steps there are.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, §2.1.2; Wang et al., arXiv 2408.15664. Raises
+    ``ValueError`` when ``load`` is not the load of this router's experts or ``speed`` is below 0.
+    """
+    if load.shape != router.expert_bias.shape:
+        raise ValueError(
+            f"load has shape {tuple(load.shape)} and the router {len(router.expert_bias)} experts; "
+            "pass expert_load(routing.experts, router.n_experts)"
+        )
+    if not speed >= 0:
+        raise ValueError(f"speed is {speed}; give 0 to stop, or a small positive number")
+    counts = load.to(torch.float64)
+    direction = torch.sign(counts.mean() - counts)
+    router.expert_bias.add_(direction.to(router.expert_bias.dtype), alpha=speed)
+
+
+class ExpertChoice(NamedTuple):
+    """Each expert's tokens: ``tokens [E, C]`` int64 and their ``weights [E, C]``."""
+
+    tokens: Tensor
+    weights: Tensor
+
+
+def expert_choice(logits: Tensor, capacity: int) -> ExpertChoice:
+    """Let each expert take the ``capacity`` tokens that score highest for it, of ``logits [T, E]``.
+
+    The load is equal by construction. But the number of experts per token varies, down to none, and
+    whether a token is taken depends on tokens that come after it. The choice is not causal: a model
+    that writes one token after another cannot make it.
+
+    Source: Zhou et al., arXiv 2202.09368, §3.2. Raises ``ValueError`` unless ``logits`` is
+    ``[T, E]`` and ``capacity`` is within 1 and T.
+    """
+    if logits.ndim != 2:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
+    if not 1 <= capacity <= len(logits):
+        raise ValueError(f"capacity is {capacity}; give 1 to {len(logits)} tokens")
+    best = F.softmax(logits, dim=-1).T.topk(capacity, dim=-1)
+    return ExpertChoice(best.indices, best.values)
+
+
+def _check_scores(scores: Tensor, n_experts: int) -> None:
+    if scores.ndim != 2 or scores.shape[1] != n_experts or not len(scores):
+        raise ValueError(
+            f"scores has shape {tuple(scores.shape)}; pass [tokens, {n_experts}] with a token"
+        )

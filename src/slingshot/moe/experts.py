@@ -1,0 +1,246 @@
+"""The experts: many small SwiGLU networks, of which each token runs through the few it was sent to.
+
+The work is dense matrix multiplication once the tokens of one expert stand together. So the layer
+sorts the (token, expert) pairs by expert, once, and hands each expert its rows as one block.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from slingshot.moe.routing import Routing, TopKRouter
+
+
+class SwiGLU(nn.Module):
+    """One gated feed-forward network, ``down(silu(gate(x)) * up(x))``: dense, or a shared expert.
+
+    ``gate_up [2 * d_hidden, d_model]`` holds the gate in its first half, ``down [d_model,
+    d_hidden]``. Called on ``x [..., d_model]``. Source: Shazeer, arXiv 2002.05202, eq. 6.
+    """
+
+    def __init__(self, d_model: int, d_hidden: int) -> None:
+        """Draw the weights; raise ``ValueError`` for a size below 1."""
+        super().__init__()
+        _check_sizes(d_model=d_model, d_hidden=d_hidden)
+        self.gate_up = nn.Parameter(torch.empty(2 * d_hidden, d_model))
+        self.down = nn.Parameter(torch.empty(d_model, d_hidden))
+        _draw(self.gate_up, self.down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape of ``x [..., d_model]``."""
+        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, self.down)
+
+
+class Experts(nn.Module):
+    """``n_experts`` SwiGLU networks packed in two tensors, and the dispatch of tokens to them.
+
+    ``gate_up [E, 2 * d_expert, d_model]`` (gate half first) and ``down [E, d_model, d_expert]``.
+    Called on ``x [T, d_model]``, ``experts [T, k]`` int64 and ``weights [T, k]``, it returns
+    ``[T, d_model]``: for each token the sum of its experts' outputs times their weights. No token
+    is dropped, an expert without tokens costs nothing, and T may be 0.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, eq. 12, the sum over routed experts.
+    """
+
+    def __init__(self, n_experts: int, d_model: int, d_expert: int) -> None:
+        """Draw the weights; raise ``ValueError`` for a size below 1."""
+        super().__init__()
+        _check_sizes(n_experts=n_experts, d_model=d_model, d_expert=d_expert)
+        self.gate_up = nn.Parameter(torch.empty(n_experts, 2 * d_expert, d_model))
+        self.down = nn.Parameter(torch.empty(n_experts, d_model, d_expert))
+        _draw(self.gate_up, self.down)
+
+    def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """Run each token through its experts.
+
+        Raises ``ValueError`` when the shapes do not fit or an expert does not exist.
+        """
+        n_experts, d_model = len(self.gate_up), self.down.shape[1]
+        _check_routed(x, experts, weights, n_experts, d_model)
+        dispatch = sort_by_expert(experts, n_experts)
+        parameters = (self.gate_up, self.down)
+        output: Tensor = _RunExperts.apply(x, weights.to(x.dtype), *parameters, dispatch)  # type: ignore[no-untyped-call]
+        return output
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for ``print(experts)``."""
+        n_experts, d_model, d_expert = self.down.shape
+        return f"n_experts={n_experts}, d_model={d_model}, d_expert={d_expert}"
+
+
+class MixtureOutput(NamedTuple):
+    """What a mixture layer returns: ``output`` of the shape of its input, and its ``routing``."""
+
+    output: Tensor
+    routing: Routing
+
+
+class MoE(nn.Module):
+    """A mixture-of-experts layer: a router, routed experts, and perhaps a shared expert.
+
+    The shared expert sees every token. The residual is added by whoever calls. The routing is
+    returned too, because balancing needs it: ``update_expert_bias`` its load, a balance loss its
+    scores. Source: DeepSeekMoE, arXiv 2401.06066, eq. 9; DeepSeek-V3, arXiv 2412.19437, eq. 12.
+    """
+
+    def __init__(
+        self, router: TopKRouter, experts: Experts, shared: nn.Module | None = None
+    ) -> None:
+        """Put the parts together; raise ``ValueError`` when the router knows other experts."""
+        super().__init__()
+        n_experts, d_model, _ = experts.down.shape
+        if (router.n_experts, router.d_model) != (n_experts, d_model):
+            raise ValueError(
+                f"the router chooses among {router.n_experts} experts of width {router.d_model}, "
+                f"but there are {n_experts} of width {d_model}; give both the same sizes"
+            )
+        self.router = router
+        self.experts = experts
+        self.shared = shared
+
+    def forward(self, x: Tensor) -> MixtureOutput:
+        """Mix the experts' answers for ``x [..., d_model]``; the routing has one row per token."""
+        tokens = x.reshape(-1, x.shape[-1])
+        routing = self.router(tokens)
+        output = self.experts(tokens, routing.experts, routing.weights).reshape(x.shape)
+        if self.shared is not None:
+            output = output + self.shared(x)
+        return MixtureOutput(output, routing)
+
+
+class Dispatch(NamedTuple):
+    """The (token, choice) pairs in the order of their experts.
+
+    ``pairs [T * k]`` int64 are indices into the flattened choices, ``tokens [T * k]`` int64 the
+    rows of x that they stand for, and ``bounds`` the E + 1 places where one expert's pairs end and
+    the next one's begin.
+    """
+
+    pairs: Tensor
+    tokens: Tensor
+    bounds: list[int]
+
+
+def sort_by_expert(experts: Tensor, n_experts: int) -> Dispatch:
+    """Sort ``experts [T, k]`` once, so that the tokens of each expert are one slice."""
+    flat = experts.flatten()
+    # Stable, so that an expert meets its tokens in their own order: gathers then run forward
+    # through memory, and sums come out the same on every run.
+    pairs = flat.argsort(stable=True)
+    bounds = [0, *flat.bincount(minlength=n_experts).cumsum(0).tolist()]
+    return Dispatch(pairs, pairs // experts.shape[1], bounds)
+
+
+class _RunExperts(torch.autograd.Function):
+    """Forward and backward of all experts, block by block.
+
+    Written by hand for one reason. Autograd sees ``gate_up[e]`` as an index into a large tensor,
+    and the gradient of an index is a tensor of zeros as large as the whole with one slice filled:
+    E experts, E such tensors. Here each expert's gradient is written into its slice of one tensor.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 torch's own context object has no public type
+        x: Tensor,
+        weights: Tensor,
+        gate_up: Tensor,
+        down: Tensor,
+        dispatch: Dispatch,
+    ) -> Tensor:
+        ordered = weights.flatten()[dispatch.pairs]
+        hidden = x.new_empty(len(dispatch.pairs), gate_up.shape[1])
+        output = torch.zeros_like(x)
+        for e, block in _blocks(dispatch):
+            rows = dispatch.tokens[block]
+            torch.mm(x[rows], gate_up[e].T, out=hidden[block])
+            gate, up = hidden[block].chunk(2, dim=-1)
+            # The weight is applied to the narrow hidden row and not to the wide output: less to do.
+            narrow = (F.silu(gate) * up).mul_(ordered[block, None])
+            output.index_add_(0, rows, narrow @ down[e].T)
+        ctx.save_for_backward(x, weights, gate_up, down, hidden, ordered)
+        ctx.dispatch = dispatch
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        grad_output: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        x, weights, gate_up, down, hidden, ordered = ctx.saved_tensors
+        dispatch: Dispatch = ctx.dispatch
+        grad_x, grad_ordered = torch.zeros_like(x), torch.zeros_like(ordered)
+        grad_gate_up, grad_down = torch.empty_like(gate_up), torch.empty_like(down)
+        for e in _without_tokens(dispatch):
+            grad_gate_up[e].zero_()
+            grad_down[e].zero_()
+        for e, block in _blocks(dispatch):
+            rows = dispatch.tokens[block]
+            tokens, grad = x[rows], grad_output[rows]
+            weight = ordered[block, None]
+            gate, up = hidden[block].chunk(2, dim=-1)
+            sigmoid = gate.sigmoid()
+            silu = gate * sigmoid
+            narrow = silu * up
+            torch.mm(grad.T, narrow * weight, out=grad_down[e])
+            grad_narrow = grad @ down[e]
+            torch.sum(grad_narrow * narrow, dim=-1, out=grad_ordered[block])
+            grad_narrow.mul_(weight)
+            # d silu(g) / dg = sigmoid(g) + silu(g) * (1 - sigmoid(g))
+            slope = torch.addcmul(sigmoid, silu, 1 - sigmoid)
+            grad_hidden = torch.cat([grad_narrow * up * slope, grad_narrow * silu], dim=-1)
+            torch.mm(grad_hidden.T, tokens, out=grad_gate_up[e])
+            grad_x.index_add_(0, rows, grad_hidden @ gate_up[e])
+        grad_weights = torch.empty_like(ordered)
+        grad_weights[dispatch.pairs] = grad_ordered
+        return grad_x, grad_weights.view_as(weights), grad_gate_up, grad_down, None
+
+
+def _blocks(dispatch: Dispatch) -> list[tuple[int, slice]]:
+    """The experts that have tokens, each with the slice of its pairs."""
+    ends = zip(dispatch.bounds, dispatch.bounds[1:], strict=False)
+    return [(e, slice(start, end)) for e, (start, end) in enumerate(ends) if start < end]
+
+
+def _without_tokens(dispatch: Dispatch) -> list[int]:
+    ends = zip(dispatch.bounds, dispatch.bounds[1:], strict=False)
+    return [e for e, (start, end) in enumerate(ends) if start == end]
+
+
+def _draw(gate_up: Tensor, down: Tensor) -> None:
+    """Draw each matrix with std 1 / √(its inputs), so that outputs are about as large as inputs."""
+    nn.init.normal_(gate_up, std=1 / math.sqrt(gate_up.shape[-1]))
+    nn.init.normal_(down, std=1 / math.sqrt(down.shape[-1]))
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; give at least 1")
+
+
+def _check_routed(
+    x: Tensor, experts: Tensor, weights: Tensor, n_experts: int, d_model: int
+) -> None:
+    """Raise ``ValueError`` unless tokens, choices and weights belong together."""
+    if x.ndim != 2 or x.shape[1] != d_model:
+        raise ValueError(f"x has shape {tuple(x.shape)}; pass [tokens, {d_model}]")
+    if experts.ndim != 2 or len(experts) != len(x) or experts.dtype != torch.int64:
+        raise ValueError(
+            f"experts has shape {tuple(experts.shape)} and dtype {experts.dtype} for {len(x)} "
+            "tokens; pass Routing.experts of the same tokens"
+        )
+    if weights.shape != experts.shape:
+        raise ValueError(
+            f"weights has shape {tuple(weights.shape)} and experts {tuple(experts.shape)}; "
+            "pass both of one Routing"
+        )
+    outside = experts[(experts < 0) | (experts >= n_experts)]
+    if outside.numel():
+        raise ValueError(f"expert {int(outside[0])} is not within 0 to {n_experts - 1}")
