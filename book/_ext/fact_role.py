@@ -32,6 +32,7 @@ SUBJECTS = {
     "tinyzero": "TinyZero",
     "llama405b": "Llama 3.1 405B",
     "gpt4": "GPT-4",
+    "o1": "o1",
     "stargate": "Stargate",
     "openai": "OpenAI",
     "highflyer": "High-Flyer",
