@@ -1,5 +1,6 @@
 """Rules that every notebook of the book obeys, each with a fault planted to see it caught."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -242,3 +243,39 @@ def test_a_form_that_is_not_normal_is_caught(fault: str) -> None:
 
 def test_a_missing_newline_is_caught() -> None:
     assert not_normal(tool.serialize(make(code())).rstrip("\n"))
+
+
+# --- how long they take --------------------------------------------------------------------------
+
+SECONDS_EACH = 90
+SECONDS_ALL = 600
+
+
+def over_budget(seconds: dict[str, float], notebooks: set[str]) -> list[str]:
+    """Name each notebook that has no seconds or takes too long, and the sum if it is too large."""
+    faults = [f"{name} has no recorded seconds" for name in sorted(notebooks - seconds.keys())]
+    faults += [f"{name} is recorded but gone" for name in sorted(seconds.keys() - notebooks)]
+    faults += [f"{name} takes {s} s" for name, s in seconds.items() if s > SECONDS_EACH]
+    if (total := sum(seconds.values())) > SECONDS_ALL:
+        faults.append(f"all together take {total:.0f} s")
+    return faults
+
+
+def test_every_notebook_has_its_seconds_within_the_budget() -> None:
+    record = json.loads(tool.SECONDS.read_text("utf-8"))
+    notebooks = {path.stem for path in tool.FOLDER.glob("*.ipynb")}
+    assert over_budget(record["seconds"], notebooks) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fault"),
+    [
+        ({}, "a has no recorded seconds"),
+        ({"a": 1.0, "b": 1.0}, "b is recorded but gone"),
+        ({"a": 90.1}, "a takes 90.1 s"),
+        ({"a": 600.1}, "all together take 600 s"),
+    ],
+)
+def test_a_fault_in_the_seconds_is_named(seconds: dict[str, float], fault: str) -> None:
+    assert over_budget({"a": 90.0}, {"a"}) == []
+    assert fault in over_budget(seconds, {"a"})

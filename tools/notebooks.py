@@ -7,10 +7,12 @@ are left out. A notebook in which a cell raises stays on disk as it was.
 import argparse
 import asyncio
 import copy
+import datetime
 import hashlib
 import itertools
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -26,6 +28,8 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
+
+SECONDS = FOLDER / "seconds.json"
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE_INFO = {"name": "python", "pygments_lexer": "ipython3"}
@@ -43,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = [find(name) for name in args.notebooks] or sorted(FOLDER.glob("*.ipynb"))
         if not paths:
             raise NotebookError(f"no notebooks in {FOLDER}")
-        changed = [path for path in paths if refresh(path, args.timeout, write=not args.check)]
+        seconds: dict[str, float] = {}
+        changed = [p for p in paths if refresh(p, args.timeout, seconds, write=not args.check)]
+        if args.record:
+            record_seconds(SECONDS, seconds)
     except NotebookError as error:
         print(error, file=sys.stderr)
         return 1
@@ -68,6 +75,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--check", action="store_true", help="write nothing; fail if a notebook would change"
     )
     parser.add_argument(
+        "--record",
+        action="store_true",
+        help=f"note in {SECONDS.name} how long each took, for the colophon of the book",
+    )
+    parser.add_argument(
         "--timeout", type=int, default=120, help="seconds per cell (default: %(default)s)"
     )
     return parser.parse_args(argv)
@@ -87,8 +99,11 @@ def display_name(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def refresh(path: Path, timeout: int, *, write: bool) -> bool:
-    """Execute one notebook; store the result if it differs and ``write`` is set; say if it does."""
+def refresh(path: Path, timeout: int, seconds: dict[str, float], *, write: bool) -> bool:
+    """Execute one notebook and note its ``seconds``; return whether the result differs.
+
+    It is stored if it does and ``write`` is set.
+    """
     started = time.monotonic()
     print(f"{display_name(path)} ... ", end="", flush=True)
     before = path.read_text("utf-8")
@@ -101,7 +116,8 @@ def refresh(path: Path, timeout: int, *, write: bool) -> bool:
     if changed and write:
         write_atomically(path, after)
     verdict = "unchanged" if not changed else "stored" if write else "differs"
-    print(f"{time.monotonic() - started:.1f} s, {verdict}", flush=True)
+    seconds[path.stem] = round(time.monotonic() - started, 1)
+    print(f"{seconds[path.stem]:.1f} s, {verdict}", flush=True)
     return changed
 
 
@@ -218,6 +234,19 @@ def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return merged
 
 
+def record_seconds(file: Path, seconds: dict[str, float]) -> None:
+    """Write the seconds with what they were measured on; other notebooks keep theirs."""
+    old = json.loads(file.read_text("utf-8")) if file.exists() else {"seconds": {}}
+    record = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "date": datetime.date.today().isoformat(),
+        "seconds": dict(sorted((old["seconds"] | seconds).items())),
+    }
+    write_atomically(file, json.dumps(record, indent=1) + "\n")
+
+
 def serialize(notebook: NotebookNode) -> str:
     """Return the text of the notebook's file; raise ``ValidationError`` if it is malformed."""
     nbformat.validate(notebook)
@@ -231,7 +260,8 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        shutil.copymode(path, temporary)
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -1,0 +1,42 @@
+"""How long each notebook takes: {notebook-seconds}, from what ``tools/notebooks.py`` recorded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive with Sphinx."""
+    app.add_directive("notebook-seconds", NotebookSeconds)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+class NotebookSeconds(SphinxDirective):
+    """A table of the notebooks with their seconds; the file is named relative to the page."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Write the table as Markdown and let the parser of the page read it."""
+        _, file = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(file)
+        record: dict[str, Any] = json.loads(Path(file).read_text("utf-8"))
+        lines = ["| notebook | seconds |", "| --- | ---: |"]
+        for name, seconds in record["seconds"].items():
+            lines.append(f"| [](../notebooks/{name}.ipynb) | {seconds:.0f} |")
+        total = sum(record["seconds"].values())
+        lines += [
+            f"| all | {total:.0f} |",
+            "",
+            f"Measured on {record['date']} with {record['cores']} cores ({record['system']}), "
+            f"Python {record['python']}, one after the other, the start of each kernel included.",
+        ]
+        node = nodes.container()
+        node.document = self.state.document
+        self.state.nested_parse(StringList(lines, file), 0, node)
+        return [node]
