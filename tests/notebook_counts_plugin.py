@@ -1,7 +1,7 @@
 """Counts the code cells whose outputs nbval compares and those that it ignores.
 
 As a plugin (``pytest -p tests.notebook_counts_plugin``, which ``make test`` does) it prints both
-numbers at the end of the run.
+numbers at the end of the run, and how many cells nbval has really run.
 """
 
 from collections.abc import Iterable
@@ -58,4 +58,6 @@ def count(notebooks: Iterable[nbformat.NotebookNode]) -> Counts:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the numbers above pytest's closing line."""
     counts = count(read(path) for path in course_notebooks())
-    terminalreporter.write_line(str(counts))
+    reports = (report for kind in terminalreporter.stats.values() for report in kind)
+    run = {r.nodeid for r in reports if ".ipynb::" in getattr(r, "nodeid", "")}
+    terminalreporter.write_line(f"{counts}; nbval has run {len(run)} of {counts.total}")

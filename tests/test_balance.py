@@ -140,6 +140,11 @@ def test_expert_choice_looks_into_the_future() -> None:
         (lambda: update_expert_bias(TopKRouter(2, 4, 1), torch.ones(3), 0.1), r"\(3,\).*4 experts"),
         (lambda: update_expert_bias(TopKRouter(2, 4, 1), torch.ones(4), -0.1), "speed is -0.1"),
         (lambda: update_expert_bias(TopKRouter(2, 4, 1), torch.ones(4), math.nan), "speed is nan"),
+        (lambda: update_expert_bias(TopKRouter(2, 4, 1), torch.ones(4), math.inf), "speed is inf"),
+        (
+            lambda: update_expert_bias(TopKRouter(2, 2, 1), torch.tensor([1, math.nan]), 0.1),
+            r"load is \[1.0, nan\]; pass counts",
+        ),
         (lambda: expert_choice(torch.ones(3), 1), r"\(3,\)"),
         (lambda: expert_choice(torch.ones(3, 2), 4), "capacity is 4; give 1 to 3"),
     ],

@@ -5,17 +5,19 @@ the real ledger; the others plant one fault each into a copy and expect to see i
 """
 
 import copy
-import importlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pybtex.database import parse_file
+from pybtex.database import parse_file, parse_string
 
+from citations import label_of
+from ledger import load_claims
 from slingshot import facts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,15 +201,7 @@ def test_names_dates_and_small_counts_may_be_typed(text: str) -> None:
     assert not TYPED_NUMBER.search(text)
 
 
-@pytest.fixture
-def load_claims(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Any]]:
-    monkeypatch.syspath_prepend(ROOT / "book/_ext")
-    return importlib.import_module("ledger").load_claims  # type: ignore[no-any-return]
-
-
-def test_loader_of_the_book_reads_every_claim(
-    load_claims: Callable[[Path], list[Any]], ledger: Ledger
-) -> None:
+def test_loader_of_the_book_reads_every_claim(ledger: Ledger) -> None:
     claims = load_claims(ROOT / "book/claims.yml")
     assert [claim.id for claim in claims] == IDS
     assert [claim.kind for claim in claims] == [entry["class"] for entry in ledger]
@@ -224,12 +218,17 @@ def test_loader_of_the_book_reads_every_claim(
         (put(quote=" ".join(["word"] * 16)), "16 words"),
         (drop("computed_in"), "computed_in"),
         (put(id="2"), "claim 2"),
+        (
+            put(sources=[{"key": "article"}]),
+            "claim 1: source is {'key': 'article'}; give key and where",
+        ),
+        (put(computed_in=None), "claim 1: computed_in is None; give doc and label"),
+        (put(computed_in={"doc": "book/claims", "label": ""}), "claim 1: computed_in is"),
     ],
 )
 def test_loader_of_the_book_refuses(
     fault: Callable[[dict[str, Any]], None],
     message: str,
-    load_claims: Callable[[Path], list[Any]],
     ledger: Ledger,
     tmp_path: Path,
 ) -> None:
@@ -238,3 +237,32 @@ def test_loader_of_the_book_refuses(
     (tmp_path / "claims.yml").write_text(yaml.safe_dump(broken), "utf-8")
     with pytest.raises(ValueError, match=message):
         load_claims(tmp_path / "claims.yml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- id: [1", "claims.yml is not YAML.*line 1"), ("- a claim", "mapping, got 'a claim'")],
+)
+def test_loader_of_the_book_refuses_what_is_no_ledger(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "claims.yml").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_claims(tmp_path / "claims.yml")
+
+
+# --- labels of sources -------------------------------------------------------------------------
+
+
+def test_no_two_sources_share_a_label() -> None:
+    """The bibliography would add a letter to each, which the tooltip of a number does not show."""
+    entries = parse_file(str(ROOT / "book/references.bib")).entries
+    labels = Counter(label_of(entry) for entry in entries.values())
+    assert [label for label, count in labels.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("field", ["author={Doe, Jane}", "year={2024}"])
+def test_a_source_without_a_label_is_named(field: str) -> None:
+    (entry,) = parse_string(f"@misc{{doe, {field}}}", "bibtex").entries.values()
+    with pytest.raises(ValueError, match="doe has no label: give it author and year"):
+        label_of(entry)

@@ -210,6 +210,7 @@ def test_the_layer_equals_transformers(
         ({"experts": torch.zeros(3, 2)}, "dtype torch.float32"),
         ({"experts": torch.tensor([[0, 1], [0, 4], [0, 1]])}, "expert 4 is not within 0 to 3"),
         ({"experts": torch.tensor([[0, 1], [0, -1], [0, 1]])}, "expert -1 is not within 0 to 3"),
+        ({"x": torch.zeros(3, 12).double()}, "x has dtype torch.float64 and the experts .*float32"),
         ({"weights": torch.zeros(3, 1)}, r"weights has shape \(3, 1\) and experts \(3, 2\)"),
     ],
 )

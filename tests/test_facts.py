@@ -44,6 +44,9 @@ def test_the_parts_of_v3s_bill_sum_to_its_total() -> None:
         (2, "USD/GPU hour", "$2 per GPU hour"),
         (0.55, "USD/million tokens", "$0.55 per million tokens"),
         (-3.5, "USD", "−$3.50"),
+        (-5_000_000, "1", "−5 million"),
+        (-3, "%", "−3%"),
+        (-4e9, "byte", "−4 GB"),
         (1.1, "USD/million tokens", "$1.10 per million tokens"),
         (0.0008, "CNY/thousand tokens", "RMB 0.0008 per thousand tokens"),
         (2.5e6, "USD", "$2.5 million"),
@@ -117,6 +120,19 @@ def test_a_wrong_entry_is_named(old: str, new: str, message: str) -> None:
     assert facts.parse(ENTRY)
     with pytest.raises(ValueError, match=message):
         facts.parse(ENTRY.replace(old, new))
+
+
+def test_what_is_not_yaml_is_named() -> None:
+    with pytest.raises(ValueError, match=r"not YAML.*line 1"):
+        facts.parse("v3.tokens: [1")
+
+
+def test_a_date_is_english_whatever_the_machine_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enero(datetime.date):
+        def __format__(self, spec: str) -> str:
+            return "enero"
+
+    assert facts.format_value(Enero(2025, 1, 20), "date") == "January 20, 2025"
 
 
 def test_facts_must_be_a_mapping() -> None:

@@ -23,6 +23,9 @@ sys.path.insert(0, str(ROOT))
 
 from tools import bootstrap, lab, notebooks  # noqa: E402
 
+# A developer's proxy must not answer for the indexes of these tests.
+NO_PROXY = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
 # --- bootstrap: what is wrong, in one line -----------------------------------------------------
 
 
@@ -41,7 +44,7 @@ def project(tmp_path: Path) -> Path:
 def set_up(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the project's set-up with a pip that knows one index, on a port where nobody listens."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("PIP_")}
-    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/"}
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/", **NO_PROXY}
     return subprocess.run(
         [sys.executable, str(project / "tools" / "bootstrap.py"), *arguments],
         env={**inherited, **pip, "SLINGSHOT_TORCH_INDEX": "", **env},
@@ -314,7 +317,8 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/whl/cpu"
-    monkeypatch.setenv("SLINGSHOT_TORCH_INDEX", address)
+    for name, text in {"SLINGSHOT_TORCH_INDEX": address, **NO_PROXY}.items():
+        monkeypatch.setenv(name, text)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(bootstrap, "has_nvidia_driver", lambda: False)
     yield address
@@ -333,10 +337,11 @@ def test_torch_comes_from_its_own_index(
 
 
 def test_a_slow_index_is_not_waited_for(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Index, "delay", 4.0)
+    monkeypatch.setattr(Index, "delay", 20.0)
     started = time.monotonic()
     assert bootstrap.torch_index() == ""
-    assert 2.9 < time.monotonic() - started < 3.9
+    # Three seconds, and room for a busy machine.
+    assert 2.9 < time.monotonic() - started < 10
 
 
 def test_an_index_that_refuses_is_not_waited_for(
@@ -533,11 +538,12 @@ def test_only_what_the_course_hands_out_is_trusted(course: Path, tmp_path: Path)
         assert NotebookNotary().check_signature(notebook) is trusted  # type: ignore[no-untyped-call]
 
 
-def test_a_file_of_the_same_name_is_the_learners(course: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("record", ["damaged", "[]"])
+def test_a_file_of_the_same_name_is_the_learners(course: Path, tmp_path: Path, record: str) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     (workspace / "a.ipynb").write_text("mine")
-    (workspace / lab.RECORD).write_text("damaged")
+    (workspace / lab.RECORD).write_text(record)
     assert lab.prepare(course, workspace) == lab.Handout(new=["b.ipynb"])
     assert (workspace / "a.ipynb").read_text() == "mine"
 

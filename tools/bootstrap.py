@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -109,7 +110,8 @@ def set_up(args: argparse.Namespace) -> None:
     reason = why_broken(args.venv)
     if reason:
         raise SetupError(
-            f"{args.venv} is broken ({reason}): run `make distclean`, then the same command again"
+            f"{args.venv} is broken ({reason}): run `make distclean`, or delete that folder, then "
+            "the same command again"
         )
     if not is_installed(args.venv, requirements):
         install(args.venv, requirements)
@@ -171,8 +173,6 @@ def create_venv(venv: Path, creating: Path) -> None:
 
 def has_module(name: str) -> bool:
     """Whether this Python can import ``name``."""
-    import importlib.util
-
     return importlib.util.find_spec(name) is not None
 
 

@@ -97,6 +97,8 @@ def read_record(workspace: Path) -> dict[str, str]:
         record = json.loads((workspace / RECORD).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
+    if not isinstance(record, dict):
+        return {}
     return {str(name): str(digest) for name, digest in record.items()}
 
 

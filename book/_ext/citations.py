@@ -47,9 +47,14 @@ class ReadableStyle(UnsrtStyle):
 
 
 def label_of(entry: Entry) -> str:
-    """The label of one entry, before two equal ones are told apart."""
+    """The label of one entry, before two equal ones are told apart.
+
+    Raises ``ValueError`` naming an entry from which none can be made.
+    """
     if "shorthand" in entry.fields:
         return str(entry.fields["shorthand"])
+    if not entry.persons.get("author") or "year" not in entry.fields:
+        raise ValueError(f"{entry.key} has no label: give it author and year, or a shorthand")
     authors = entry.persons["author"]
     name = str(Text.from_latex(" ".join([*authors[0].prelast_names, *authors[0].last_names])))
     if len(authors) == 2 and str(authors[1]) != "others":

@@ -77,8 +77,13 @@ def check_facts(app: Sphinx) -> None:
 @functools.cache
 def bibliography(app: Sphinx) -> dict[str, Entry]:
     """Return the entries of the book's bibliography files by key."""
-    files = [Path(app.srcdir) / name for name in app.config.bibtex_bibfiles]
+    files = bibliography_files(app)
     return {key: entry for file in files for key, entry in parse_file(str(file)).entries.items()}
+
+
+def bibliography_files(app: Sphinx) -> list[Path]:
+    """Return the book's bibliography files."""
+    return [Path(app.srcdir) / name for name in app.config.bibtex_bibfiles]
 
 
 def citation_label(app: Sphinx, key: str) -> str:
@@ -111,7 +116,8 @@ class FactRole(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Return the number as a reference to its row, or warn and name what is wrong."""
-        self.env.note_dependency(str(FACTS_FILE))
+        for file in (FACTS_FILE, *bibliography_files(self.env.app)):
+            self.env.note_dependency(str(file))
         try:
             fact = facts.get(self.text)
         except ValueError as error:

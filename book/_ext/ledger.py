@@ -8,7 +8,7 @@ complete without JavaScript: the script only hides and reorders what is there.
 import html
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,19 @@ class Claim:
 
 def load_claims(path: Path) -> list[Claim]:
     """Read the ledger; raise ``ValueError`` naming the claim and the field that is wrong."""
-    entries = yaml.safe_load(path.read_text("utf-8"))
+    try:
+        entries = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
     claims = [_parse_claim(entry) for entry in entries]
     if repeated := [id for id, count in Counter(c.id for c in claims).items() if count > 1]:
         raise ValueError(f"claim {repeated[0]} stands more than once in {path.name}")
     return claims
 
 
-def _parse_claim(entry: Mapping[str, Any]) -> Claim:
+def _parse_claim(entry: object) -> Claim:
+    if not isinstance(entry, dict):
+        raise ValueError(f"a claim must be a mapping, got {entry!r}")
     name = f"claim {entry.get('id', '?')}"
     for field in ("id", "quote", "class", "verdict", "finding", "sources"):
         if not entry.get(field):
@@ -87,6 +92,12 @@ def _parse_claim(entry: Mapping[str, Any]) -> Claim:
     if ("computed_in" in entry) == ("not_computable" in entry):
         raise ValueError(f"{name} needs either computed_in or not_computable, and not both")
     target = entry.get("computed_in")
+    for source in entry["sources"]:
+        _check_fields(f"{name}: source", source, Source)
+    if "computed_in" in entry:
+        _check_fields(f"{name}: computed_in", target, Target)
+    elif not entry["not_computable"]:
+        raise ValueError(f"{name}: not_computable is empty; say why")
     return Claim(
         id=str(entry["id"]),
         quote=entry["quote"],
@@ -97,6 +108,13 @@ def _parse_claim(entry: Mapping[str, Any]) -> Claim:
         computed_in=Target(**target) if target else None,
         not_computable=entry.get("not_computable", ""),
     )
+
+
+def _check_fields(name: str, entry: object, kind: type[Source] | type[Target]) -> None:
+    """Raise ``ValueError`` unless ``entry`` has just the fields of ``kind``, and all are filled."""
+    wanted = [field.name for field in fields(kind)]
+    if not isinstance(entry, dict) or set(entry) != set(wanted) or not all(entry.values()):
+        raise ValueError(f"{name} is {entry!r}; give {' and '.join(wanted)}")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -25,11 +25,12 @@ class InlineFigures(SphinxPostTransform):
             path = Path(self.env.srcdir) / image["uri"]
             if path.suffix != ".svg" or "jupyter_execute" not in path.parts:
                 continue
-            if not image.get("alt"):
+            if not image.get("alt", "").strip():
                 logger.warning("a figure has no alt text (mystnb.image.alt)", location=image)
+                continue
             text = path.read_text("utf-8")
             prefix = "figure-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-            svg = embed_svg(text, alt=image.get("alt", ""), prefix=prefix)
+            svg = embed_svg(text, alt=image["alt"], prefix=prefix)
             image.replace_self(nodes.raw("", f'<div class="figure">{svg}</div>', format="html"))
 
 

@@ -51,10 +51,13 @@ def add_assets(app: Sphinx) -> None:
         if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
+        # In two steps: a copy that was interrupted would stand for a whole one from then on.
+        unfinished = target.with_name(f"{target.name}.part")
         if (source / part).is_dir():
-            shutil.copytree(source / part, target)
+            shutil.copytree(source / part, unfinished, dirs_exist_ok=True)
         else:
-            shutil.copy(source / part, target)
+            shutil.copy(source / part, unfinished)
+        unfinished.rename(target)
 
 
 def pack_font(source: Path, target: Path) -> None:

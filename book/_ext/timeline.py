@@ -112,7 +112,8 @@ def _draw_year(axes: Axes, year: int, y: float) -> None:
 
 def _draw_event(axes: Axes, event: Event, x: float, y: float) -> None:
     """The day, the dot on its lane, and a thin line to the label."""
-    axes.text(DATE_X, y, f"{event.date:%b} {event.date.day}", va="center", fontsize=11)
+    day = f"{facts.MONTHS[event.date.month - 1][:3]} {event.date.day}"
+    axes.text(DATE_X, y, day, va="center", fontsize=11)
     axes.plot([x, LABEL_X - 4], [y, y], color=LANES[event.lane], linewidth=0.8, alpha=0.6)
     axes.plot(x, y, "o", color=LANES[event.lane], markersize=7)
     axes.text(LABEL_X, y, event.label, va="center", fontsize=11)

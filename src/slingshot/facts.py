@@ -55,6 +55,11 @@ UNITS = {
 }
 _WORDS = {10**12: "trillion", 10**9: "billion", 10**6: "million"}
 _PREFIXES = {10**15: "P", 10**12: "T", 10**9: "G", 10**6: "M", 10**3: "k"}
+# Not strftime's %B, which speaks the language of the machine once a program has asked for it.
+MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 _KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -124,7 +129,7 @@ def format_value(value: int | float | datetime.date, unit: str) -> str:
     """Format a value for a sentence: ``$5.576 million``, ``671 billion parameters``, ``5.5%``."""
     numerator, denominator = parse_unit(unit)
     if isinstance(value, datetime.date):
-        return f"{value:%B} {value.day}, {value.year}"
+        return f"{MONTHS[value.month - 1]} {value.day}, {value.year}"
     if numerator == "byte" or unit == "FLOP/second":
         return _format_prefixed(value, "B" if numerator == "byte" else "FLOP", denominator)
     number = _format_number(value)
@@ -144,15 +149,16 @@ def format_value(value: int | float | datetime.date, unit: str) -> str:
 
 def _format_number(value: int | float) -> str:
     """Every digit that is stored and none that is not, with thousands separators."""
-    magnitude = abs(value)
-    if magnitude >= 10**15:
-        exponent = math.floor(math.log10(magnitude))
+    if value < 0:
+        return "−" + _format_number(-value)
+    if value >= 10**15:
+        exponent = math.floor(math.log10(value))
         mantissa = f"{value / 10**exponent:.12g}"
         return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
     for scale, word in _WORDS.items():
-        if magnitude >= scale:
+        if value >= scale:
             return f"{value / scale:,.12g} {word}"
-    return f"{value:,}".replace("-", "−")
+    return f"{value:,}".replace("-", "−")  # the exponent of a tiny number
 
 
 def _format_prefixed(value: int | float, symbol: str, denominator: str) -> str:
@@ -160,8 +166,8 @@ def _format_prefixed(value: int | float, symbol: str, denominator: str) -> str:
     per = {"": "", "second": "/s"}.get(denominator, f" per {denominator}")
     for scale, prefix in _PREFIXES.items():
         if abs(value) >= scale:
-            return f"{value / scale:,.12g} {prefix}{symbol}{per}"
-    return f"{value:,} {symbol}{per}"
+            return f"{value / scale:,.12g} {prefix}{symbol}{per}".replace("-", "−")
+    return f"{value:,} {symbol}{per}".replace("-", "−")
 
 
 @functools.cache
@@ -172,7 +178,10 @@ def _load() -> dict[str, Fact]:
 
 def parse(text: str) -> dict[str, Fact]:
     """Read the YAML of ``facts.yml``; raise ``ValueError`` naming the entry that is wrong."""
-    entries = yaml.load(text, Loader=_UniqueKeyLoader)
+    try:
+        entries = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"facts are not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"facts must be a mapping from keys to entries, got {entries!r}")
     return {key: _parse_fact(key, entry) for key, entry in entries.items()}

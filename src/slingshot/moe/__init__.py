@@ -5,6 +5,7 @@ Read :mod:`slingshot.moe.routing` first, then :mod:`slingshot.moe.experts`, then
 """
 
 from slingshot.moe.balance import (
+    ExpertChoice,
     expert_choice,
     expert_load,
     load_balancing_loss,
@@ -13,7 +14,7 @@ from slingshot.moe.balance import (
     sequence_balance_loss,
     update_expert_bias,
 )
-from slingshot.moe.experts import Experts, MixtureOutput, MoE, SwiGLU
+from slingshot.moe.experts import Dispatch, Experts, MixtureOutput, MoE, SwiGLU, sort_by_expert
 from slingshot.moe.routing import (
     Routing,
     Score,
@@ -27,6 +28,8 @@ from slingshot.moe.routing import (
 )
 
 __all__ = [
+    "Dispatch",
+    "ExpertChoice",
     "Experts",
     "MixtureOutput",
     "MoE",
@@ -46,5 +49,6 @@ __all__ = [
     "router_z_loss",
     "select_experts",
     "sequence_balance_loss",
+    "sort_by_expert",
     "update_expert_bias",
 ]

@@ -4,6 +4,7 @@ A loss can ask for balance (Switch, GShard, DeepSeek's per sequence), a bias can
 (DeepSeek-V3), or the experts can choose their tokens, which balances by construction.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -40,9 +41,7 @@ def max_violation(load: Tensor) -> float:
     """
     if load.ndim != 1 or load.numel() == 0:
         raise ValueError(f"load has shape {tuple(load.shape)}; pass the counts [E] of one layer")
-    counts = load.double()
-    if not counts.isfinite().all() or counts.min() < 0:
-        raise ValueError(f"load is {load.tolist()}; pass counts, each finite and at least 0")
+    counts = _counts(load)
     mean = counts.mean().item()
     if mean == 0:
         raise ValueError(
@@ -115,16 +114,17 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
     score in the steps there are.
 
     Source: DeepSeek-V3, arXiv 2412.19437, §2.1.2; Wang et al., arXiv 2408.15664. Raises
-    ``ValueError`` when ``load`` is not the load of this router's experts or ``speed`` is below 0.
+    ``ValueError`` when ``load`` is not the load of this router's experts, or ``speed`` is below 0
+    or not finite.
     """
     if load.shape != router.expert_bias.shape:
         raise ValueError(
             f"load has shape {tuple(load.shape)} and the router {len(router.expert_bias)} experts; "
             "pass expert_load(routing.experts, router.n_experts)"
         )
-    if not speed >= 0:
+    if not 0 <= speed < math.inf:
         raise ValueError(f"speed is {speed}; give 0 to stop, or a small positive number")
-    counts = load.to(torch.float64)
+    counts = _counts(load)
     direction = torch.sign(counts.mean() - counts)
     router.expert_bias.add_(direction.to(router.expert_bias.dtype), alpha=speed)
 
@@ -152,6 +152,14 @@ def expert_choice(logits: Tensor, capacity: int) -> ExpertChoice:
         raise ValueError(f"capacity is {capacity}; give 1 to {len(logits)} tokens")
     best = F.softmax(logits, dim=-1).T.topk(capacity, dim=-1)
     return ExpertChoice(best.indices, best.values)
+
+
+def _counts(load: Tensor) -> Tensor:
+    """The load in float64; raise ``ValueError`` unless it holds counts."""
+    counts = load.double()
+    if not counts.isfinite().all() or counts.min() < 0:
+        raise ValueError(f"load is {load.tolist()}; pass counts, each finite and at least 0")
+    return counts
 
 
 def _check_scores(scores: Tensor, n_experts: int) -> None:

@@ -5,6 +5,7 @@ sorts the (token, expert) pairs by expert, once, and hands each expert its rows 
 """
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -58,10 +59,14 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Run each token through its experts.
 
-        Raises ``ValueError`` when the shapes do not fit or an expert does not exist.
+        Raises ``ValueError`` when shapes or dtypes do not fit or an expert does not exist.
         """
         n_experts, d_model = len(self.gate_up), self.down.shape[1]
         _check_routed(x, experts, weights, n_experts, d_model)
+        if x.dtype != self.down.dtype:
+            raise ValueError(
+                f"x has dtype {x.dtype} and the experts {self.down.dtype}; cast one with .to()"
+            )
         dispatch = sort_by_expert(experts, n_experts)
         parameters = (self.gate_up, self.down)
         output: Tensor = _RunExperts.apply(x, weights.to(x.dtype), *parameters, dispatch)  # type: ignore[no-untyped-call]
@@ -170,7 +175,7 @@ class _RunExperts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,  # noqa: ANN401 as above
         grad_output: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         x, weights, gate_up, down, hidden, ordered = ctx.saved_tensors
@@ -204,13 +209,12 @@ class _RunExperts(torch.autograd.Function):
 
 def _blocks(dispatch: Dispatch) -> list[tuple[int, slice]]:
     """The experts that have tokens, each with the slice of its pairs."""
-    ends = zip(dispatch.bounds, dispatch.bounds[1:], strict=False)
-    return [(e, slice(start, end)) for e, (start, end) in enumerate(ends) if start < end]
+    ends = enumerate(pairwise(dispatch.bounds))
+    return [(e, slice(start, end)) for e, (start, end) in ends if start < end]
 
 
 def _without_tokens(dispatch: Dispatch) -> list[int]:
-    ends = zip(dispatch.bounds, dispatch.bounds[1:], strict=False)
-    return [e for e, (start, end) in enumerate(ends) if start == end]
+    return [e for e, (start, end) in enumerate(pairwise(dispatch.bounds)) if start == end]
 
 
 def _draw(gate_up: Tensor, down: Tensor) -> None:
