@@ -48,6 +48,14 @@ def test_mixtrals_loss_is_k_times_ours(top_k: int) -> None:
     assert theirs.item() == pytest.approx(top_k * ours.item(), rel=1e-5)
 
 
+def test_a_row_of_zeros_does_not_spoil_the_losses() -> None:
+    scores = torch.full((4, 4), 0.5)
+    scores[0] = 0.0
+    loss = load_balancing_loss(scores, in_turn(4, 4, 2), 4).item()
+    assert loss == pytest.approx(3 / 4)  # three rows of four count
+    assert sequence_balance_loss(scores[None], 2).isfinite()
+
+
 def test_the_loss_pushes_busy_experts_down() -> None:
     scores = torch.full((10, 4), 0.5, requires_grad=True)
     busy = torch.zeros(10, 1, dtype=torch.int64)
@@ -133,6 +141,7 @@ def test_expert_choice_looks_into_the_future() -> None:
         (lambda: load_balancing_loss(torch.ones(3, 4), torch.zeros(2, 1).long(), 4), r"\(2, 1\)"),
         (lambda: load_balancing_loss(torch.ones(3, 5), torch.zeros(3, 1).long(), 4), r"\(3, 5\)"),
         (lambda: load_balancing_loss(torch.ones(0, 4), torch.zeros(0, 1).long(), 4), "a token"),
+        (lambda: load_balancing_loss(torch.ones(3, 4), torch.zeros(3, 0).long(), 4), r"\(3, 0\)"),
         (lambda: sequence_balance_loss(torch.ones(3, 4), 2), r"\(3, 4\)"),
         (lambda: sequence_balance_loss(torch.ones(1, 3, 4), 5), "top_k is 5"),
         (lambda: router_z_loss(torch.ones(4)), r"\(4,\)"),

@@ -82,7 +82,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=int, default=120, help="seconds per cell (default: %(default)s)"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.record and (args.notebooks or args.check):
+        parser.error("--record is for a run of all notebooks: one record, one machine, one day")
+    return args
 
 
 def find(name: str) -> Path:
@@ -235,14 +238,13 @@ def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def record_seconds(file: Path, seconds: dict[str, float]) -> None:
-    """Write the seconds with what they were measured on; other notebooks keep theirs."""
-    old = json.loads(file.read_text("utf-8")) if file.exists() else {"seconds": {}}
+    """Write the seconds with what they were measured on."""
     record = {
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.date.today().isoformat(),
-        "seconds": dict(sorted((old["seconds"] | seconds).items())),
+        "seconds": dict(sorted(seconds.items())),
     }
     write_atomically(file, json.dumps(record, indent=1) + "\n")
 

@@ -19,7 +19,8 @@ import yaml
 
 Confidence = Literal["verified", "secondary", "reported"]
 """``verified``: read in the primary text. ``secondary``: read in a page about it. ``reported``:
-repeated in the field, not re-read by us; nothing may depend on it."""
+repeated in the field, not re-read by us; no check may depend on it, and a page that uses one says
+so."""
 
 # Each unit with its plural. "1" counts nothing in particular; "date" marks a calendar day.
 UNITS = {

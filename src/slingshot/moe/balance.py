@@ -62,13 +62,13 @@ def load_balancing_loss(scores: Tensor, experts: Tensor, n_experts: int) -> Tens
     arXiv 2401.06066, eqs. 12-14. Raises ``ValueError`` when the shapes do not fit or T is 0.
     """
     _check_scores(scores, n_experts)
-    if len(experts) != len(scores) or experts.ndim != 2:
+    if experts.ndim != 2 or len(experts) != len(scores) or not experts.shape[1]:
         raise ValueError(
             f"experts has shape {tuple(experts.shape)} for scores {tuple(scores.shape)}; "
             "pass both of one Routing"
         )
     share = expert_load(experts, n_experts).to(scores.dtype) / experts.numel()
-    probability = (scores / scores.sum(dim=-1, keepdim=True)).mean(dim=0)
+    probability = _shares(scores).mean(dim=0)
     return n_experts * (share * probability).sum()
 
 
@@ -89,7 +89,7 @@ def sequence_balance_loss(scores: Tensor, top_k: int) -> Tensor:
         raise ValueError(f"top_k is {top_k}; choose 1 to {n_experts} experts")
     chosen = torch.zeros_like(scores).scatter_(-1, scores.topk(top_k, dim=-1).indices, 1.0)
     frequency = n_experts / top_k * chosen.mean(dim=1)
-    probability = (scores / scores.sum(dim=-1, keepdim=True)).mean(dim=1)
+    probability = _shares(scores).mean(dim=1)
     return (frequency * probability).sum(dim=-1).mean()
 
 
@@ -160,6 +160,11 @@ def _counts(load: Tensor) -> Tensor:
     if not counts.isfinite().all() or counts.min() < 0:
         raise ValueError(f"load is {load.tolist()}; pass counts, each finite and at least 0")
     return counts
+
+
+def _shares(scores: Tensor) -> Tensor:
+    """Divide each row by its sum; a row of zeros, where every sigmoid underflowed, stays zeros."""
+    return scores / (scores.sum(dim=-1, keepdim=True) + 1e-20)
 
 
 def _check_scores(scores: Tensor, n_experts: int) -> None:
