@@ -59,5 +59,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the numbers above pytest's closing line."""
     counts = count(read(path) for path in course_notebooks())
     reports = (report for kind in terminalreporter.stats.values() for report in kind)
-    run = {r.nodeid for r in reports if ".ipynb::" in getattr(r, "nodeid", "")}
+    nodeids = {getattr(report, "nodeid", "") for report in reports}
+    run = {each for each in nodeids if each.partition("::")[0].endswith(".ipynb")}
     terminalreporter.write_line(f"{counts}; nbval has run {len(run)} of {counts.total}")
