@@ -533,13 +533,14 @@ def test_a_blended_price_lies_between_the_prices(
 
 # --- export rules ----------------------------------------------------------------------------
 
-# TPP, die in mm², link in GB/s; then whether 2022 and which paragraph of 2023 catches it.
+# TPP, die in mm², link in GB/s; then whether 2022 and which paragraph of 2023 catches it. For the
+# H20 the second answer is None: it turns on a threshold that is only reported.
 CHIPS = {
     "A100": (4992, 826, 600, True, "3A090.a"),
     "A800": (4992, 826, 400, False, "3A090.a"),
     "H100": (15_832, 814, 900, True, "3A090.a"),
     "H800": (15_832, 814, 400, False, "3A090.a"),
-    "H20": (2368, 814, 900, False, ""),
+    "H20": (2368, 814, 900, False, None),
 }
 
 
@@ -549,8 +550,15 @@ def test_the_rules_on_the_chips_of_the_story(name: str) -> None:
     density = costs.performance_density(tpp, die)
     assert costs.rule_2022(tpp, link).controlled is caught_2022
     verdict = costs.rule_2023(tpp, density)
-    assert verdict.paragraph == paragraph
-    assert verdict.controlled is bool(paragraph)
+    assert verdict.controlled is bool(verdict.paragraph)
+    assert paragraph in (verdict.paragraph, None)
+
+
+def test_the_h20_is_below_the_performance_that_catches_any_die() -> None:
+    tpp = CHIPS["H20"][0]
+    assert tpp < facts.value("rule.2023.b.performance")
+    dense = costs.rule_2023(tpp, facts.value("rule.2023.density"))
+    assert dense.paragraph == "3A090.a"
 
 
 def test_the_chips_numbers_are_those_of_the_facts() -> None:
@@ -604,7 +612,7 @@ def test_a_verdict_says_why() -> None:
     assert costs.rule_2023(15_832, 19.4).reason == "15,832 TPP reaches 4,800"
     second = costs.rule_2023(2000, 6).reason
     assert second == "2,000 TPP reaches 1,600 and 6 TPP/mm² reaches 5.92"
-    assert "meets no pair" in costs.rule_2023(2368, 2.9).reason
+    assert "meets no pair" in costs.rule_2023(1000, 2.9).reason
 
 
 # --- wrong arguments -------------------------------------------------------------------------
