@@ -15,6 +15,10 @@ from torch.nn import functional as F
 
 from slingshot.moe.routing import Routing, TopKRouter
 
+# The derivative that autograd itself uses for F.silu, in one pass over memory. torch gives it no
+# public name, as it does for that of no activation.
+_silu_backward = torch.ops.aten.silu_backward.grad_input
+
 
 class SwiGLU(nn.Module):
     """One gated feed-forward network, ``down(silu(gate(x)) * up(x))``: dense, or a shared expert.
@@ -45,6 +49,9 @@ class Experts(nn.Module):
     ``[T, d_model]``: for each token the sum of its experts' outputs times their weights. No token
     is dropped, an expert without tokens costs nothing, and T may be 0.
 
+    Under autocast it does what ``F.linear`` does: inputs and weights are cast to autocast's dtype,
+    which is also that of the output. Below float32 a token's experts are summed in float32.
+
     Source: DeepSeek-V3, arXiv 2412.19437, eq. 12, the sum over routed experts.
     """
 
@@ -63,13 +70,16 @@ class Experts(nn.Module):
         """
         n_experts, d_model = len(self.gate_up), self.down.shape[1]
         _check_routed(x, experts, weights, n_experts, d_model)
-        if x.dtype != self.down.dtype:
+        x, weights, gate_up, down = _as_autocast_would(x, weights, self.gate_up, self.down)
+        if x.dtype != down.dtype:
             raise ValueError(
-                f"x has dtype {x.dtype} and the experts {self.down.dtype}; cast one with .to()"
+                f"x has dtype {x.dtype} and the experts {down.dtype}; cast one with .to()"
             )
-        dispatch = sort_by_expert(experts, n_experts)
-        parameters = (self.gate_up, self.down)
-        output: Tensor = _RunExperts.apply(x, weights.to(x.dtype), *parameters, dispatch)  # type: ignore[no-untyped-call]
+        inputs = (x, weights.to(x.dtype), gate_up, down, sort_by_expert(experts, n_experts))
+        with torch.autocast(x.device.type, enabled=False):
+            if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs[:4])):
+                return _mix(*inputs)
+            output: Tensor = _RunExperts.apply(*inputs)  # type: ignore[no-untyped-call]
         return output
 
     def extra_repr(self) -> str:
@@ -158,19 +168,10 @@ class _RunExperts(torch.autograd.Function):
         down: Tensor,
         dispatch: Dispatch,
     ) -> Tensor:
-        ordered = weights.flatten()[dispatch.pairs]
         hidden = x.new_empty(len(dispatch.pairs), gate_up.shape[1])
-        output = torch.zeros_like(x)
-        for e, block in _blocks(dispatch):
-            rows = dispatch.tokens[block]
-            torch.mm(x[rows], gate_up[e].T, out=hidden[block])
-            gate, up = hidden[block].chunk(2, dim=-1)
-            # The weight is applied to the narrow hidden row and not to the wide output: less to do.
-            narrow = (F.silu(gate) * up).mul_(ordered[block, None])
-            output.index_add_(0, rows, narrow @ down[e].T)
-        ctx.save_for_backward(x, weights, gate_up, down, hidden, ordered)
+        ctx.save_for_backward(x, weights, gate_up, down, hidden)
         ctx.dispatch = dispatch
-        return output
+        return _mix(x, weights, gate_up, down, dispatch, hidden)
 
     @staticmethod
     @once_differentiable
@@ -178,33 +179,85 @@ class _RunExperts(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 as above
         grad_output: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        x, weights, gate_up, down, hidden, ordered = ctx.saved_tensors
-        dispatch: Dispatch = ctx.dispatch
-        grad_x, grad_ordered = torch.zeros_like(x), torch.zeros_like(ordered)
-        grad_gate_up, grad_down = torch.empty_like(gate_up), torch.empty_like(down)
-        for e in _without_tokens(dispatch):
-            grad_gate_up[e].zero_()
-            grad_down[e].zero_()
-        for e, block in _blocks(dispatch):
-            rows = dispatch.tokens[block]
-            tokens, grad = x[rows], grad_output[rows]
-            weight = ordered[block, None]
-            gate, up = hidden[block].chunk(2, dim=-1)
-            sigmoid = gate.sigmoid()
-            silu = gate * sigmoid
-            narrow = silu * up
-            torch.mm(grad.T, narrow * weight, out=grad_down[e])
-            grad_narrow = grad @ down[e]
-            torch.sum(grad_narrow * narrow, dim=-1, out=grad_ordered[block])
-            grad_narrow.mul_(weight)
-            # d silu(g) / dg = sigmoid(g) + silu(g) * (1 - sigmoid(g))
-            slope = torch.addcmul(sigmoid, silu, 1 - sigmoid)
-            grad_hidden = torch.cat([grad_narrow * up * slope, grad_narrow * silu], dim=-1)
-            torch.mm(grad_hidden.T, tokens, out=grad_gate_up[e])
-            grad_x.index_add_(0, rows, grad_hidden @ gate_up[e])
-        grad_weights = torch.empty_like(ordered)
-        grad_weights[dispatch.pairs] = grad_ordered
-        return grad_x, grad_weights.view_as(weights), grad_gate_up, grad_down, None
+        # Whoever calls backward may do so within autocast, whatever forward was called in.
+        with torch.autocast(grad_output.device.type, enabled=False):
+            x, weights, gate_up, down, hidden = ctx.saved_tensors
+            return *_unmix(grad_output, x, weights, gate_up, down, ctx.dispatch, hidden), None
+
+
+def _mix(
+    x: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    dispatch: Dispatch,
+    hidden: Tensor | None = None,
+) -> Tensor:
+    """Run the experts; leave in ``hidden [T * k, 2 * d_expert]``, if given, what backward needs."""
+    ordered = weights.flatten().index_select(0, dispatch.pairs)
+    output = _zeros_to_add_to(x)
+    for e, block in _blocks(dispatch):
+        rows = dispatch.tokens[block]
+        kept = None if hidden is None else hidden[block]
+        # index_select(0, rows) is x[rows], and about three times as fast.
+        gate, up = torch.mm(x.index_select(0, rows), gate_up[e].T, out=kept).chunk(2, dim=-1)
+        # The weight is applied to the narrow hidden row and not to the wide output: less to do.
+        narrow = F.silu(gate).mul_(up).mul_(ordered[block, None])
+        output.index_add_(0, rows, (narrow @ down[e].T).to(output.dtype))
+    return output.to(x.dtype)
+
+
+def _unmix(
+    grad_output: Tensor,
+    x: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    dispatch: Dispatch,
+    hidden: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of `_mix` by x, weights, gate_up and down, in their shapes."""
+    ordered = weights.flatten().index_select(0, dispatch.pairs)
+    grad_x, grad_ordered = _zeros_to_add_to(x), torch.empty_like(ordered)
+    grad_gate_up, grad_down = torch.empty_like(gate_up), torch.empty_like(down)
+    for e in _without_tokens(dispatch):
+        grad_gate_up[e].zero_()
+        grad_down[e].zero_()
+    for e, block in _blocks(dispatch):
+        rows, weight = dispatch.tokens[block], ordered[block, None]
+        gate, up = hidden[block].chunk(2, dim=-1)
+        silu = F.silu(gate)
+        narrow = silu * up
+        grad = grad_output.index_select(0, rows)
+        grad_narrow = grad @ down[e]
+        torch.sum(grad_narrow * narrow, dim=-1, out=grad_ordered[block])
+        torch.mm(grad.T, narrow.mul_(weight), out=grad_down[e])
+        grad_narrow.mul_(weight)
+        grad_hidden = torch.empty_like(hidden[block])
+        grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
+        torch.mul(grad_narrow, silu, out=grad_up)
+        _silu_backward(grad_narrow.mul_(up), gate, grad_input=grad_gate)
+        torch.mm(grad_hidden.T, x.index_select(0, rows), out=grad_gate_up[e])
+        grad_x.index_add_(0, rows, (grad_hidden @ gate_up[e]).to(grad_x.dtype))
+    grad_weights = torch.empty_like(ordered)
+    grad_weights[dispatch.pairs] = grad_ordered
+    return grad_x.to(x.dtype), grad_weights.view_as(weights), grad_gate_up, grad_down
+
+
+def _zeros_to_add_to(x: Tensor) -> Tensor:
+    """Zeros of the shape of x, in at least float32: a bfloat16 sum would round once an expert."""
+    return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _as_autocast_would(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast as autocast casts the inputs of ``F.linear``: nothing if it is off, never float64."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(
+        tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors
+    )
 
 
 def _blocks(dispatch: Dispatch) -> list[tuple[int, slice]]:
