@@ -2,8 +2,10 @@
 
 All run the same tokens through the same weights, given the same choices; the router is left out.
 The dense network is one SwiGLU with the FLOPs of the chosen experts: the speed that dispatch can at
-best reach. transformers is measured in each of its implementations that fits in memory; the one
-that it takes by default on a CPU is grouped_mm. A ratio above 1 means that slingshot is faster.
+best reach. transformers is measured in each of its implementations that runs on a CPU; the one that
+it takes by default is grouped_mm. batched_mm copies the weights of every chosen expert for every
+token, so it is measured where these copies fit in `LARGEST_COPY`: with few tokens. A ratio above 1
+means that slingshot is faster.
 """
 
 import sys
@@ -19,10 +21,12 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Exper
 
 from slingshot.moe import Experts, SwiGLU
 
-N_TOKENS = 2048
+MANY, FEW = 2048, 16
 # d_model, experts, top-k, width of an expert
 SHAPES = ((512, 32, 4, 256), (512, 64, 8, 128), (256, 8, 2, 512))
-PEERS = ("grouped_mm", "eager")
+PEERS = ("grouped_mm", "eager", "batched_mm")
+NAMES = ("slingshot", *PEERS, "dense")
+LARGEST_COPY = 2**30
 
 
 def main() -> None:
@@ -30,46 +34,66 @@ def main() -> None:
     arguments = timing.parse_arguments("Time the experts against those of transformers.", rounds=7)
     timing.print_machine()
     print(
-        f"{N_TOKENS} tokens, float32, median of {arguments.rounds} rounds, "
-        "milliseconds of CPU time per pass\n"
+        f"float32, median of {arguments.rounds} rounds, milliseconds of CPU time per pass; "
+        "- where batched_mm would copy over 1 GiB of weights\n"
     )
-    names = ("slingshot", *PEERS, "dense")
-    print(f"{'d, E, k, width':>16} {'pass':>9} | " + " ".join(f"{n:>10}" for n in names))
+    print(f"{'tokens: d, E, k, width':>24} {'pass':>8} | " + " ".join(f"{n:>10}" for n in NAMES))
     rows = []
-    for shape in SHAPES:
-        for backward in (False, True):
-            row = measure(shape, backward, arguments.rounds)
+    for n_tokens, backward in ((MANY, False), (MANY, True), (FEW, False)):
+        for shape in SHAPES:
+            row = measure(n_tokens, shape, backward, arguments.rounds)
             rows.append(row)
-            label = ", ".join(map(str, shape))
-            figures = " ".join(f"{row[name]:>10.1f}" for name in names)
-            print(f"{label:>16} {row['pass']:>9} | {figures}")
-            ratios = " ".join(f"{row[name] / row['slingshot']:>10.2f}" for name in names)
-            print(f"{'':>16} {'ratio':>9} | {ratios}")
+            label = f"{n_tokens}: {', '.join(map(str, shape))}"
+            ratios = {name: row[name] / row["slingshot"] for name in NAMES if name in row}
+            print(f"{label:>24} {row['pass']:>8} | {cells(row, 1)}")
+            print(f"{'':>24} {'ratio':>8} | {cells(ratios, 2)}")
     timing.write_report(arguments.json, arguments.rounds, rows)
 
 
-def measure(shape: tuple[int, int, int, int], backward: bool, rounds: int) -> dict[str, Any]:
+def cells(figures: dict[str, Any], digits: int) -> str:
+    """One figure per contestant, with a dash for those that did not run."""
+    return " ".join(
+        f"{figures[name]:>10.{digits}f}" if name in figures else f"{'-':>10}" for name in NAMES
+    )
+
+
+def measure(
+    n_tokens: int, shape: tuple[int, int, int, int], backward: bool, rounds: int
+) -> dict[str, Any]:
     """Time all contestants on one shape, after checking that they give the same answer."""
+    modules = contestants(n_tokens, shape, backward)
+    run = forward_and_backward if backward else forward
+    calls = {name: partial(run, module, call) for name, (module, call) in modules.items()}
+    seconds = timing.interleave(calls, rounds, calls=max(1, FEW * 8 // n_tokens))
+    millis = {name: 1e3 * duration.cpu for name, duration in seconds.items()}
+    label = "training" if backward else "forward"
+    return {"n_tokens": n_tokens, "shape": shape, "pass": label, **millis}
+
+
+def contestants(
+    n_tokens: int, shape: tuple[int, int, int, int], backward: bool
+) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+    """Return every contestant that fits, with the call that is measured, after `check_same_answer`.
+
+    With ``backward`` the tokens and the weights of their experts ask for gradients too.
+    """
     d_model, n_experts, top_k, width = shape
     torch.manual_seed(timing.SEED)
     ours = Experts(n_experts, d_model, width)
-    x = torch.randn(N_TOKENS, d_model, requires_grad=backward)
-    experts = torch.rand(N_TOKENS, n_experts).topk(top_k).indices
-    weights = torch.rand(N_TOKENS, top_k, requires_grad=backward)
+    x = torch.randn(n_tokens, d_model, requires_grad=backward)
+    experts = torch.rand(n_tokens, n_experts).topk(top_k).indices
+    weights = torch.rand(n_tokens, top_k, requires_grad=backward)
     modules: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
         "slingshot": (ours, partial(ours, x, experts, weights))
     }
+    copied = n_tokens * top_k * 3 * width * d_model * ours.down.element_size()
     for peer in PEERS:
-        theirs = copy_of(ours, peer)
-        modules[peer] = (theirs, partial(theirs, x, experts, weights))
-    dense = SwiGLU(d_model, top_k * width)
+        if peer != "batched_mm" or copied <= LARGEST_COPY:
+            theirs = copy_of(ours, peer)
+            modules[peer] = (theirs, partial(theirs, x, experts, weights))
     check_same_answer(modules)
-    modules["dense"] = (dense, partial(dense, x))
-    run = forward_and_backward if backward else forward
-    contestants = {name: partial(run, module, call) for name, (module, call) in modules.items()}
-    seconds = timing.interleave(contestants, rounds)
-    millis = {name: 1e3 * duration.cpu for name, duration in seconds.items()}
-    return {"shape": shape, "pass": "training" if backward else "forward", **millis}
+    dense = SwiGLU(d_model, top_k * width)
+    return modules | {"dense": (dense, partial(dense, x))}
 
 
 def forward(_module: nn.Module, call: Callable[[], Tensor]) -> None:
