@@ -6,7 +6,7 @@ VENV_PYTHON = .venv/bin/python
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
 
 .NOTPARALLEL:
-.PHONY: help book test lab notebooks bench clean distclean setup setup-dev python
+.PHONY: help book test lab notebooks experiments bench clean distclean setup setup-dev python
 
 help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ lab: setup ## open JupyterLab on your own copies of the notebooks, in workspace/
 
 notebooks: setup ## re-execute the notebooks and store their outputs
 	$(VENV_PYTHON) tools/notebooks.py
+
+experiments: setup ## train what the notebooks only read; makes the runs that are missing
+	set -e; for experiment in experiments/[a-z]*.py; do $(VENV_PYTHON) "$$experiment"; done
 
 bench: setup-dev ## compare the library with its peers (several minutes)
 	@$(BOOTSTRAP) --requirements benchmarks/requirements.txt

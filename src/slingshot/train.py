@@ -1,0 +1,308 @@
+"""One training loop for every model of this book.
+
+A budget is a number of steps, so that a slow machine trains the same model as a fast one. Seconds
+are measured, never spent.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from tqdm.notebook import tqdm_notebook
+
+from slingshot.lm import DecoderLM
+from slingshot.moe import (
+    Routing,
+    expert_load,
+    load_balancing_loss,
+    sequence_balance_loss,
+    update_expert_bias,
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, on what, and how fast.
+
+    The learning rate climbs for ``warmup`` steps, stays, and falls in a line to ``final`` of its
+    peak over the last share ``decay`` of the steps. The optimizer is AdamW; matrices decay, vectors
+    do not. Gradients are cut to norm ``clip``.
+
+    Raises ``ValueError`` for a value that cannot be meant.
+    """
+
+    steps: int
+    batch_size: int = 16
+    sequence_length: int = 128
+    learning_rate: float = 1e-2
+    warmup: int = 30
+    decay: float = 0.3
+    final: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.05
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        for name in ("steps", "batch_size", "sequence_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a positive finite number")
+        for name in ("decay", "final"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a share between 0 and 1")
+        if self.warmup < 0:
+            raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that are predicted in one step."""
+        return self.batch_size * self.sequence_length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are predicted in all."""
+        return self.steps * self.tokens_per_step
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of ``step``, counted from 0, as a share of its peak."""
+        rising = (step + 1) / (self.warmup + 1)
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        falling = self.final + (1 - self.final) * left
+        return min(1.0, rising, falling)
+
+
+@dataclass
+class History:
+    """What happened: ``losses`` per step, in nats per token, and the CPU ``seconds`` of all steps.
+
+    ``loads [steps, L, E]`` int64 are the tokens that each expert of each layer got, if there are
+    experts.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    loads: Tensor | None = None
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    batches: Iterable[Tensor],
+    config: TrainConfig,
+    *,
+    after_step: Callable[[], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train ``model`` for ``config.steps`` steps on the ``loss`` of one batch after another.
+
+    ``after_step`` is called when the weights have moved. A bar shows the step, the loss and tokens
+    per second; ``progress=False`` hides it. Ctrl-C stops between two operations, and the model
+    keeps what it has learned.
+
+    Raises ``ValueError`` when the batches run out, and ``FloatingPointError`` when the loss is not
+    finite.
+    """
+    learning = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in learning if p.ndim > 1]
+    vectors = [p for p in learning if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.rate)
+    history = History()
+    source = iter(batches)
+    model.train()
+    with _bar(config, progress) as bar:
+        for step in range(config.steps):
+            batch = next(source, None)
+            if batch is None:
+                raise ValueError(f"batches ran out after {step} of {config.steps} steps; give more")
+            started = time.process_time()
+            value = loss(batch)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(learning, config.clip)
+            optimizer.step()
+            schedule.step()
+            if after_step:
+                after_step()
+            history.seconds += time.process_time() - started
+            history.losses.append(_finite(value, step))
+            bar.set_postfix(loss=f"{history.losses[-1]:.3f}", refresh=False)
+            bar.update(config.tokens_per_step)
+    return history
+
+
+# --- language models -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Balancing:
+    """How the load of the experts is kept even, and how strongly.
+
+    ``"none"`` leaves it alone. ``"auxiliary"`` adds ``strength`` times `load_balancing_loss` of the
+    whole batch, ``"sequence"`` that of each sequence (`sequence_balance_loss`); both are summed
+    over layers. ``"bias"`` moves each router's bias by ``strength`` after each step, with the load
+    of the whole batch (`update_expert_bias`).
+
+    Raises ``ValueError`` for an unknown ``method`` or a strength that does not fit it.
+    """
+
+    method: Literal["none", "auxiliary", "sequence", "bias"] = "none"
+    strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check that there is a strength where one is needed."""
+        if self.method not in ("none", "auxiliary", "sequence", "bias"):
+            raise ValueError(
+                f"method {self.method!r} is unknown; use none, auxiliary, sequence or bias"
+            )
+        if self.method == "none" and self.strength:
+            raise ValueError(f"strength is {self.strength} but method is none; choose a method")
+        if self.method != "none" and not 0 < self.strength < math.inf:
+            raise ValueError(f"strength is {self.strength}; give {self.method} a positive number")
+
+
+def train_language_model(
+    model: DecoderLM,
+    tokens: Tensor,
+    config: TrainConfig,
+    *,
+    balancing: Balancing | None = None,
+    seed: int = 0,
+    after_step: Callable[[], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train ``model`` to predict the next of ``tokens [N]``, and keep its experts busy.
+
+    ``seed`` fixes the order of the batches, and nothing else. ``History.losses`` are those of the
+    prediction, without what balance adds. Raises as `fit` does, and ``ValueError`` when ``tokens``
+    is too short for a batch.
+    """
+    balancing = balancing or Balancing()
+    routings: list[Routing] = []
+    predictions: list[float] = []
+    loads: list[Tensor] = []
+
+    def loss(batch: Tensor) -> Tensor:
+        output = model(batch[:, :-1])
+        routings[:] = output.routings
+        prediction = F.cross_entropy(output.logits.flatten(0, 1), batch[:, 1:].flatten())
+        predictions.append(prediction.item())
+        return prediction + balance_loss(routings, balancing, batch_size=len(batch))
+
+    def balance() -> None:
+        load = [expert_load(r.experts, r.scores.shape[1]) for r in routings]
+        if load:
+            loads.append(torch.stack(load))
+        if balancing.method == "bias":
+            for router, count in zip(model.routers, load, strict=True):
+                update_expert_bias(router, count, balancing.strength)
+        if after_step:
+            after_step()
+
+    batches = shuffled_windows(tokens, config.sequence_length, config.batch_size, seed)
+    history = fit(model, loss, batches, config, after_step=balance, progress=progress)
+    history.losses = predictions
+    history.loads = torch.stack(loads) if loads else None
+    return history
+
+
+def balance_loss(routings: list[Routing], balancing: Balancing, batch_size: int) -> Tensor:
+    """Return what ``balancing`` adds to the loss for one batch of ``batch_size`` sequences."""
+    total = torch.zeros(())
+    for _, experts, scores in routings:
+        if balancing.method == "auxiliary":
+            total = total + load_balancing_loss(scores, experts, scores.shape[1])
+        elif balancing.method == "sequence":
+            by_sequence = scores.view(batch_size, -1, scores.shape[1])
+            total = total + sequence_balance_loss(by_sequence, experts.shape[1])
+    return balancing.strength * total
+
+
+def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Yield batches ``[B, length + 1]`` of windows of ``tokens [N]``, in a random order, forever.
+
+    Windows overlap by the one token that ends one and begins the next, so that each token is
+    predicted once in a pass over the text. Raises ``ValueError`` when one batch needs more tokens.
+    """
+    n_windows = (len(tokens) - 1) // length
+    if n_windows < batch_size:
+        raise ValueError(
+            f"{len(tokens)} tokens make {n_windows} windows of {length}, less than a batch of "
+            f"{batch_size}; give more text or a smaller batch"
+        )
+    windows = tokens.unfold(0, length + 1, length)
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(n_windows, generator=generator)
+        for rows in torch.split(order, batch_size):
+            if len(rows) == batch_size:
+                yield windows[rows]
+
+
+@torch.no_grad()
+def token_losses(
+    model: DecoderLM, tokens: Tensor, *, length: int = 128, batch_size: int = 64
+) -> Tensor:
+    """Return the loss in nats of each token but the first of ``tokens [N]``: ``[N - 1]`` float32.
+
+    The text is read in windows of ``length``, so a token sees at most that many before it. The mean
+    is the loss, its exponential the perplexity. Raises ``ValueError`` for fewer than two tokens.
+    """
+    if tokens.ndim != 1 or len(tokens) < 2:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; pass [N] with at least 2")
+    was_training = model.training
+    model.eval()
+    n_windows = (len(tokens) - 1) // length
+    whole = tokens.unfold(0, length + 1, length) if n_windows else tokens.new_empty(0, 2)
+    parts = [*torch.split(whole, batch_size), tokens[None, n_windows * length :]]
+    losses = [
+        F.cross_entropy(
+            model(part[:, :-1]).logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none"
+        )
+        for part in parts
+        if part.numel() and part.shape[1] > 1
+    ]
+    model.train(was_training)
+    return torch.cat(losses)
+
+
+# --- details -----------------------------------------------------------------------------------
+
+
+def _finite(value: Tensor, step: int) -> float:
+    number = value.item()
+    if not math.isfinite(number):
+        raise FloatingPointError(
+            f"the loss is {number} at step {step}; lower learning_rate or check the batches"
+        )
+    return number
+
+
+def _bar(config: TrainConfig, progress: bool) -> Any:  # noqa: ANN401 tqdm is untyped
+    """Return a progress bar over tokens: a widget in a notebook, a line in a terminal.
+
+    On a page without a kernel the widget is a line of text that is the same after each run.
+    """
+    settings: dict[str, Any] = {"total": config.tokens, "unit": " tokens", "unit_scale": True}
+    if not progress or get_ipython() is None:
+        return tqdm(**settings, leave=False, disable=None if progress else True)
+    bar = tqdm_notebook(**settings, display=False)
+    bundle = bar.container._repr_mimebundle_()
+    bundle["text/plain"] = f"{config.steps:,} steps of {config.tokens_per_step:,} tokens"
+    display(bundle, raw=True)  # type: ignore[no-untyped-call]
+    return bar
