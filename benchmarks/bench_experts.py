@@ -28,6 +28,9 @@ PEERS = ("grouped_mm", "eager", "batched_mm")
 NAMES = ("slingshot", *PEERS, "dense")
 LARGEST_COPY = 2**30
 
+Shape = tuple[int, int, int, int]
+Contestant = tuple[nn.Module, "partial[Tensor]"]
+
 
 def main() -> None:
     """Measure every shape, print the table, write the file if asked."""
@@ -57,9 +60,7 @@ def cells(figures: dict[str, Any], digits: int) -> str:
     )
 
 
-def measure(
-    n_tokens: int, shape: tuple[int, int, int, int], backward: bool, rounds: int
-) -> dict[str, Any]:
+def measure(n_tokens: int, shape: Shape, backward: bool, rounds: int) -> dict[str, Any]:
     """Time all contestants on one shape, after checking that they give the same answer."""
     modules = contestants(n_tokens, shape, backward)
     run = forward_and_backward if backward else forward
@@ -70,9 +71,7 @@ def measure(
     return {"n_tokens": n_tokens, "shape": shape, "pass": label, **millis}
 
 
-def contestants(
-    n_tokens: int, shape: tuple[int, int, int, int], backward: bool
-) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
+def contestants(n_tokens: int, shape: Shape, backward: bool) -> dict[str, Contestant]:
     """Return every contestant that fits, with the call that is measured, after `check_same_answer`.
 
     With ``backward`` the tokens and the weights of their experts ask for gradients too.
@@ -83,9 +82,7 @@ def contestants(
     x = torch.randn(n_tokens, d_model, requires_grad=backward)
     experts = torch.rand(n_tokens, n_experts).topk(top_k).indices
     weights = torch.rand(n_tokens, top_k, requires_grad=backward)
-    modules: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
-        "slingshot": (ours, partial(ours, x, experts, weights))
-    }
+    modules: dict[str, Contestant] = {"slingshot": (ours, partial(ours, x, experts, weights))}
     copied = n_tokens * top_k * 3 * width * d_model * ours.down.element_size()
     for peer in PEERS:
         if peer != "batched_mm" or copied <= LARGEST_COPY:
@@ -120,7 +117,7 @@ def copy_of(ours: Experts, implementation: str) -> nn.Module:
     return theirs
 
 
-def check_same_answer(modules: dict[str, tuple[nn.Module, Callable[[], Tensor]]]) -> None:
+def check_same_answer(modules: dict[str, Contestant]) -> None:
     """Exit unless all give the same output."""
     with torch.inference_mode():
         outputs = {name: call() for name, (_, call) in modules.items()}

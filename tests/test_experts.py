@@ -1,5 +1,6 @@
 """The mixture layer against transformers' layer, a plain loop, and finite differences."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 
@@ -119,6 +121,111 @@ def test_one_expert_chosen_by_all_is_a_dense_network() -> None:
     dense.load_state_dict({"gate_up": module.gate_up[0], "down": module.down[0]})
     output = module(x, torch.zeros(9, 1, dtype=torch.int64), torch.ones(9, 1))
     assert_equal(output, dense(x))
+
+
+# --- other number formats -----------------------------------------------------------------------
+
+# bfloat16 keeps 8 bits, so one rounding is off by at most 2^-9 of the value. From x and the
+# matrices to an output or a gradient there are fewer than 16 roundings, one after the other.
+RELATIVE_BFLOAT16 = 2**-5
+
+
+def assert_close_in_bfloat16(ours: Tensor, exact: Tensor) -> None:
+    limit = RELATIVE_BFLOAT16 * exact.abs().max().item()
+    torch.testing.assert_close(ours.float(), exact, rtol=0, atol=limit)
+
+
+def test_under_autocast_the_experts_do_what_a_linear_layer_does() -> None:
+    module, x, experts, weights = make_case(30, 6, 3)
+    inputs = (x, weights, module.gate_up, module.down)
+    exact = module(x, experts, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = module(x, experts, weights)
+        assert output.dtype == F.linear(x, module.gate_up[0]).dtype == torch.bfloat16
+    by_hand = deepcopy(module).bfloat16()(x.bfloat16(), experts, weights.bfloat16())
+    assert torch.equal(output, by_hand)
+    assert_close_in_bfloat16(output, exact)
+    for ours, theirs in zip(gradients(output, *inputs), gradients(exact, *inputs), strict=True):
+        assert ours.dtype == torch.float32
+        assert_close_in_bfloat16(ours, theirs)
+
+
+@pytest.mark.parametrize(("forward", "backward"), [(True, True), (True, False), (False, True)])
+def test_autocast_may_differ_between_forward_and_backward(forward: bool, backward: bool) -> None:
+    module, x, experts, weights = make_case(30, 6, 3)
+    inputs = (x, weights, module.gate_up, module.down)
+    exact = gradients(module(x, experts, weights), *inputs)
+    with torch.autocast("cpu", torch.bfloat16, enabled=forward):
+        output = module(x, experts, weights)
+    with torch.autocast("cpu", torch.bfloat16, enabled=backward):
+        found = gradients(output, *inputs)
+    for ours, theirs in zip(found, exact, strict=True):
+        (assert_close_in_bfloat16 if forward else assert_equal)(ours, theirs)
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    module, x, experts, weights = make_case(5, 4, 2, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = module(x, experts, weights)
+    assert torch.equal(output, module(x, experts, weights))
+
+
+def test_a_bfloat16_sum_over_experts_rounds_once() -> None:
+    module, x, _, _ = make_case(1, 64, 1)
+    module, x = module.bfloat16(), x.detach().bfloat16()
+    with torch.no_grad():
+        module.gate_up.copy_(module.gate_up[0].clone())
+        module.down.copy_(module.down[0].clone())
+    once = module(x, torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1))
+    mean = module(x, torch.arange(64)[None], torch.full((1, 64), 1 / 64))
+    # 1/64 of each is exact, and so is their float32 sum; in bfloat16 the 64 additions drift.
+    assert torch.equal(mean, once)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+class Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The shapes of all new tensors that operations inside return; views are not new."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes: list[torch.Size] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 torch's own signature
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        result = func(*args, **(kwargs or {}))
+        if func._schema.is_mutable or not isinstance(result, Tensor):
+            return result
+        if not any(argument.alias_info for argument in func._schema.returns):
+            self.shapes.append(result.shape)
+        return result
+
+
+def test_without_gradients_nothing_is_kept_for_all_pairs() -> None:
+    n_tokens, n_experts, top_k = 400, 16, 8
+    module, x, experts, weights = make_case(n_tokens, n_experts, top_k)
+    hidden = torch.Size([n_tokens * top_k, module.gate_up.shape[1]])
+    with torch.no_grad(), Results() as inference:
+        module(x, experts, weights)
+    with Results() as training:
+        module(x, experts, weights)
+    assert hidden in training.shapes
+    assert max(shape.numel() for shape in inference.shapes) == x.numel()
+
+
+def test_backward_allocates_no_second_copy_of_the_gradients() -> None:
+    module, x, experts, weights = make_case(8, 16, 2)
+    output = module(x, experts, weights)
+    with Results() as backward:
+        gradients(output, module.gate_up, module.down)
+    assert backward.shapes.count(module.gate_up.shape) == 1
+    assert backward.shapes.count(module.down.shape) == 1
 
 
 # --- against transformers ----------------------------------------------------------------------
