@@ -196,14 +196,19 @@ def _mix(
     """Run the experts; leave in ``hidden [T * k, 2 * d_expert]``, if given, what backward needs."""
     ordered = weights.flatten().index_select(0, dispatch.pairs)
     output = _zeros_to_add_to(x)
+    # One expert's rows at a time stand in these two, which so stay in the processor's cache.
+    wide, middle = _scratch(dispatch, x, gate_up)
     for e, block in _blocks(dispatch):
         rows = dispatch.tokens[block]
-        kept = None if hidden is None else hidden[block]
+        wide_rows = wide[: len(rows)]
+        hidden_rows = middle[: len(rows)] if hidden is None else hidden[block]
         # index_select(0, rows) is x[rows], and about three times as fast.
-        gate, up = torch.mm(x.index_select(0, rows), gate_up[e].T, out=kept).chunk(2, dim=-1)
+        torch.index_select(x, 0, rows, out=wide_rows)
+        gate, up = torch.mm(wide_rows, gate_up[e].T, out=hidden_rows).chunk(2, dim=-1)
         # The weight is applied to the narrow hidden row and not to the wide output: less to do.
-        narrow = F.silu(gate).mul_(up).mul_(ordered[block, None])
-        output.index_add_(0, rows, (narrow @ down[e].T).to(output.dtype))
+        narrow = F.silu(gate, inplace=hidden is None).mul_(up).mul_(ordered[block, None])
+        torch.mm(narrow, down[e].T, out=wide_rows)
+        output.index_add_(0, rows, wide_rows.to(output.dtype))
     return output.to(x.dtype)
 
 
@@ -223,25 +228,34 @@ def _unmix(
     for e in _without_tokens(dispatch):
         grad_gate_up[e].zero_()
         grad_down[e].zero_()
+    wide, middle = _scratch(dispatch, x, gate_up)
     for e, block in _blocks(dispatch):
         rows, weight = dispatch.tokens[block], ordered[block, None]
+        wide_rows, grad_hidden = wide[: len(rows)], middle[: len(rows)]
         gate, up = hidden[block].chunk(2, dim=-1)
+        grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
         silu = F.silu(gate)
         narrow = silu * up
-        grad = grad_output.index_select(0, rows)
-        grad_narrow = grad @ down[e]
+        torch.index_select(grad_output, 0, rows, out=wide_rows)
+        grad_narrow = wide_rows @ down[e]
         torch.sum(grad_narrow * narrow, dim=-1, out=grad_ordered[block])
-        torch.mm(grad.T, narrow.mul_(weight), out=grad_down[e])
+        torch.mm(wide_rows.T, narrow.mul_(weight), out=grad_down[e])
         grad_narrow.mul_(weight)
-        grad_hidden = torch.empty_like(hidden[block])
-        grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
         torch.mul(grad_narrow, silu, out=grad_up)
         _silu_backward(grad_narrow.mul_(up), gate, grad_input=grad_gate)
-        torch.mm(grad_hidden.T, x.index_select(0, rows), out=grad_gate_up[e])
-        grad_x.index_add_(0, rows, (grad_hidden @ gate_up[e]).to(grad_x.dtype))
+        torch.index_select(x, 0, rows, out=wide_rows)
+        torch.mm(grad_hidden.T, wide_rows, out=grad_gate_up[e])
+        torch.mm(grad_hidden, gate_up[e], out=wide_rows)
+        grad_x.index_add_(0, rows, wide_rows.to(grad_x.dtype))
     grad_weights = torch.empty_like(ordered)
     grad_weights[dispatch.pairs] = grad_ordered
     return grad_x.to(x.dtype), grad_weights.view_as(weights), grad_gate_up, grad_down
+
+
+def _scratch(dispatch: Dispatch, x: Tensor, gate_up: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for the rows of the busiest expert, ``[most, d_model]`` and ``[most, 2 * d_expert]``."""
+    most = max(end - start for start, end in pairwise(dispatch.bounds))
+    return x.new_empty(most, x.shape[1]), x.new_empty(most, gate_up.shape[1])
 
 
 def _zeros_to_add_to(x: Tensor) -> Tensor:
