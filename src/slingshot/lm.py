@@ -27,9 +27,10 @@ class LMConfig:
     """The sizes of a `DecoderLM`.
 
     ``d_ffn`` is the width of a dense feed-forward network. With ``experts``, layers from
-    ``n_dense_layers`` on are mixtures instead; experts are always SwiGLU. ``n_kv_heads`` key-value
-    heads are shared by ``n_heads`` query heads (GQA); ``None`` gives one to each. ``head_dim`` is
-    ``d_model / n_heads`` unless given. A tied embedding is also the output head.
+    ``n_dense_layers`` on are mixtures instead; experts are always SwiGLU, and so are the dense
+    layers before them. ``n_kv_heads`` key-value heads are shared by ``n_heads`` query heads (GQA);
+    ``None`` gives one to each. ``head_dim`` is ``d_model / n_heads`` unless given. A tied embedding
+    is also the output head.
 
     Raises ``ValueError`` for sizes that do not fit together.
     """
@@ -49,6 +50,9 @@ class LMConfig:
 
     def __post_init__(self) -> None:
         """Check what the parts cannot check: that the sizes belong together."""
+        for name in ("d_model", "n_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
         if self.head_dim is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}; "
@@ -60,6 +64,11 @@ class LMConfig:
             )
         if self.activation not in ("swiglu", "relu2"):
             raise ValueError(f"activation {self.activation!r} is unknown; use swiglu or relu2")
+        if self.experts and self.activation != "swiglu":
+            raise ValueError(
+                f"activation is {self.activation} but experts are always SwiGLU; "
+                "give swiglu, or experts=None"
+            )
         if not 0 < self.rope_base < math.inf or not 0 < self.norm_eps < math.inf:
             raise ValueError(
                 f"rope_base is {self.rope_base} and norm_eps {self.norm_eps}; "
@@ -70,7 +79,7 @@ class LMConfig:
     @property
     def width_of_head(self) -> int:
         """Channels of one attention head."""
-        return self.head_dim or self.d_model // self.n_heads
+        return self.d_model // self.n_heads if self.head_dim is None else self.head_dim
 
     def sizes(self) -> costs.ModelConfig:
         """Return the sizes as `slingshot.costs` counts them: parameters, FLOPs, bytes."""
@@ -116,7 +125,8 @@ class DecoderLM(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.n_layers))
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        nn.init.normal_(self.embedding.weight, std=0.5)
+        # A tied embedding of 0.5 would be sure that the next token is the one it has just read.
+        nn.init.normal_(self.embedding.weight, std=0.02 if config.tied_embedding else 0.5)
         nn.init.normal_(self.head.weight, std=1 / math.sqrt(config.d_model))
         if config.tied_embedding:
             self.head.weight = self.embedding.weight

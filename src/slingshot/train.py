@@ -32,9 +32,9 @@ from slingshot.moe import (
 class TrainConfig:
     """How long to train, on what, and how fast.
 
-    The learning rate climbs for ``warmup`` steps, stays, and falls in a line to ``final`` of its
-    peak over the last share ``decay`` of the steps. The optimizer is AdamW; matrices decay, vectors
-    do not. Gradients are cut to norm ``clip``.
+    The learning rate climbs for ``warmup`` steps, stays, and falls in a line over the last share
+    ``decay`` of the steps; one step more would reach ``final`` of its peak. The optimizer is AdamW;
+    matrices decay, vectors do not. Gradients are cut to norm ``clip``.
 
     Raises ``ValueError`` for a value that cannot be meant.
     """
@@ -63,6 +63,10 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a share between 0 and 1")
         if self.warmup < 0:
             raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}; give 0 or a small share")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}; give two shares, each below 1")
 
     @property
     def tokens_per_step(self) -> int:
@@ -110,10 +114,12 @@ def fit(
     per second; ``progress=False`` hides it. Ctrl-C stops between two operations, and the model
     keeps what it has learned.
 
-    Raises ``ValueError`` when the batches run out, and ``FloatingPointError`` when the loss is not
-    finite.
+    Raises ``ValueError`` when there is nothing to train or the batches run out, and
+    ``FloatingPointError`` when the loss or a gradient is not finite; no weight has moved by it.
     """
     learning = [p for p in model.parameters() if p.requires_grad]
+    if not learning:
+        raise ValueError("no parameter of the model requires a gradient; unfreeze what is to learn")
     matrices = [p for p in learning if p.ndim > 1]
     vectors = [p for p in learning if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -132,15 +138,15 @@ def fit(
                 raise ValueError(f"batches ran out after {step} of {config.steps} steps; give more")
             started = time.process_time()
             value = loss(batch)
+            history.losses.append(_finite(value, "loss", step))
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(learning, config.clip)
+            _finite(nn.utils.clip_grad_norm_(learning, config.clip), "norm of the gradient", step)
             optimizer.step()
             schedule.step()
             if after_step:
                 after_step()
             history.seconds += time.process_time() - started
-            history.losses.append(_finite(value, step))
             bar.set_postfix(loss=f"{history.losses[-1]:.3f}", refresh=False)
             bar.update(config.tokens_per_step)
     return history
@@ -190,9 +196,11 @@ def train_language_model(
 
     ``seed`` fixes the order of the batches, and nothing else. ``History.losses`` are those of the
     prediction, without what balance adds. Raises as `fit` does, and ``ValueError`` when ``tokens``
-    is too short for a batch.
+    is too short for a batch or there are no experts to balance.
     """
     balancing = balancing or Balancing()
+    if balancing.method != "none" and not model.routers:
+        raise ValueError(f"balancing is {balancing.method} but the model has no experts; drop it")
     routings: list[Routing] = []
     predictions: list[float] = []
     loads: list[Tensor] = []
@@ -236,9 +244,11 @@ def balance_loss(routings: list[Routing], balancing: Balancing, batch_size: int)
 def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) -> Iterator[Tensor]:
     """Yield batches ``[B, length + 1]`` of windows of ``tokens [N]``, in a random order, forever.
 
-    Windows overlap by the one token that ends one and begins the next, so that each token is
-    predicted once in a pass over the text. Raises ``ValueError`` when one batch needs more tokens.
+    Windows overlap by the one token that ends one and begins the next, so that no token is
+    predicted twice in a pass over the text. What does not fill a window, or in the end a batch, is
+    left out of the pass. With the first batch comes a ``ValueError`` if it needs more tokens.
     """
+    _check_reading(tokens, length, batch_size)
     n_windows = (len(tokens) - 1) // length
     if n_windows < batch_size:
         raise ValueError(
@@ -263,32 +273,40 @@ def token_losses(
     The text is read in windows of ``length``, so a token sees at most that many before it. The mean
     is the loss, its exponential the perplexity. Raises ``ValueError`` for fewer than two tokens.
     """
-    if tokens.ndim != 1 or len(tokens) < 2:
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; pass [N] with at least 2")
-    was_training = model.training
-    model.eval()
+    _check_reading(tokens, length, batch_size)
     n_windows = (len(tokens) - 1) // length
     whole = tokens.unfold(0, length + 1, length) if n_windows else tokens.new_empty(0, 2)
     parts = [*torch.split(whole, batch_size), tokens[None, n_windows * length :]]
-    losses = [
-        F.cross_entropy(
-            model(part[:, :-1]).logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none"
-        )
-        for part in parts
-        if part.numel() and part.shape[1] > 1
-    ]
-    model.train(was_training)
+    was_training = model.training
+    model.eval()
+    try:
+        losses = [
+            F.cross_entropy(
+                model(part[:, :-1]).logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none"
+            )
+            for part in parts
+            if part.numel() and part.shape[1] > 1
+        ]
+    finally:
+        model.train(was_training)
     return torch.cat(losses)
 
 
 # --- details -----------------------------------------------------------------------------------
 
 
-def _finite(value: Tensor, step: int) -> float:
+def _check_reading(tokens: Tensor, length: int, batch_size: int) -> None:
+    if tokens.ndim != 1 or len(tokens) < 2:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; pass [N] with at least 2")
+    if length < 1 or batch_size < 1:
+        raise ValueError(f"length is {length} and batch_size {batch_size}; give each at least 1")
+
+
+def _finite(value: Tensor, name: str, step: int) -> float:
     number = value.item()
     if not math.isfinite(number):
         raise FloatingPointError(
-            f"the loss is {number} at step {step}; lower learning_rate or check the batches"
+            f"the {name} is {number} at step {step}; lower learning_rate or check the batches"
         )
     return number
 

@@ -1,0 +1,497 @@
+"""The training loop: its schedule, its order of reading, balance, and how it stops."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slingshot import costs
+from slingshot.lm import DecoderLM, LMConfig
+from slingshot.moe import (
+    expert_load,
+    load_balancing_loss,
+    sequence_balance_loss,
+    update_expert_bias,
+)
+from slingshot.train import (
+    Balancing,
+    History,
+    TrainConfig,
+    balance_loss,
+    fit,
+    shuffled_windows,
+    token_losses,
+    train_language_model,
+)
+
+DENSE = LMConfig(vocab_size=16, d_model=16, n_layers=2, n_heads=2, d_ffn=16)
+EXPERTS = costs.ExpertConfig(n_routed=4, n_shared=1, top_k=2, d_expert=8)
+MIXTURE = replace(DENSE, experts=EXPERTS)
+SHORT = TrainConfig(3, batch_size=4, sequence_length=8, warmup=0)
+
+
+def make_tokens(length: int = 400) -> Tensor:
+    return torch.randint(16, (length,), generator=torch.Generator().manual_seed(0))
+
+
+def make_model(config: LMConfig = MIXTURE) -> DecoderLM:
+    """A model whose layers all have a say, so that the choice of an expert matters."""
+    torch.manual_seed(0)
+    model = DecoderLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.2)
+    return model
+
+
+def train(
+    model: DecoderLM,
+    config: TrainConfig = SHORT,
+    balancing: Balancing | None = None,
+    **options: Any,  # noqa: ANN401
+) -> History:
+    return train_language_model(
+        model, make_tokens(), config, balancing=balancing, progress=False, **options
+    )
+
+
+class Slope(nn.Module):
+    """A matrix and a vector whose loss is what a test makes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.ones(2, 2))
+        self.vector = nn.Parameter(torch.ones(2))
+
+
+def forever() -> Iterator[Tensor]:
+    while True:
+        yield torch.zeros(1)
+
+
+# --- the schedule and the optimizer ------------------------------------------------------------
+
+
+def test_the_rate_climbs_stays_and_falls() -> None:
+    config = TrainConfig(10, warmup=3, decay=0.4, final=0.1)
+    rates = [config.rate(step) for step in range(10)]
+    # Four steps fall: the line goes from 1 at step 6 to 0.1 at step 10, which is never made.
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 0.775, 0.55, 0.325])
+
+
+def test_without_warmup_and_decay_the_rate_stays() -> None:
+    assert [TrainConfig(5, warmup=0, decay=0.0).rate(step) for step in range(5)] == [1] * 5
+
+
+def test_each_step_moves_by_its_own_rate() -> None:
+    # AdamW divides a gradient that is always the same by itself: what is left is the rate.
+    model = Slope()
+    config = TrainConfig(10, learning_rate=0.1, warmup=3, decay=0.4, final=0.1, clip=100.0)
+    places: list[float] = []
+    fit(
+        model,
+        lambda batch: model.vector.sum(),
+        forever(),
+        config,
+        after_step=lambda: places.append(model.vector[0].item()),
+        progress=False,
+    )
+    moved = [before - after for before, after in zip([1.0, *places], places, strict=False)]
+    assert moved == pytest.approx([0.1 * config.rate(step) for step in range(10)], rel=1e-4)
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    model = Slope()
+    config = TrainConfig(5, learning_rate=0.1, weight_decay=0.5)
+    fit(
+        model,
+        lambda batch: 0.0 * (model.matrix.sum() + model.vector.sum()),
+        forever(),
+        config,
+        progress=False,
+    )
+    kept = math.prod(1 - 0.1 * config.rate(step) * 0.5 for step in range(5))
+    torch.testing.assert_close(model.matrix.data, torch.full((2, 2), kept))
+    assert model.vector.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("size", "norm"), [(100.0, 0.5), (0.01, 0.01)])
+def test_only_a_large_gradient_is_cut(size: float, norm: float) -> None:
+    model, norms = Slope(), []
+
+    def keep_norm() -> None:
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        norms.append(torch.cat(gradients).norm().item())
+
+    def loss(batch: Tensor) -> Tensor:
+        return size * (model.matrix.sum() + model.vector.sum()) / math.sqrt(6)
+
+    fit(model, loss, forever(), replace(SHORT, clip=0.5), after_step=keep_norm, progress=False)
+    assert norms == pytest.approx([norm] * 3, rel=1e-4)
+
+
+def test_what_is_frozen_stays() -> None:
+    model = make_model()
+    for router in model.routers:
+        router.weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train(model)
+    moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    still = {name for name in before if name.endswith(("router.weight", "expert_bias"))}
+    assert moved == set(before) - still
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps is 0; give at least 1"),
+        ({"batch_size": -1}, "batch_size is -1; give at least 1"),
+        ({"sequence_length": 0}, "sequence_length is 0; give at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; give a positive finite number"),
+        ({"learning_rate": math.nan}, "learning_rate is nan; give a positive finite number"),
+        ({"clip": math.inf}, "clip is inf; give a positive finite number"),
+        ({"decay": 1.5}, "decay is 1.5; give a share between 0 and 1"),
+        ({"final": -0.1}, "final is -0.1; give a share between 0 and 1"),
+        ({"warmup": -1}, "warmup is -1; give 0 or more steps"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; give 0 or a small share"),
+        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); give two shares, each below 1"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SHORT, **changes)
+
+
+def test_a_budget_is_counted_in_predicted_tokens() -> None:
+    assert (SHORT.tokens_per_step, SHORT.tokens) == (32, 96)
+
+
+# --- learning ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [DENSE, MIXTURE], ids=["dense", "mixture"])
+def test_a_text_that_repeats_is_learned(config: LMConfig) -> None:
+    # The token before the last decides, so the current one is not enough: attention must help.
+    text = torch.tensor([0, 1, 2, 1, 3, 2, 0, 3]).repeat(60)
+    torch.manual_seed(0)
+    model = DecoderLM(config)
+    history = train_language_model(
+        model, text, TrainConfig(60, 4, 16, warmup=5), seed=0, progress=False
+    )
+    assert history.losses[0] > 2.5
+    assert sum(history.losses[-5:]) / 5 < 0.3
+    assert token_losses(model, text).median().item() < 0.1
+    assert history.seconds > 0
+
+
+def test_the_same_seed_repeats_a_run_bit_for_bit() -> None:
+    first, second, other = (make_model() for _ in range(3))
+    histories = [train(first, seed=1), train(second, seed=1), train(other, seed=2)]
+    assert histories[0].losses == histories[1].losses
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+    assert histories[0].losses != histories[2].losses
+
+
+def test_the_seed_leaves_other_randomness_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    model = make_model()
+    torch.manual_seed(3)
+    train(model, seed=1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+# --- the order of reading ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left_over", [0, 3])
+def test_each_token_is_predicted_once_in_a_pass(left_over: int) -> None:
+    text = torch.arange(1 + 6 * 5 + left_over)
+    batches = shuffled_windows(text, length=5, batch_size=2, seed=0)
+    passes = [list(islice(batches, 3)) for _ in range(2)]
+    for batch in (batch for each in passes for batch in each):
+        assert batch.shape == (2, 6)
+        assert torch.equal(batch - batch[:, :1], torch.arange(6).expand(2, 6))
+    for each in passes:
+        targets = torch.cat([batch[:, 1:].flatten() for batch in each])
+        assert targets.sort().values.tolist() == list(range(1, 31))
+    assert not torch.equal(torch.stack(passes[0]), torch.stack(passes[1]))
+
+
+def test_windows_that_make_no_whole_batch_are_left_for_another_pass() -> None:
+    batches = shuffled_windows(torch.arange(1 + 6 * 5), length=5, batch_size=4, seed=0)
+    starts = [batch[:, 0].tolist() for batch in islice(batches, 20)]
+    assert all(len(set(each)) == 4 for each in starts)
+    assert {start for each in starts for start in each} == set(range(0, 30, 5))
+
+
+def test_another_seed_reads_in_another_order() -> None:
+    text = torch.arange(1 + 20 * 5)
+    first, again, other = (next(shuffled_windows(text, 5, 4, seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "length", "batch_size", "message"),
+    [
+        (torch.arange(20), 5, 4, "20 tokens make 3 windows of 5, less than a batch of 4; give mor"),
+        (torch.zeros(4, 4), 2, 1, r"tokens has shape \(4, 4\); pass \[N\] with at least 2"),
+        (torch.arange(20), 0, 4, "length is 0 and batch_size 4; give each at least 1"),
+        (torch.arange(20), 5, 0, "length is 5 and batch_size 0; give each at least 1"),
+    ],
+)
+def test_text_that_makes_no_batch_is_named(
+    tokens: Tensor, length: int, batch_size: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        next(shuffled_windows(tokens, length, batch_size, seed=0))
+
+
+# --- balance -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "strength", "message"),
+    [
+        ("auxilliary", 0.1, "method 'auxilliary' is unknown; use none, auxiliary, sequence or bia"),
+        ("none", 0.1, "strength is 0.1 but method is none; choose a method"),
+        ("bias", 0.0, "strength is 0.0; give bias a positive number"),
+        ("sequence", math.inf, "strength is inf; give sequence a positive number"),
+        ("auxiliary", -1.0, "strength is -1.0; give auxiliary a positive number"),
+    ],
+)
+def test_a_balance_that_cannot_be_meant_is_named(
+    method: Any,  # noqa: ANN401
+    strength: float,
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Balancing(method, strength)
+
+
+def test_a_dense_model_has_nothing_to_balance() -> None:
+    with pytest.raises(ValueError, match="balancing is bias but the model has no experts; drop it"):
+        train(make_model(DENSE), balancing=Balancing("bias", 0.1))
+    assert train(make_model(DENSE)).loads is None
+
+
+def test_loads_count_every_choice_of_every_layer() -> None:
+    loads = train(make_model()).loads
+    assert loads is not None
+    assert loads.shape == (3, 2, 4)
+    assert loads.dtype == torch.int64
+    assert (loads.sum(dim=2) == SHORT.tokens_per_step * EXPERTS.top_k).all()
+
+
+def test_loads_are_those_of_the_choices_that_were_made() -> None:
+    model = make_model()
+    batch = next(shuffled_windows(make_tokens(), 8, 4, seed=0))
+    by_hand = [expert_load(routing.experts, 4) for routing in model(batch[:, :-1]).routings]
+    loads = train(model).loads
+    assert loads is not None
+    assert torch.equal(loads[0], torch.stack(by_hand))
+
+
+def test_bias_moves_as_by_hand_and_moves_nothing_else() -> None:
+    left, steered = make_model(), make_model()
+    one_step = replace(SHORT, steps=1)
+    train(left, one_step)
+    train(steered, one_step, Balancing("bias", 0.1))
+    for name, value in steered.state_dict().items():
+        assert value.equal(left.state_dict()[name]) != name.endswith("expert_bias"), name
+
+    model = make_model()
+    loads = train(model, balancing=Balancing("bias", 0.1)).loads
+    assert loads is not None
+    for layer, (router, by_hand) in enumerate(zip(model.routers, left.routers, strict=True)):
+        assert not by_hand.expert_bias.any()
+        for load in loads[:, layer]:
+            update_expert_bias(by_hand, load, 0.1)
+        assert torch.equal(router.expert_bias, by_hand.expert_bias)
+
+
+def added(model: DecoderLM, batch: Tensor, method: str) -> Tensor:
+    """What a balance of strength 1 adds to the loss, with the losses of `slingshot.moe`."""
+    total = torch.zeros(())
+    for routing in model(batch[:, :-1]).routings:
+        if method == "auxiliary":
+            total = total + load_balancing_loss(routing.scores, routing.experts, 4)
+        else:
+            total = total + sequence_balance_loss(routing.scores.view(len(batch), -1, 4), 2)
+    return total
+
+
+@pytest.mark.parametrize("method", ["auxiliary", "sequence"])
+def test_a_balance_loss_is_added_and_not_reported(method: Any) -> None:  # noqa: ANN401
+    model = make_model()
+    batch = next(shuffled_windows(make_tokens(), 8, 4, seed=0))
+    prediction = F.cross_entropy(model(batch[:, :-1]).logits.flatten(0, 1), batch[:, 1:].flatten())
+    extra = 0.3 * added(model, batch, method)
+    assert extra.item() > 0.3
+    balancing = Balancing(method, 0.3)
+    ours = balance_loss(model(batch[:, :-1]).routings, balancing, batch_size=4)
+    assert ours.item() == pytest.approx(extra.item())
+    expected = torch.autograd.grad(prediction + extra, model.routers[0].weight)[0]
+
+    found: list[Tensor | None] = []
+    history = train(
+        model,
+        replace(SHORT, steps=1, clip=1e6),
+        balancing,
+        after_step=lambda: found.append(model.routers[0].weight.grad),
+    )
+    assert history.losses == [pytest.approx(prediction.item())]
+    assert found[0] is not None
+    torch.testing.assert_close(found[0], expected)
+
+
+@pytest.mark.parametrize("method", ["none", "bias"])
+def test_without_a_balance_loss_nothing_is_added(method: Any) -> None:  # noqa: ANN401
+    balancing = Balancing(method, 0.1 if method == "bias" else 0.0)
+    routings = make_model()(make_tokens()[:32].view(4, 8)).routings
+    assert balance_loss(routings, balancing, batch_size=4).item() == 0
+
+
+# --- measuring ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 7, 17, 18, 100])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_token_losses_are_those_of_one_token_after_another(length: int, batch_size: int) -> None:
+    model, tokens = make_model(DENSE), make_tokens(18)
+    by_hand = []
+    for place in range(1, 18):
+        start = (place - 1) // length * length
+        scores = model(tokens[None, start:place]).logits[0, -1].log_softmax(dim=0)
+        by_hand.append(-scores[tokens[place]])
+    losses = token_losses(model, tokens, length=length, batch_size=batch_size)
+    assert not losses.requires_grad
+    torch.testing.assert_close(losses, torch.stack(by_hand).detach())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_leaves_the_mode_of_the_model(training: bool) -> None:
+    model = make_model(DENSE).train(training)
+    token_losses(model, make_tokens(20))
+    assert model.training is training
+    with pytest.raises(ValueError, match="token 99 is not within"):
+        token_losses(model, torch.tensor([1, 99, 1]))
+    assert model.training is training
+
+
+@pytest.mark.parametrize(
+    ("tokens", "length", "message"),
+    [
+        (torch.tensor([1]), 8, r"tokens has shape \(1,\); pass \[N\] with at least 2"),
+        (torch.ones(2, 2), 8, r"tokens has shape \(2, 2\); pass \[N\] with at least 2"),
+        (torch.tensor([1, 2]), 0, "length is 0 and batch_size 64; give each at least 1"),
+    ],
+)
+def test_text_that_cannot_be_measured_is_named(tokens: Tensor, length: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        token_losses(make_model(DENSE), tokens, length=length)
+
+
+# --- how it stops ------------------------------------------------------------------------------
+
+
+def test_batches_that_run_out_are_named() -> None:
+    model = Slope()
+    message = "batches ran out after 2 of 3 steps; give more"
+    with pytest.raises(ValueError, match=message):
+        fit(model, lambda batch: model.vector.sum(), [torch.zeros(1)] * 2, SHORT, progress=False)
+
+
+def test_a_model_without_anything_to_learn_is_named() -> None:
+    model = Slope().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the model requires a gradient; unfreeze"):
+        fit(model, lambda batch: model.vector.sum(), forever(), SHORT, progress=False)
+
+
+def spoiled_loss(model: Slope, batch: Tensor) -> Tensor:
+    return batch.sum() * model.vector.sum()
+
+
+def spoiled_gradient(model: Slope, batch: Tensor) -> Tensor:
+    root: Tensor = (0.0 * model.vector.sum()).sqrt()  # 0, with an infinite slope
+    return model.vector.sum() + (root if batch.isnan().any() else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (spoiled_loss, "the loss is nan at step 1; lower learning_rate or check the batches"),
+        (spoiled_gradient, "the norm of the gradient is nan at step 1; lower learning_rate or"),
+    ],
+)
+def test_what_is_not_finite_is_named_and_spoils_no_weight(
+    loss: Callable[[Slope, Tensor], Tensor], message: str
+) -> None:
+    model = Slope()
+    batches = [torch.ones(1), torch.full((1,), math.nan), torch.ones(1)]
+    with pytest.raises(FloatingPointError, match=message):
+        fit(model, lambda batch: loss(model, batch), batches, SHORT, progress=False)
+    assert model.vector.isfinite().all()
+    assert (model.vector < 1).all()  # what the first step has learned
+
+
+def test_ctrl_c_keeps_what_was_learned() -> None:
+    model = Slope()
+
+    def interrupted() -> Iterator[Tensor]:
+        yield from [torch.ones(1)] * 2
+        raise KeyboardInterrupt
+
+    def loss(batch: Tensor) -> Tensor:
+        return model.vector.sum()
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, loss, interrupted(), SHORT, progress=False)
+    learned = model.vector.detach().clone()
+    assert (learned < 1).all()
+    fit(model, loss, forever(), SHORT, progress=False)
+    assert (model.vector < learned).all()
+
+
+# --- the progress bar --------------------------------------------------------------------------
+
+IN_A_KERNEL = """
+import torch
+from slingshot.train import TrainConfig, fit
+
+def run(**options):
+    model = torch.nn.Linear(1, 1)
+    batches = [torch.ones(1)] * 976
+    fit(model, lambda batch: model(batch).sum(), batches, TrainConfig(976), **options)
+"""
+
+
+def test_a_stored_bar_reads_the_same_after_each_run(
+    run_notebook: Callable[..., nbformat.NotebookNode],
+) -> None:
+    notebook = run_notebook(IN_A_KERNEL, "run()", "run()", "run(progress=False)")
+    _, first, second, hidden = notebook.cells
+    for cell in (first, second):
+        (output,) = cell.outputs
+        assert output.data["text/plain"] == "976 steps of 2,048 tokens"
+        assert "application/vnd.jupyter.widget-view+json" in output.data
+    assert hidden.outputs == []
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_nothing_is_printed_where_nobody_watches(
+    progress: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = Slope()
+    fit(model, lambda batch: model.vector.sum(), forever(), SHORT, progress=progress)
+    assert capfd.readouterr() == ("", "")
