@@ -25,7 +25,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the name that its repetitions share, its seed, and its whole configuration."""
+    """One run: the name that its repetitions share, its seed, and its whole configuration.
+
+    The configuration is stored beside the result, so it is made of what JSON knows.
+    """
 
     name: str
     seed: int
@@ -56,13 +59,15 @@ def main(
         known = ", ".join(dict.fromkeys(run.name for run in runs))
         print(f"no run {', '.join(sorted(unknown))}; there are: {known}", file=sys.stderr)
         return 2
-    keep = {run.key for run in runs}
-    stored = {key: value for key, value in stored.items() if key in keep}
+    order = [run.key for run in runs]
+    vanished = stored.keys() - set(order)
     missing = [run for run in wanted if arguments.again or is_stale(run, stored)]
     print(f"{experiment}: {len(wanted) - len(missing)} of {len(wanted)} runs are stored")
     if arguments.list:
         print("\n".join(f"to do: {run.key}" for run in missing) or "nothing to do")
         return 0
+    if vanished:
+        write(file, stored, order)
     try:
         for run, result in results(missing, execute, arguments.jobs):
             stored[run.key] = {
@@ -70,7 +75,7 @@ def main(
                 "result": result,
                 "versions": versions(),
             }
-            write(file, stored, order=[run.key for run in runs])
+            write(file, stored, order)
     except KeyboardInterrupt:
         print(f"stopped; what is done is in {file.name}, and the rest goes on from there")
         return 130
@@ -106,7 +111,10 @@ def is_stale(run: Run, stored: Stored) -> bool:
 def results(
     runs: Sequence[Run], execute: Callable[[Run], dict[str, Any]], jobs: int
 ) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Make the runs, ``jobs`` at a time, and yield each result as it comes."""
+    """Make the runs, ``jobs`` at a time, and yield each result as it comes.
+
+    What a run raises is raised here, with its name; the runs that are left are not begun.
+    """
     pool = ProcessPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,))
     try:
         futures = {pool.submit(execute, run): run for run in runs}
@@ -114,6 +122,8 @@ def results(
             for future in as_completed(futures):
                 bar.set_postfix_str(futures[future].key)
                 bar.update()
+                if error := future.exception():
+                    error.add_note(f"in the run {futures[future].key}")
                 yield futures[future], future.result()
     finally:
         # Without this a Ctrl-C would wait for every run that has not begun.
@@ -129,7 +139,7 @@ def read(file: Path) -> Stored:
 
 
 def write(file: Path, stored: Stored, order: Sequence[str]) -> None:
-    """Replace the file in one step, with the runs in the order of the experiment."""
+    """Replace the file in one step, with the runs of ``order`` and no others."""
     ordered = {key: stored[key] for key in order if key in stored}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in ordered.items()]
     file.parent.mkdir(parents=True, exist_ok=True)

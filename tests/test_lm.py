@@ -248,6 +248,8 @@ def test_an_untrained_model_knows_the_current_token_alone(config: LMConfig) -> N
     model, tokens = DecoderLM(config), make_tokens()
     alone = model(tokens.view(-1, 1)).logits.view(3, 12, -1)
     torch.testing.assert_close(model(tokens).logits, alone)
+    skipping = model.head(model.norm(model.embedding(tokens)))
+    assert torch.equal(model(tokens).logits, skipping)  # no layer has added anything yet
 
 
 @variants

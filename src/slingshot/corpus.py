@@ -86,7 +86,10 @@ def load_corpus(vocab_size: int = 512) -> Corpus:
 
 
 def standard_library(root: Path | None = None) -> list[Document]:
-    """Return the modules of the standard library in the order of their names.
+    """Return the modules of the standard library in the order of their paths.
+
+    Very short ones are left out, and folders that not every installation has. A byte that is not
+    UTF-8 becomes U+FFFD.
 
     ``root`` is the folder to read, by default that of this Python. Raises ``FileNotFoundError``
     when there is no source in it.
@@ -97,6 +100,8 @@ def standard_library(root: Path | None = None) -> list[Document]:
         name = path.relative_to(root)
         generated = name.name.startswith("_sysconfigdata")
         if generated or any(p in _LEFT_OUT or p.startswith("config-") for p in name.parts):
+            continue
+        if not path.is_file():  # a folder so named, or a link to nowhere
             continue
         text = path.read_text("utf-8", errors="replace")
         if len(text) >= _SHORTEST:
@@ -135,7 +140,8 @@ def split_documents(documents: Sequence[Document], every: int = 20) -> Split:
 def repeated_share(split: Split, shortest: int = 25) -> float:
     """Return the share of held-out text, in lines over ``shortest`` characters, seen in training.
 
-    A measure of what leaks. Lines that repeat by idiom, not by copying, count too.
+    A measure of what leaks. Lines that repeat by idiom, not by copying, count too. Raises
+    ``ValueError`` when no held-out line is that long.
     """
     known = {line for document in split.train for line in document.text.splitlines()}
     lines = [
@@ -144,11 +150,15 @@ def repeated_share(split: Split, shortest: int = 25) -> float:
         for line in document.text.splitlines()
         if len(line) > shortest
     ]
+    if not lines:
+        raise ValueError(f"no held-out line has over {shortest} characters; give more documents")
     return sum(len(line) for line in lines if line in known) / sum(map(len, lines))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn a byte-level BPE of ``vocab_size`` tokens: `END_OF_TEXT`, 256 bytes, and merges.
+
+    A short text gives fewer. Where a text spells `END_OF_TEXT`, the tokenizer reads that token.
 
     Source: Sennrich et al., arXiv 1508.07909; over bytes as in GPT-2. Raises ``ValueError`` when
     ``vocab_size`` is below 257.
@@ -169,7 +179,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, documents: Sequence[Document]) -> tuple[Tensor, Tensor]:
-    """Return all tokens ``[N]`` int64, `END_OF_TEXT` after each document, and their documents."""
+    """Return all tokens ``[N]`` int64, `END_OF_TEXT` after each document, and their documents.
+
+    Those are numbers ``[N]`` from 0, in the order given. Raises ``ValueError`` when there is none.
+    """
+    if not documents:
+        raise ValueError("documents is empty; give at least 1")
     end = tokenizer.token_to_id(END_OF_TEXT)
     encodings = tokenizer.encode_batch([document.text for document in documents])
     ids = [torch.tensor([*encoding.ids, end]) for encoding in encodings]

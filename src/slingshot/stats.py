@@ -70,7 +70,7 @@ def mutual_information(a: Tensor, b: Tensor) -> float:
     if min(int(a.min()), int(b.min())) < 0:
         raise ValueError(f"the smallest label is {min(int(a.min()), int(b.min()))}; count from 0")
     width = int(b.max()) + 1
-    joint = (a * width + b).bincount(minlength=(int(a.max()) + 1) * width).view(-1, width)
+    joint = (a.long() * width + b).bincount(minlength=(int(a.max()) + 1) * width).view(-1, width)
     joint = joint.double() / len(a)
     independent = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
     seen = joint > 0
@@ -81,7 +81,13 @@ def shuffle_within(labels: Tensor, groups: Tensor, seed: int = 0) -> Tensor:
     """Deal ``labels [N]`` anew among the places of the same group in ``groups [N]``.
 
     A control: what the labels tell beyond their group is destroyed, what the group tells stays.
+    Raises ``ValueError`` unless both have one length.
     """
+    if labels.ndim != 1 or labels.shape != groups.shape:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)} and groups {tuple(groups.shape)}; "
+            "pass two of one length [N]"
+        )
     chance = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed))
     shuffled = chance.argsort()
     order = shuffled[groups[shuffled].argsort(stable=True)]
