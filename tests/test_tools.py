@@ -428,6 +428,30 @@ def test_notebooks_come_out_the_same_twice(
     assert [out["text"] for out in notebook["cells"][2]["outputs"]] == [["a\n", "b\n"]]
 
 
+def test_a_measurement_stays_until_more_than_its_numbers_change(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+
+    def run(*sources: str, tag: str = notebooks.MEASURES) -> list[str]:
+        """Store the notebook with these sources and its present outputs; return the new texts."""
+        notebook = json.loads(path.read_text("utf-8"))
+        for cell, source in zip(notebook["cells"], sources, strict=True):
+            cell["source"] = source
+            cell["metadata"]["tags"] = [tag]
+        path.write_text(json.dumps(notebook), "utf-8")
+        assert notebooks.main([str(path)]) == 0
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        return ["".join(cell["outputs"][0]["text"]) for cell in cells]
+
+    clock = "import time\nprint('took', time.perf_counter_ns(), 'ns')"
+    write(path, clock)
+    first = run(clock)
+    assert run(clock) == first
+    assert run(clock + "  # again") == first
+    assert run(clock.replace("took", "needed"))[0].startswith("needed")
+    unmarked = run(clock, tag="other")
+    assert run(clock, tag="other") != unmarked
+
+
 def test_a_raising_cell_is_named_and_the_file_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,9 @@
 """Re-execute the notebooks and store their outputs in one normal form.
 
 Running it twice changes no byte: metadata is fixed, and timings, widget state and random cell ids
-are left out. A notebook in which a cell raises stays on disk as it was.
+are left out. A cell tagged ``nbval-ignore-output`` measures the machine, so it keeps its stored
+output while a fresh one differs in nothing but numbers; clear it to measure anew. A notebook in
+which a cell raises stays on disk as it was.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -34,6 +37,7 @@ SECONDS = FOLDER / "seconds.json"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE_INFO = {"name": "python", "pygments_lexer": "ipython3"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+MEASURES = "nbval-ignore-output"
 
 
 class NotebookError(Exception):
@@ -111,7 +115,9 @@ def refresh(path: Path, timeout: int, seconds: dict[str, float], *, write: bool)
     print(f"{display_name(path)} ... ", end="", flush=True)
     before = path.read_text("utf-8")
     try:
-        after = serialize(normalize(execute(parse(before, path), path, timeout)))
+        stored = parse(before, path)
+        fresh = normalize(execute(copy.deepcopy(stored), path, timeout))
+        after = serialize(keep_measurements(fresh, stored))
     except BaseException:
         print("stopped", flush=True)
         raise
@@ -208,6 +214,21 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
         cell.execution_count = None if empty else count
         cell.outputs = [normalize_output(out, count) for out in merge_streams(cell.outputs)]
     return notebook
+
+
+def keep_measurements(fresh: NotebookNode, stored: NotebookNode) -> NotebookNode:
+    """Return ``fresh`` with the stored output of cells that measure, if only numbers differ."""
+    for cell, old in zip(fresh.cells, stored.cells, strict=True):
+        if MEASURES in cell.metadata.get("tags", []) and (
+            _without_numbers(cell.outputs) == _without_numbers(old.outputs)
+        ):
+            cell.outputs = old.outputs
+    return fresh
+
+
+def _without_numbers(outputs: list[NotebookNode]) -> str:
+    """The outputs as text, with a mark for each number and each run of spaces."""
+    return re.sub(r"\d[\d.,]*", "0", re.sub(r" +", " ", json.dumps(outputs, sort_keys=True)))
 
 
 def normalize_output(output: NotebookNode, number: int) -> NotebookNode:
