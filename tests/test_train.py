@@ -353,6 +353,7 @@ def test_a_balance_loss_is_added_and_not_reported(method: Any) -> None:  # noqa:
     assert history.losses == [pytest.approx(prediction.item())]
     assert found[0] is not None
     torch.testing.assert_close(found[0], expected)
+    assert not any(router.expert_bias.any() for router in model.routers)
 
 
 @pytest.mark.parametrize("method", ["none", "bias"])
