@@ -279,10 +279,11 @@ class FloatFormat:
         """Whether the leading bits of a float32 decide its code.
 
         `_leading_bits` keeps 7 bits after the binary point, the last of which only says that the
-        number is not on the coarser grid of 6. So values and the midpoints between them, where
-        decisions fall, must lie on that grid, among the subnormals of float32 as well.
+        number is not on the coarser grid of 6. So the values and the midpoints between them, where
+        decisions fall, must lie on that grid. With 8 bits there are at most 5 in the mantissa, and
+        6 in a midpoint. Among the subnormals of float32 the grid is 2^-132.
         """
-        return self.bits <= 8 and self.mantissa_bits <= 5 and self.min_subnormal >= 2.0**-131
+        return self.bits <= 8 and self.min_subnormal >= 2.0**-131
 
     def _check_codes(self, codes: NDArray[Any]) -> NDArray[Any]:
         if codes.dtype.kind not in "ui":
