@@ -76,10 +76,9 @@ class Experts(nn.Module):
                 f"x has dtype {x.dtype} and the experts {down.dtype}; cast one with .to()"
             )
         inputs = (x, weights.to(x.dtype), gate_up, down, sort_by_expert(experts, n_experts))
-        with torch.autocast(x.device.type, enabled=False):
-            if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs[:4])):
-                return _mix(*inputs)
-            output: Tensor = _RunExperts.apply(*inputs)  # type: ignore[no-untyped-call]
+        if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs[:4])):
+            return _mix(*inputs)
+        output: Tensor = _RunExperts.apply(*inputs)  # type: ignore[no-untyped-call]
         return output
 
     def extra_repr(self) -> str:
@@ -196,7 +195,7 @@ def _mix(
     """Run the experts; leave in ``hidden [T * k, 2 * d_expert]``, if given, what backward needs."""
     ordered = weights.flatten().index_select(0, dispatch.pairs)
     output = _zeros_to_add_to(x)
-    # One expert's rows at a time stand in these two, which so stay in the processor's cache.
+    # All experts use the same two buffers in turn, so that these stay in the processor's cache.
     wide, middle = _scratch(dispatch, x, gate_up)
     for e, block in _blocks(dispatch):
         rows = dispatch.tokens[block]
@@ -231,6 +230,7 @@ def _unmix(
     wide, middle = _scratch(dispatch, x, gate_up)
     for e, block in _blocks(dispatch):
         rows, weight = dispatch.tokens[block], ordered[block, None]
+        # wide_rows holds the outputs' gradients, then the tokens, then the tokens' gradients.
         wide_rows, grad_hidden = wide[: len(rows)], middle[: len(rows)]
         gate, up = hidden[block].chunk(2, dim=-1)
         grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
