@@ -283,13 +283,13 @@ def test_equal_flops_are_equal_within_half_a_step(name: str) -> None:
     assert abs(arm["steps"] * flops_per_step - wanted) <= flops_per_step / 2
 
 
-def test_dense_wide_holds_what_the_mixture_holds_within_a_channel() -> None:
+def test_dense_wide_holds_what_the_mixture_holds_within_half_a_channel() -> None:
     wide = mixture.arms()["dense wide"]["model"]
     wanted, held = (
         costs.count_parameters(config.sizes()).total for config in (mixture.MIXTURE, wide)
     )
     channel = 3 * wide.d_model * wide.n_layers
-    assert abs(held - wanted) < channel
+    assert abs(held - wanted) <= channel / 2
     assert wide.experts is None
 
 
@@ -338,7 +338,8 @@ def test_a_run_gives_what_json_can_store(name: str, small_corpus: Corpus) -> Non
     assert len(result["curve"]) == math.ceil(steps / mixture.CURVE_STEPS)
     assert 0 < result["held_out_loss"] < 8
     counts = result["tokens_by_document"]
-    assert sum(counts) == len(small_corpus.held_out) - 1
+    lengths = small_corpus.held_out_documents.bincount().tolist()
+    assert counts == [lengths[0] - 1, lengths[1]]  # nothing predicts the first token
     by_document = sum(
         n * loss for n, loss in zip(counts, result["loss_by_document"], strict=True)
     ) / sum(counts)
