@@ -716,9 +716,13 @@ REFUSED: dict[str, Callable[[], object]] = {
     "A has 0 mantissa bits and signed=True": lambda: FloatFormat("A", 4, 0, 7, "nan"),
     "A has 3 mantissa bits and signed=False": lambda: FloatFormat("A", 4, 3, 7, "nan", False),
     "A has -1 mantissa bits": lambda: FloatFormat("A", 4, -1, 7, "nan", False),
-    "A is a scale with infinity": lambda: FloatFormat("A", 8, 0, 127, "inf and nan", False),
+    "A is a scale with specials 'inf and nan'": lambda: FloatFormat(
+        "A", 8, 0, 127, "inf and nan", False
+    ),
+    "A is a scale with specials 'none'": lambda: FloatFormat("A", 7, 0, 63, "none", False),
     "A has 1 exponent bits": lambda: FloatFormat("A", 1, 3, 1, "none"),
     r"A has 3 mantissa bits and values from 2\^-153": lambda: FloatFormat("A", 8, 3, 151, "nan"),
+    r"A has 1 mantissa bits and values from 2\^-150": lambda: FloatFormat("A", 6, 1, 150, "nan"),
     r"to 2\^128; stay within float32": lambda: FloatFormat("A", 8, 3, 127, "nan"),
     "A has 24 mantissa bits": lambda: FloatFormat("A", 5, 24, 15, "nan"),
 }  # fmt: skip

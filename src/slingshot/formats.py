@@ -8,7 +8,7 @@ Read as an integer, the code without its sign counts these numbers from zero upw
 counting: all steps of the binades below, and the steps of its own binade up to the number.
 
 Sources: IEEE 754 for FP32 and FP16; Micikevicius et al., arXiv 2209.05433, table 1, for E4M3 and
-E5M2; the OCP Microscaling (MX) specification v1.0, section 5, for E3M2, E2M3, E2M1 and E8M0.
+E5M2; the OCP Microscaling (MX) specification v1.0 for E3M2, E2M3, E2M1 and E8M0.
 """
 
 import functools
@@ -71,8 +71,11 @@ class FloatFormat:
                 f"{self.name} has {self.mantissa_bits} mantissa bits and signed={self.signed}; "
                 "give a signed format at least 1, a scale 0"
             )
-        if not self.signed and self.specials == "inf and nan":
-            raise ValueError(f"{self.name} is a scale with infinity; use specials='nan' or 'none'")
+        if not self.signed and self.specials != "nan":
+            raise ValueError(
+                f"{self.name} is a scale with specials {self.specials!r}; use 'nan', which is also "
+                "what zero becomes"
+            )
         if self.exponent_bits < 2:
             raise ValueError(f"{self.name} has {self.exponent_bits} exponent bits; give at least 2")
         smallest = self._first_binade - self.mantissa_bits
@@ -152,12 +155,12 @@ class FloatFormat:
         _check_mode(mode, rng)
         if self.specials == "none":
             self._check_no_nan(values)
-        use_table = values.dtype == np.float32 and mode != "stochastic" and self._fits_table
+        has_table = values.dtype == np.float32 and mode != "stochastic" and self._fits_table
         flat = values.ravel()
         codes: NDArray[Any] = np.empty(flat.size, self._code_dtype)
         for start in range(0, flat.size, _CHUNK):
             here = slice(start, start + _CHUNK)
-            if use_table:
+            if has_table:
                 table = _encoding_table(self, mode, saturate)
                 table.take(_leading_bits(flat[here]), out=codes[here], mode="clip")
             else:
@@ -215,7 +218,7 @@ class FloatFormat:
         value = np.where(count > self._max_count, np.nan, value)
         if self.specials == "inf and nan":
             value = np.where(count == self._overflow_count, np.inf, value)
-        negative = self.signed & (codes >> (self.bits - 1)) == 1
+        negative = (codes >> (self.bits - 1) == 1) & self.signed
         return np.where(negative, -value, value).astype(np.float32)
 
     def _value_of(self, count: NDArray[np.int64]) -> NDArray[np.float64]:
