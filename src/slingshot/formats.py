@@ -272,10 +272,8 @@ class FloatFormat:
 
     @functools.cached_property
     def _values(self) -> NDArray[np.float32]:
-        """The value of every code ``[2^bits]``, read-only."""
-        values = self._decode_plainly(np.arange(2**self.bits))
-        values.flags.writeable = False
-        return values
+        """The value of every code ``[2^bits]``."""
+        return self._decode_plainly(np.arange(2**self.bits))
 
     @property
     def _fits_table(self) -> bool:
@@ -369,6 +367,4 @@ def _leading_bits(x: Float) -> NDArray[np.uint32]:
 def _encoding_table(fmt: FloatFormat, mode: Mode, saturate: bool) -> NDArray[Any]:
     """The code of every float32 that ends in 16 zeros ``[2^16]``, by its first 16 bits."""
     x = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
-    if fmt.specials == "none":  # encode has refused NaN before it comes here
-        x = np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf)
     return fmt._encode_plainly(x, mode, saturate, None).astype(fmt._code_dtype)
