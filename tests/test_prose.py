@@ -292,7 +292,7 @@ def test_good_style_is_left(markdown: str) -> None:
 # File, typed number: why it may stand. A number that is looked up or computed has no place here.
 REVIEWED: dict[tuple[str, str], str] = {
     ("book/cost.md", "67B"): "DeepSeek 67B is the name of a model",
-    ("book/moe.md", "200 tokens"): "the length of our example question",
+    ("book/moe_results.md", "200 tokens"): "the length of our example question",
     ("notebooks/chips_and_rules.ipynb", "8-bit"): "the kind of a number format",
     ("notebooks/chips_and_rules.ipynb", "100,000 tokens"): "the size of our own simulation",
     ("notebooks/chips_and_rules.ipynb", "1 node"): "the lower end of our own sweep",
@@ -300,6 +300,9 @@ REVIEWED: dict[tuple[str, str], str] = {
     ("notebooks/moe_gating.ipynb", "200 tokens"): "the length of our example question",
     ("notebooks/moe_gating.ipynb", "16 experts"): "the size of our own toy",
     ("notebooks/moe_gating.ipynb", "64 experts"): "a suggestion to the reader",
+    ("notebooks/moe_balancing.ipynb", "2,048 tokens"): "the size of our own batch",
+    ("notebooks/moe_balancing.ipynb", "95%"): "the confidence that we chose",
+    ("notebooks/sparse_vs_dense.ipynb", "95%"): "the confidence that we chose",
     ("notebooks/price_of_a_token.ipynb", "90%"): "a made-up cut in a question",
     ("notebooks/price_of_a_token.ipynb", "97.5%"): "a made-up cut in a question",
     ("notebooks/price_of_a_token.ipynb", "500 tokens"): "an assumption, named as ours",

@@ -1,5 +1,9 @@
 """What every notebook does first, so that it looks the same and says the same on each machine."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -19,3 +23,18 @@ def setup(threads: int = 1) -> None:
     torch.set_num_threads(threads)
     np.set_printoptions(precision=3, suppress=True, linewidth=100)
     torch.set_printoptions(precision=3, sci_mode=False, linewidth=100)  # type: ignore[no-untyped-call]
+
+
+def stored_results(experiment: str) -> dict[str, dict[str, Any]]:
+    """Return what ``experiment`` stored: by run its ``"configuration"`` and its ``"result"``.
+
+    The name of a run is followed by its seed, as in ``"dense/0"``. Raises ``FileNotFoundError`` when there is no file.
+    """
+    # Beside the notebook's own folder, or where the course lies if the notebook was moved.
+    folders = [Path.cwd().parent, Path(__file__).resolve().parents[2]]
+    files = [folder / "experiments" / "results" / f"{experiment}.json" for folder in folders]
+    for file in files:
+        if file.is_file():
+            results: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
+            return results
+    raise FileNotFoundError(f"no results in {files[0]}; make them with `make experiments`")
