@@ -28,7 +28,8 @@ def setup(threads: int = 1) -> None:
 def stored_results(experiment: str) -> dict[str, dict[str, Any]]:
     """Return what ``experiment`` stored: by run its ``"configuration"`` and its ``"result"``.
 
-    The name of a run is followed by its seed, as in ``"dense/0"``. Raises ``FileNotFoundError`` when there is no file.
+    The name of a run is followed by its seed, as in ``"dense/0"``. Raises ``FileNotFoundError``
+    when there is no file.
     """
     # Beside the notebook's own folder, or where the course lies if the notebook was moved.
     folders = [Path.cwd().parent, Path(__file__).resolve().parents[2]]
