@@ -1,0 +1,295 @@
+"""Scaled blocks: a tensor in few bits, and one scale for each block of it.
+
+A format of 8 or 4 bits covers few powers of two. So a tensor is cut into blocks, each block is
+divided by a scale that brings its largest element near the format's maximum, and what is left is
+rounded. Multiplying by the scale gives the numbers back, as far as they were kept.
+
+**The error.** Let m be the bits of the mantissa, s the scale, and 2^e the format's smallest normal.
+Rounding to nearest moves x / s by at most half a step. In a binade that is 2^-(m+1) of the
+number, among the subnormals 2^(e-m-1). So without saturation, and but for float32's own rounding,
+
+    |x - dequantized| <= max(2^-(m+1) |x|, s 2^(e-m-1)).
+
+For integers all steps are 1, and the bound is s / 2. `Quantized.error_bound` computes it.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slingshot.formats import E2M1, E4M3, E8M0, FloatFormat
+
+Block = tuple[int | None, int | None]
+"""Rows and columns of a block; ``None`` takes all there are. So ``(None, None)`` is one scale for
+the tensor, ``(1, None)`` one for each row, ``(None, 1)`` one for each column."""
+
+Scale = Literal["fp32", "e8m0", "e4m3", "none"]
+"""How a scale is stored: any float32, a power of two, or E4M3 times one float32 for the whole
+tensor, as NVFP4 does. With ``"none"`` all scales are 1."""
+
+Rule = Literal["ceil", "floor"]
+"""How a power of two is chosen. ``"ceil"``: the first at which nothing saturates,
+2^ceil(log2(amax / max)), as DeepSeek does. ``"floor"``: 2^(floor(log2 amax) - emax), emax the
+exponent of the format's maximum, as OCP's MX specification does. The latter keeps up to a bit more,
+and an element between the maximum and the next power of two saturates: in E4M3, 448 to 512."""
+
+# Smallest scale in float32, a normal number: an all-zero block has it, and nothing divides by 0.
+_SMALLEST: Final = 2.0**-126
+
+
+@dataclass(frozen=True)
+class IntFormat:
+    """Signed integers of ``bits`` bits, as many below zero as above: INT8 is -127 to 127."""
+
+    name: str
+    bits: int
+
+    def __post_init__(self) -> None:
+        """Check the number of bits."""
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"{self.name} has {self.bits} bits; give 2 to 8")
+
+    @property
+    def max(self) -> float:
+        """The largest value."""
+        return float(2 ** (self.bits - 1) - 1)
+
+
+INT8: Final = IntFormat("INT8", 8)
+INT4: Final = IntFormat("INT4", 4)
+
+Format = FloatFormat | IntFormat
+
+
+class Setting(NamedTuple):
+    """What `quantize` takes after the tensor: ``quantize(x, *MXFP8)``."""
+
+    fmt: Format
+    block: Block
+    scale: Scale
+    rule: Rule
+
+
+MXFP8: Final = Setting(E4M3, (1, 32), "e8m0", "floor")
+MXFP4: Final = Setting(E2M1, (1, 32), "e8m0", "floor")
+NVFP4: Final = Setting(E2M1, (1, 16), "e4m3", "ceil")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A matrix as values of a format and one scale for each block.
+
+    ``values [R, C]`` are int8 for integers; otherwise float, each one a value of ``fmt``
+    (``fmt.encode`` gives its code). ``scale [ceil(R / rows), ceil(C / columns)]`` multiplies them,
+    and ``block`` is (rows, columns), of which the last in a row or column of blocks may be smaller.
+    """
+
+    values: Tensor
+    scale: Tensor
+    block: tuple[int, int]
+    fmt: Format
+
+    def dequantize(self) -> Tensor:
+        """Return values times scales, ``[R, C]``, in the dtype of the scale."""
+        return _by_block(self.values.to(self.scale.dtype), self.scale, self.block, torch.mul)
+
+    @cached_property
+    def dequantized(self) -> Tensor:
+        """The result of `dequantize`, made once and kept: for weights that are used many times."""
+        return self.dequantize()
+
+    def error_bound(self, x: Tensor) -> Tensor:
+        """Return how far each element of ``x [R, C]`` can be from what became of it.
+
+        The bound of this module, for elements that did not saturate. ``x`` is what was quantized.
+        """
+        size = x.double().abs()
+        step = torch.ones_like(size)
+        relative, absolute = 0.0, 0.5
+        if isinstance(self.fmt, FloatFormat):
+            relative = 2.0 ** -(self.fmt.mantissa_bits + 1)
+            absolute = self.fmt.min_subnormal / 2
+        step = _by_block(step, self.scale.double(), self.block, torch.mul)
+        # Twice float32 rounds: x / s before the format does, and value times s afterwards.
+        return torch.maximum(relative * size, absolute * step) + 2.0**-22 * size
+
+
+@torch.no_grad()
+def quantize(
+    x: Tensor,
+    fmt: Format,
+    block: Block = (None, None),
+    scale: Scale = "fp32",
+    rule: Rule = "ceil",
+) -> Quantized:
+    """Divide each block of ``x [R, C]`` by its own scale and round it to ``fmt``.
+
+    The scale is amax / ``fmt.max``, amax the largest magnitude in the block, stored as ``scale``
+    says; for a power of two ``rule`` says which. It never is 0: an all-zero block has the smallest
+    scale there is. Rounding is to nearest, ties to even, and saturates at ``fmt.max``. ``x`` is
+    computed with in float32, or float64 if it is that. Gradients do not pass.
+
+    Sources: DeepSeek-V3, arXiv 2412.19437, §3.3.2, for 1×128 and 128×128 blocks; Rouhani et al.,
+    arXiv 2310.10537, for MX; NVIDIA, arXiv 2509.25149, for NVFP4; absmax: Dettmers et al., arXiv
+    2208.07339, eq. 1.
+
+    Raises ``ValueError`` for inf or NaN in ``x``, naming the first; for ``x`` that is not a
+    floating-point matrix; and for an unknown ``block``, ``scale`` or ``rule``.
+    """
+    x = _as_matrix(x)
+    sizes = _check_block(block, x)
+    _check_choice("scale", scale, get_args(Scale))
+    _check_choice("rule", rule, get_args(Rule))
+    scales = _scale_of(_amax(x, sizes), fmt, scale, rule)
+    values = _by_block(x, scales, sizes, torch.div)
+    return Quantized(_round(values, fmt), scales, sizes, fmt)
+
+
+@dataclass(frozen=True)
+class AffineQuantized:
+    """A matrix as unsigned bytes, with a scale and a zero point for each block.
+
+    ``values [R, C]`` uint8; ``scale`` and ``zero_point``, whole numbers 0 to 255, have one element
+    for each block. A value v stands for (v - zero point) · scale.
+    """
+
+    values: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    block: tuple[int, int]
+
+    def dequantize(self) -> Tensor:
+        """Return (values - zero point) times scale, ``[R, C]``."""
+        values = self.values.to(self.scale.dtype)
+        centered = _by_block(values, self.zero_point, self.block, torch.sub)
+        return _by_block(centered, self.scale, self.block, torch.mul)
+
+
+@torch.no_grad()
+def quantize_affine(x: Tensor, block: Block = (None, None)) -> AffineQuantized:
+    """Spread 0 to 255 over the range from a block's minimum to its maximum, not around zero.
+
+    s = (max - min) / 255 and z = round(-min / s): for numbers that lie to one side, such as what
+    comes out of a ReLU, twice as fine as INT8. The range is widened to contain 0, so that z is
+    within 0 and 255, and 0 stays 0. Off by at most s, half for the value and half for z.
+
+    Source: Jacob et al., arXiv 1712.05877, eq. 1. Raises ``ValueError`` as `quantize`.
+    """
+    x = _as_matrix(x)
+    sizes = _check_block(block, x)
+    _amax(x, sizes)  # inf and NaN are refused
+    low = -_tiles(x.clamp(max=0).neg(), sizes).amax((1, 3))
+    high = _tiles(x.clamp(min=0), sizes).amax((1, 3))
+    # Each divided for itself: the difference may be beyond float32.
+    scale = (high / 255 - low / 255).clamp_min(_SMALLEST)
+    zero_point = (-low / scale).round().clamp(0, 255)
+    steps = _by_block(x, scale, sizes, torch.div).round()
+    values = _by_block(steps, zero_point, sizes, torch.add).clamp(0, 255)
+    return AffineQuantized(values.to(torch.uint8), scale, zero_point, sizes)
+
+
+def _scale_of(amax: Tensor, fmt: Format, scale: Scale, rule: Rule) -> Tensor:
+    """Return the scales for ``amax``, one for each block, in its dtype."""
+    if scale == "none":
+        return torch.ones_like(amax)
+    if scale == "fp32":
+        return (amax / fmt.max).float().clamp_min(_SMALLEST).to(amax.dtype)
+    if scale == "e8m0":
+        return _power_of_two(amax, fmt, rule)
+    # The largest block's scale becomes E4M3's maximum, and its largest element fmt.max.
+    tensor_scale = (amax.amax() / (E4M3.max * fmt.max)).clamp_min(_SMALLEST)
+    block_scale = _round(amax / fmt.max / tensor_scale, E4M3)
+    return block_scale.clamp_min(E4M3.min_subnormal) * tensor_scale
+
+
+def _power_of_two(amax: Tensor, fmt: Format, rule: Rule) -> Tensor:
+    # frexp is exact: amax = mantissa · 2^exponent, 1/2 <= mantissa < 1. So is the comparison, and
+    # a logarithm would be neither.
+    mantissa, exponent = torch.frexp(amax)
+    max_mantissa, max_exponent = math.frexp(fmt.max)
+    exponent = exponent - max_exponent
+    if rule == "ceil":
+        exponent = exponent + (mantissa > max_mantissa).to(exponent.dtype)
+    exponent = torch.where(amax > 0, exponent, -E8M0.bias).clamp(-E8M0.bias, E8M0.bias)
+    return torch.ldexp(torch.ones_like(amax, dtype=torch.float64), exponent).to(amax.dtype)
+
+
+def _round(x: Tensor, fmt: Format) -> Tensor:
+    """Round ``x``, which may be overwritten, to values of ``fmt``, ties to even, and saturate."""
+    if isinstance(fmt, IntFormat):
+        return x.round_().clamp_(-fmt.max, fmt.max).to(torch.int8)
+    if x.dtype == torch.float64:
+        return torch.from_numpy(fmt.round(x.numpy(), saturate=True))
+    return torch.copysign(round_float32_(x.clone(), fmt), x)
+
+
+def round_float32_(x: Tensor, fmt: FloatFormat) -> Tensor:
+    """Round float32 ``x`` in place to values of ``fmt``, -0 becoming 0; return ``x``.
+
+    The addition of the processor rounds. In a binade of ``fmt`` from 2^e the step is 2^(e-m). That
+    is float32's own step at 1.5 · 2^(23-m+e). Add that number to x and subtract it again: what is
+    finer than the step is rounded away, to nearest and even, for 1.5 · 2^23 is even. Among the
+    subnormals e is that of the first binade. Equal to ``fmt.round``, which a test checks, and
+    several times as fast.
+    """
+    x.clamp_(-fmt.max, fmt.max)
+    binade = x.view(torch.int32).bitwise_and(0x7F800000).view(torch.float32)  # 2^e
+    binade.clamp_min_(fmt.min_normal).mul_(1.5 * 2.0 ** (23 - fmt.mantissa_bits))
+    return x.add_(binade).sub_(binade)
+
+
+def _amax(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """Return the largest magnitude in each block, and refuse what is not finite."""
+    # aminmax in one pass would be several times slower than abs and amax in two.
+    amax = _tiles(x.abs(), block).amax((1, 3))
+    if not bool(amax.isfinite().all()):
+        row, column = (int(i) for i in torch.nonzero(~x.isfinite())[0])
+        raise ValueError(
+            f"x[{row}, {column}] is {x[row, column].item()}, and no scale brings it into range; "
+            "replace it first, for example with torch.nan_to_num"
+        )
+    return amax
+
+
+def _by_block(x: Tensor, by: Tensor, block: tuple[int, int], combine: object) -> Tensor:
+    """Combine each element of ``x [R, C]`` with the element of ``by`` that its block has."""
+    assert callable(combine)
+    rows, columns = x.shape
+    combined: Tensor = combine(_tiles(x, block), by[:, None, :, None])
+    a, b, c, d = combined.shape
+    return combined.reshape(a * b, c * d)[:rows, :columns]
+
+
+def _tiles(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """View ``x [R, C]`` as ``[blocks, rows, blocks, columns]``, zeros added where it is ragged."""
+    (rows, columns), (height, width) = x.shape, block
+    missing = (-columns % width, -rows % height)
+    if any(missing):
+        x = F.pad(x, (0, missing[0], 0, missing[1]))
+    return x.reshape(x.shape[0] // height, height, x.shape[1] // width, width)
+
+
+def _as_matrix(x: Tensor) -> Tensor:
+    if x.ndim != 2 or not x.numel():
+        raise ValueError(f"x has shape {tuple(x.shape)}; pass a matrix of at least one element")
+    if not x.is_floating_point():
+        raise ValueError(f"x has dtype {x.dtype}; pass floating-point numbers")
+    return x.detach() if x.dtype == torch.float64 else x.detach().float()
+
+
+def _check_block(block: Block, x: Tensor) -> tuple[int, int]:
+    """Return the rows and columns of a block, at most those of ``x``."""
+    if len(block) != 2 or any(size is not None and size < 1 for size in block):
+        raise ValueError(f"block is {block}; give (rows, columns), each at least 1 or None for all")
+    rows, columns = x.shape
+    return min(block[0] or rows, rows), min(block[1] or columns, columns)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} {value!r} is unknown; use {' or '.join(choices)}")

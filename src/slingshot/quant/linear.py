@@ -1,0 +1,203 @@
+"""Linear layers in few bits: one that runs in INT8, one that trains as DeepSeek-V3 did in FP8."""
+
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from slingshot.formats import E4M3
+from slingshot.quant.blocks import INT8, Block, Format, Scale, quantize
+from slingshot.quant.matmul import _int_mm_is_exact, int8_matmul
+
+# Rows at least this large are divided by their amax; 127 / 2^-119 still is a float32.
+_SMALLEST: Final = 2.0**-119
+
+# Elements of activations that are quantized at a time, 1 MiB, so that they stay in the cache.
+_CHUNK: Final = 1 << 18
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose product is one of integers: INT8 weights, INT8 activations, int32 sums.
+
+    ``weight [N, K]`` int8 and ``scale [N]``, one for each output, are made once; a scale for each
+    row of the input is found as it comes. For inference: no gradient passes. Called on
+    ``x [..., K]``, it returns float32 ``[..., N]``.
+
+    **The error.** An element of x is off by at most s/2 with s = amax / 127 of its row, and one of
+    w by t/2 with the t of its output. So an output is off by at most
+    t/2 Σ|x| + s/2 Σ|w| + K s t / 4, sums over the K inputs, and float32's own rounding.
+
+    Source: Dettmers et al., arXiv 2208.07339, eq. 7, vector-wise quantization.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    weight_by_input: Tensor | None
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+        """Take ``weight [N, K]`` int8, ``scale [N]`` and ``bias [N]``; see `from_linear`.
+
+        Raises ``ValueError`` when they do not fit.
+        """
+        super().__init__()
+        if weight.dtype != torch.int8 or weight.ndim != 2 or scale.shape != weight.shape[:1]:
+            raise ValueError(
+                f"weight has dtype {weight.dtype} and shape {tuple(weight.shape)}, scale "
+                f"{tuple(scale.shape)}; pass int8 [N, K] and [N]"
+            )
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        # VNNI reads [K, N] up to three times as fast as [N, K] when there are many rows; AMX does
+        # not. A second copy of the weight, still half of float32, where it helps.
+        by_input = weight.T.contiguous() if _int_mm_is_exact() and not _has_amx() else None
+        self.register_buffer("weight_by_input", by_input, persistent=False)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear) -> "Int8Linear":
+        """Quantize the weight of ``linear``, absmax by output; ``ValueError`` for inf or NaN."""
+        weight = quantize(linear.weight, INT8, (1, None))
+        bias = None if linear.bias is None else linear.bias.detach().float().clone()
+        return cls(weight.values, weight.scale[:, 0], bias)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the product with ``x [..., K]``.
+
+        Raises ``ValueError`` when K is another, and for inf or NaN.
+        """
+        if x.ndim < 1 or x.shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {self.weight.shape[1]}]")
+        rows = x.reshape(-1, x.shape[-1]).float()
+        values, scale = _quantize_rows(rows)
+        if self.weight_by_input is not None and len(rows) >= 16:
+            sums = torch._int_mm(values, self.weight_by_input)
+        else:
+            sums = int8_matmul(values, self.weight)
+        output = sums.float().mul_(scale).mul_(self.scale)
+        if self.bias is not None:
+            output.add_(self.bias)
+        return output.reshape(*x.shape[:-1], -1)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for ``print(linear)``."""
+        n, k = self.weight.shape
+        return f"in_features={k}, out_features={n}, bias={self.bias is not None}"
+
+
+def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``x [M, K]`` as int8 and the scale of each row ``[M, 1]``: absmax, and fast."""
+    values, amax = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1)
+    height = max(1, _CHUNK // x.shape[1])
+    for start in range(0, len(x), height):
+        here = slice(start, start + height)
+        torch.amax(x[here].abs(), 1, keepdim=True, out=amax[here])
+        values[here] = (x[here] * (127 / amax[here].clamp_min(_SMALLEST))).round_().to(torch.int8)
+    if not bool(amax.isfinite().all()):
+        quantize(x, INT8)  # names the element
+    return values, amax.clamp_min_(_SMALLEST).div_(127)
+
+
+@cache
+def _has_amx() -> bool:
+    """Whether the processor multiplies int8 in tiles, as far as torch can say."""
+    try:
+        return bool(torch.cpu._is_amx_tile_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+class Fp8Recipe(NamedTuple):
+    """How `FP8Linear` quantizes: the default is DeepSeek-V3's.
+
+    Blocks of activations and gradients run along the dimension that is summed over. ``None`` for
+    both sizes is one scale for the tensor; ``scale="none"`` leaves scales out.
+    """
+
+    fmt: Format = E4M3
+    x_block: Block = (1, 128)
+    w_block: Block = (128, 128)
+    grad_block: Block = (1, 128)
+    scale: Scale = "fp32"
+
+
+class FP8Linear(nn.Linear):
+    """A linear layer that trains with all three of its products in FP8, and a float32 weight.
+
+    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x: each factor is rounded to E4M3 in
+    blocks with scales from the data at hand, sums are float32. Rounding is taken to have slope 1
+    (straight-through). The weight that the optimizer changes, and the bias, stay float32. It
+    emulates: results are those of FP8, speed is not.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, §3.3 and figure 6; for the weight gradient the FP8
+    activations are dequantized and quantized again along the tokens, as §3.5.2 describes.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        recipe: Fp8Recipe | None = None,
+    ) -> None:
+        """Draw the weights as ``nn.Linear`` does."""
+        super().__init__(in_features, out_features, bias)
+        self.recipe = recipe or Fp8Recipe()
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, recipe: Fp8Recipe | None = None) -> "FP8Linear":
+        """Return a layer with copies of the weight and bias of ``linear``."""
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
+        layer.load_state_dict(linear.state_dict())
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[..., N]`` for ``x [..., K]``; ``ValueError`` for another K or inf, NaN."""
+        if x.ndim < 1 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {self.in_features}]")
+        rows = x.reshape(-1, self.in_features).float()
+        output: Tensor = _ThreeProducts.apply(rows, self.weight, self.recipe)  # type: ignore[no-untyped-call]
+        if self.bias is not None:
+            output = output + self.bias
+        return output.reshape(*x.shape[:-1], self.out_features)
+
+
+class _ThreeProducts(torch.autograd.Function):
+    """The three products of a linear layer, each of rounded factors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 torch's own context object has no public type
+        x: Tensor,
+        weight: Tensor,
+        recipe: Fp8Recipe,
+    ) -> Tensor:
+        rounded_x = _rounded(x, recipe, recipe.x_block)
+        rounded_w = _rounded(weight, recipe, recipe.w_block)
+        ctx.save_for_backward(rounded_x, rounded_w)
+        ctx.recipe = recipe
+        return rounded_x @ rounded_w.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 as above
+        grad: Tensor,
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        recipe: Fp8Recipe = ctx.recipe
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _rounded(grad, recipe, recipe.grad_block) @ weight
+        if ctx.needs_input_grad[1]:
+            # The sum runs over tokens now, and so do the blocks.
+            grad_by_output = _rounded(grad.T, recipe, recipe.grad_block)
+            grad_weight = grad_by_output @ _rounded(x.T, recipe, recipe.x_block).T
+        return grad_x, grad_weight, None
+
+
+def _rounded(x: Tensor, recipe: Fp8Recipe, block: Block) -> Tensor:
+    return quantize(x, recipe.fmt, block, recipe.scale).dequantize()

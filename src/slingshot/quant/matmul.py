@@ -1,0 +1,176 @@
+"""Products of scaled matrices: block-scaled FP8, exact INT8, and what a short accumulator loses."""
+
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from slingshot.formats import E4M3
+from slingshot.quant.blocks import INT8, Block, Format, Quantized, Scale, quantize
+
+# Beyond it, K products of -128 and -128 no longer fit int32.
+_MAX_K: Final = (2**31 - 1) // 128**2
+
+
+@torch.no_grad()
+def block_scaled_matmul(
+    x: Tensor | Quantized,
+    w: Tensor | Quantized,
+    fmt: Format = E4M3,
+    x_block: Block = (1, 128),
+    w_block: Block = (128, 128),
+    scale: Scale = "fp32",
+) -> Tensor:
+    """Return ``x [M, K] @ w [N, K].T``, both rounded to ``fmt`` in scaled blocks, as ``[M, N]``.
+
+    It emulates: values are those of the low-precision product, sums are float32. Whatever is
+    `Quantized` already is used as it is, and what it stands for is kept for the next call.
+
+    **The error** against exact arithmetic on the same values and scales: each factor is rounded
+    once to float32, 2^-24 of it, when it meets its scale, and a sum of K terms in any order rounds
+    fewer than K times. So |error| <= (K + 2) 2^-24 Σ|x||w|, first order, and about √K in practice.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2. Raises ``ValueError`` as `quantize`, and when the
+    columns of ``x`` and ``w`` differ.
+    """
+    x = x if isinstance(x, Quantized) else quantize(x, fmt, x_block, scale)
+    w = w if isinstance(w, Quantized) else quantize(w, fmt, w_block, scale)
+    _check_columns(x.values, w.values)
+    return x.dequantize() @ w.dequantized.T
+
+
+def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
+    """Return ``x [M, K] @ w [N, K].T`` of int8 matrices, exactly, as int32 ``[M, N]``.
+
+    It is integer arithmetic: int8 products summed in int32, by the processor's VNNI or AMX units if
+    it has them. Where torch cannot do that, or not exactly, float64 does: its sums are exact too.
+
+    Raises ``ValueError`` for matrices that are not int8, whose columns differ, or are so many (over
+    131,071) that a sum could leave int32.
+    """
+    for name, matrix in (("x", x), ("w", w)):
+        if matrix.dtype != torch.int8 or matrix.ndim != 2:
+            raise ValueError(
+                f"{name} has dtype {matrix.dtype} and shape {tuple(matrix.shape)}; pass an int8 "
+                "matrix, for example the values of quantize(..., INT8)"
+            )
+    _check_columns(x, w)
+    if x.shape[1] > _MAX_K:
+        raise ValueError(
+            f"x and w have {x.shape[1]} columns, and int32 holds sums of {_MAX_K} products; split "
+            "them and add in int64"
+        )
+    if not x.numel() or not w.numel() or not _int_mm_is_exact():
+        return (x.double() @ w.double().T).to(torch.int32)
+    # As a view: a row of w is a column of w.T, and lies together in memory.
+    return torch._int_mm(x, w.T)
+
+
+@cache
+def _int_mm_is_exact() -> bool:
+    """Whether torch multiplies int8 here, and keeps the largest sums.
+
+    Processors with AVX2 alone add pairs of products in 16 bits, where 2 · 128 · 128 saturates.
+    """
+    extremes = torch.full((33, 64), -128, dtype=torch.int8)
+    try:
+        product = torch._int_mm(extremes, extremes.T)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return bool((product == 64 * 128**2).all())
+
+
+@torch.no_grad()
+def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
+    """Return ``x [M, K] @ w [N, K].T`` in INT8 but for the columns in which ``x`` has an outlier.
+
+    A column with any |x| >= ``threshold`` is multiplied in float32 (in the paper FP16), the others
+    in INT8 with a scale for each row of x and of w. So an outlier widens no other element's step.
+
+    Source: Dettmers et al., arXiv 2208.07339, eq. 8. Raises ``ValueError`` as `quantize`, for
+    columns that differ, and for a ``threshold`` that is not above 0.
+    """
+    _check_columns(x, w)
+    if not threshold > 0:
+        raise ValueError(f"threshold is {threshold}; give a number above 0, in the paper 6.0")
+    quantize(x, INT8)  # inf and NaN are refused
+    is_outlier = (x.abs() >= threshold).any(0)
+    result = x[:, is_outlier].float() @ w[:, is_outlier].float().T
+    if bool(is_outlier.all()):
+        return result
+    few = quantize(x[:, ~is_outlier], INT8, (1, None))
+    other = quantize(w[:, ~is_outlier], INT8, (1, None))
+    return result.add_(int8_matmul(few.values, other.values) * few.scale * other.scale.T)
+
+
+@torch.no_grad()
+def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``x / s``, ``w * s`` and ``s [K]``: outliers of ``x`` are moved into ``w``.
+
+    For each column j of ``x [M, K]`` and ``w [N, K]``, s_j = max|X_j|^α / max|W_j|^(1-α). The
+    product x @ w.T stays what it was. Where a column is all zeros, s_j is 1.
+
+    Source: Xiao et al., arXiv 2211.10438, eq. 4. Raises ``ValueError`` for an ``alpha`` outside 0
+    to 1, columns that differ, and inf or NaN.
+    """
+    _check_columns(x, w)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; give 0 (all in x) to 1 (all in w), usually 0.5")
+    for matrix in (x, w):
+        quantize(matrix, INT8)  # inf and NaN are refused
+    x_max, w_max = x.abs().amax(0), w.abs().amax(0)
+    s = x_max**alpha / w_max ** (1 - alpha)
+    s = torch.where((x_max > 0) & (w_max > 0), s, 1.0)
+    return x / s, w * s, s
+
+
+@torch.no_grad()
+def accumulate(
+    a: Tensor, b: Tensor, bits: int = 14, promote_every: int | None = 128, *, group: int = 32
+) -> Tensor:
+    """Return ``a [M, K] @ b [N, K].T`` as an accumulator of ``bits`` bits would sum it.
+
+    A tensor core takes ``group`` products at a time. It shifts them, and the sum so far, to the
+    exponent of the largest, keeps ``bits`` bits of each, and cuts off the rest. After every
+    ``promote_every`` products the sum is added to another in float32 and begins again; ``None``
+    never does that. What is cut off always is toward zero, so the losses add up.
+
+    **The bound.** With 2^e the binade of the largest, each of the ``group`` + 1 terms loses less
+    than 2^(e+1-bits).
+
+    Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2 and §3.5.2: about 14 bits on the H800, N_C = 128.
+    The paper does not say more; this is a model of it. Raises ``ValueError`` for ``bits`` outside 2
+    to 52, columns that differ, and a ``promote_every`` that is no multiple of ``group``.
+    """
+    _check_columns(a, b)
+    if not 2 <= bits <= 52:
+        raise ValueError(f"bits is {bits}; give 2 to 52, which float64 can simulate")
+    if group < 1 or (promote_every is not None and (promote_every < 1 or promote_every % group)):
+        raise ValueError(f"promote_every is {promote_every}; give None or a multiple of {group}")
+    total = torch.zeros(len(a), len(b))
+    partial = torch.zeros(len(a), len(b), dtype=torch.float64)
+    for start in range(0, a.shape[1], group):
+        columns = slice(start, start + group)
+        products = a[:, None, columns].double() * b[None, :, columns].double()
+        partial = _add_aligned(torch.cat([partial[..., None], products], -1), bits)
+        if promote_every is not None and (start + group) % promote_every == 0:
+            total += partial.float()
+            partial.zero_()
+    return total + partial.float()
+
+
+def _add_aligned(terms: Tensor, bits: int) -> Tensor:
+    """Add along the last dimension, of each term only what the largest one's ``bits`` bits hold."""
+    exponent = torch.frexp(terms.abs().amax(-1, keepdim=True))[1]  # the largest is below 2^exponent
+    ones = torch.ones_like(terms[..., :1])
+    step = torch.ldexp(ones, exponent - bits)
+    return ((terms / step).trunc_() * step).sum(-1)
+
+
+def _check_columns(x: Tensor, w: Tensor) -> None:
+    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and w {tuple(w.shape)}; pass [M, K] and [N, K] with the "
+            "same K"
+        )
