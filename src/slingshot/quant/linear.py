@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from slingshot.formats import E4M3
-from slingshot.quant.blocks import INT8, Block, Format, Scale, quantize
+from slingshot.quant.blocks import INT8, Block, Format, Scale, quantize, rounded
 from slingshot.quant.matmul import _int_mm_is_exact, int8_matmul
 
 # Rows at least this large are divided by their amax; 127 / 2^-119 still is a float32.
 _SMALLEST: Final = 2.0**-119
 
-# Elements of activations that are quantized at a time, 1 MiB, so that they stay in the cache.
-_CHUNK: Final = 1 << 18
+# Elements of activations that are quantized at a time, half a MiB, so that they stay in the cache.
+_CHUNK: Final = 1 << 17
 
 
 class Int8Linear(nn.Module):
@@ -53,7 +53,8 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", bias)
         # VNNI reads [K, N] up to three times as fast as [N, K] when there are many rows; AMX does
         # not. A second copy of the weight, still half of float32, where it helps.
-        by_input = weight.T.contiguous() if _int_mm_is_exact() and not _has_amx() else None
+        use_copy = weight.shape[1] > 1 and _int_mm_is_exact() and not _has_amx()
+        by_input = weight.T.contiguous() if use_copy else None
         self.register_buffer("weight_by_input", by_input, persistent=False)
 
     @classmethod
@@ -80,7 +81,7 @@ class Int8Linear(nn.Module):
         output = sums.float().mul_(scale).mul_(self.scale)
         if self.bias is not None:
             output.add_(self.bias)
-        return output.reshape(*x.shape[:-1], -1)
+        return output.reshape(*x.shape[:-1], len(self.scale))
 
     def extra_repr(self) -> str:
         """Return the sizes, for ``print(linear)``."""
@@ -175,8 +176,8 @@ class _ThreeProducts(torch.autograd.Function):
         weight: Tensor,
         recipe: Fp8Recipe,
     ) -> Tensor:
-        rounded_x = _rounded(x, recipe, recipe.x_block)
-        rounded_w = _rounded(weight, recipe, recipe.w_block)
+        rounded_x = rounded(x, recipe.fmt, recipe.x_block, recipe.scale)
+        rounded_w = rounded(weight, recipe.fmt, recipe.w_block, recipe.scale)
         ctx.save_for_backward(rounded_x, rounded_w)
         ctx.recipe = recipe
         return rounded_x @ rounded_w.T
@@ -191,13 +192,9 @@ class _ThreeProducts(torch.autograd.Function):
         recipe: Fp8Recipe = ctx.recipe
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = _rounded(grad, recipe, recipe.grad_block) @ weight
+            grad_x = rounded(grad, recipe.fmt, recipe.grad_block, recipe.scale) @ weight
         if ctx.needs_input_grad[1]:
             # The sum runs over tokens now, and so do the blocks.
-            grad_by_output = _rounded(grad.T, recipe, recipe.grad_block)
-            grad_weight = grad_by_output @ _rounded(x.T, recipe, recipe.x_block).T
+            grad_by_output = rounded(grad.T, recipe.fmt, recipe.grad_block, recipe.scale)
+            grad_weight = grad_by_output @ rounded(x.T, recipe.fmt, recipe.x_block, recipe.scale).T
         return grad_x, grad_weight, None
-
-
-def _rounded(x: Tensor, recipe: Fp8Recipe, block: Block) -> Tensor:
-    return quantize(x, recipe.fmt, block, recipe.scale).dequantize()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slingshot.formats import E4M3
-from slingshot.quant.blocks import INT8, Block, Format, Quantized, Scale, quantize
+from slingshot.quant.blocks import INT8, Block, Format, Quantized, Scale, quantize, rounded
 
 # Beyond it, K products of -128 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // 128**2
@@ -34,10 +34,12 @@ def block_scaled_matmul(
     Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2. Raises ``ValueError`` as `quantize`, and when the
     columns of ``x`` and ``w`` differ.
     """
-    x = x if isinstance(x, Quantized) else quantize(x, fmt, x_block, scale)
-    w = w if isinstance(w, Quantized) else quantize(w, fmt, w_block, scale)
-    _check_columns(x.values, w.values)
-    return x.dequantize() @ w.dequantized.T
+    _check_columns(
+        x.values if isinstance(x, Quantized) else x, w.values if isinstance(w, Quantized) else w
+    )
+    rows = x.dequantize() if isinstance(x, Quantized) else rounded(x, fmt, x_block, scale)
+    columns = w.dequantized if isinstance(w, Quantized) else rounded(w, fmt, w_block, scale)
+    return rows @ columns.T
 
 
 def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
@@ -61,7 +63,8 @@ def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
             f"x and w have {x.shape[1]} columns, and int32 holds sums of {_MAX_K} products; split "
             "them and add in int64"
         )
-    if not x.numel() or not w.numel() or not _int_mm_is_exact():
+    # With one column torch 2.13 takes the view of w for its transpose, and the product is wrong.
+    if x.shape[1] == 1 or not x.numel() or not w.numel() or not _int_mm_is_exact():
         return (x.double() @ w.double().T).to(torch.int32)
     # As a view: a row of w is a column of w.T, and lies together in memory.
     return torch._int_mm(x, w.T)

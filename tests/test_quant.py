@@ -1,0 +1,657 @@
+"""Scaled low precision against torch's casts, formulas by hand, float64, and adversarial inputs."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from slingshot.formats import BF16, E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, FP16, FloatFormat
+from slingshot.quant import (
+    INT4,
+    INT8,
+    MXFP4,
+    MXFP8,
+    NVFP4,
+    AffineQuantized,
+    Block,
+    Format,
+    FP8Linear,
+    Fp8Recipe,
+    Int8Linear,
+    IntFormat,
+    Quantized,
+    Rule,
+    Scale,
+    accumulate,
+    block_scaled_matmul,
+    int8_matmul,
+    linear,
+    llm_int8_matmul,
+    matmul,
+    quantize,
+    quantize_affine,
+    smooth,
+)
+from slingshot.quant.blocks import round_float32_, rounded
+
+FLOATS = [E4M3, E5M2, E3M2, E2M3, E2M1]
+BLOCKS: list[Block] = [(None, None), (1, None), (None, 1), (1, 128), (128, 128), (3, 7), (64, 1)]
+EPS = 2.0**-23
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def hard(rows: int, columns: int, seed: int = 0) -> Tensor:
+    """Magnitudes over 40 binades, outliers of 1e5, zeros of both signs and an all-zero corner."""
+    x = normal(rows, columns, seed=seed) * 2.0 ** (40 * uniform(rows, columns, seed=seed + 1) - 30)
+    x[uniform(rows, columns, seed=seed + 2) < 0.02] *= 1e5
+    x[uniform(rows, columns, seed=seed + 3) < 0.05] = 0.0
+    x[uniform(rows, columns, seed=seed + 4) < 0.05] = -0.0
+    x[: rows // 2, : columns // 2] = 0.0
+    return x
+
+
+def expand(q: Quantized | AffineQuantized, by: Tensor) -> Tensor:
+    """One element of ``by`` for each element, by index and not by padding, in float64."""
+    rows, columns = q.values.shape
+    i = torch.arange(rows)[:, None] // q.block[0]
+    j = torch.arange(columns)[None, :] // q.block[1]
+    return by.double()[i, j]
+
+
+def exact(q: Quantized) -> Tensor:
+    return q.values.double() * expand(q, q.scale)
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
+
+
+def relative_error(result: Tensor, reference: Tensor) -> float:
+    return float((result.double() - reference).abs().max() / reference.abs().max())
+
+
+# --- rounding ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fmt", [*FLOATS, FP16, BF16], ids=lambda fmt: fmt.name)
+def test_rounding_by_addition_is_the_formats_rounding(fmt: FloatFormat) -> None:
+    """All ties, their neighbors, all subnormals: bit for bit but for the sign of zero."""
+    values = fmt.values().astype(np.float64)
+    points = np.concatenate([values, (values[1:] + values[:-1]) / 2]).astype(np.float32)
+    if fmt.bits > 8:
+        points = points[np.abs(points) < min(fmt.max, 2.0**100)]
+        points = points[np.abs(points) > 2.0**-120]
+    near = np.concatenate([points, np.nextafter(points, np.inf), np.nextafter(points, -np.inf)])
+    near = near[np.abs(near) <= fmt.max].astype(np.float32)
+    random = (hard(100, 100).numpy() % np.float32(min(fmt.max, 1e30))).ravel()
+    x = np.concatenate([near, random[np.abs(random) > 0]]).astype(np.float32)
+    ours = round_float32_(torch.from_numpy(x.copy()), fmt).numpy()
+    np.testing.assert_array_equal(ours, fmt.round(x, saturate=True))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "dtype"), [(E4M3, torch.float8_e4m3fn), (E5M2, torch.float8_e5m2)], ids=["E4M3", "E5M2"]
+)
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_codes_are_torchs_after_clamping(
+    fmt: FloatFormat, dtype: torch.dtype, block: Block
+) -> None:
+    x = hard(130, 300)
+    q = quantize(x, fmt, block)
+    scaled = (x / expand(q, q.scale).float()).clamp(-fmt.max, fmt.max)
+    codes = torch.from_numpy(fmt.encode(q.values.numpy()))
+    assert torch.equal(codes, scaled.to(dtype).view(torch.uint8))
+
+
+def test_act_quant_of_deepseek() -> None:
+    """inference/kernel.py: s = max(amax, 1e-4) / 448, y = x / s; with ue8m0 s = 2^ceil(log2 s)."""
+    x = normal(64, 512) * 10
+    x[3] = 0
+    tiles = x.view(64, 4, 128)
+    s = tiles.abs().amax(-1).clamp_min(1e-4) / 448
+    for scale, expected in (("fp32", s), ("e8m0", 2.0 ** torch.ceil(torch.log2(s)))):
+        q = quantize(x, E4M3, (1, 128), scale)  # type: ignore[arg-type]
+        ordinary = torch.arange(64) != 3
+        assert torch.equal(q.scale[ordinary], expected[ordinary])
+        y = (tiles / expected[..., None]).clamp(-448, 448).to(torch.float8_e4m3fn)
+        codes = torch.from_numpy(E4M3.encode(q.values.numpy())).view(64, 4, 128)
+        assert torch.equal(codes, y.view(torch.uint8))
+        multiplied = (y.float() * expected[..., None]).view(64, 512)
+        assert torch.equal(q.dequantize(), multiplied)
+
+
+def test_deepgemm_cast_differs_by_its_reciprocal_only() -> None:
+    """per_token_cast_to_fp8 multiplies by 1/s: a few codes in ten million differ."""
+    x = normal(256, 512)
+    q = quantize(x, E4M3, (1, 128))
+    theirs = (x.view(256, 4, 128) * (1 / q.scale)[..., None]).to(torch.float8_e4m3fn).float()
+    assert (theirs.view(256, 512) != q.values).float().mean() < 1e-4
+    difference = 1 - 2 * (x * q.dequantize()).double().sum() / (x**2 + q.dequantize() ** 2).sum()
+    assert difference < 1e-3  # its calc_diff
+
+
+# --- blocks, scales, bounds ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", ["fp32", "e8m0"])
+@pytest.mark.parametrize("fmt", [*FLOATS, INT8, INT4], ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_error_is_within_the_derived_bound(
+    fmt: FloatFormat | IntFormat, block: Block, scale: Scale
+) -> None:
+    x = hard(70, 150)
+    q = quantize(x, fmt, block, scale)
+    assert ((q.dequantize().double() - x.double()).abs() <= q.error_bound(x)).all()
+
+
+@pytest.mark.parametrize("fmt", [E4M3, E2M1, INT8], ids=lambda fmt: fmt.name)
+def test_the_bound_is_reached(fmt: FloatFormat | IntFormat) -> None:
+    """A tie: half a step. So no smaller bound would hold."""
+    tie = {"E4M3": 1 + 2.0**-4, "E2M1": 1.25, "INT8": 0.5}[fmt.name]
+    x = torch.tensor([[fmt.max, tie]])
+    q = quantize(x, fmt)
+    assert q.scale.item() == 1
+    error = (q.dequantize() - x)[0, 1].abs().item()
+    assert error == pytest.approx(2.0**-4 if fmt is E4M3 else 0.25 if fmt is E2M1 else 0.5)
+    assert error > 0.9999 * q.error_bound(x)[0, 1].item()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 11),
+    st.integers(1, 11),
+    st.sampled_from([*FLOATS, INT8]),
+    st.sampled_from(["fp32", "e8m0"]),
+    st.integers(0, 1000),
+)
+def test_ragged_edges_are_blocks_of_their_own(
+    rows: int, columns: int, height: int, width: int, fmt: Format, scale: Scale, seed: int
+) -> None:
+    """Each block, cut out and quantized alone, is the same: neither padding nor a neighbor."""
+    x = hard(rows, columns, seed=seed)
+    q = quantize(x, fmt, (height, width), scale)
+    assert q.values.shape == x.shape
+    assert q.scale.shape == (math.ceil(rows / height), math.ceil(columns / width))
+    for i in range(0, rows, height):
+        for j in range(0, columns, width):
+            piece = quantize(x[i : i + height, j : j + width], fmt, (None, None), scale)
+            assert torch.equal(q.values[i : i + height, j : j + width], piece.values)
+            assert q.scale[i // height, j // width] == piece.scale.item()
+    assert torch.equal(q.dequantize(), exact(q).float())
+    assert torch.equal(rounded(x, fmt, (height, width), scale), q.dequantize())
+
+
+@pytest.mark.parametrize("block", [(1, 128), (128, 128), (2, 64), (256, 512)], ids=str)
+def test_rows_at_a_time_are_all_rows(block: Block) -> None:
+    x = hard(768, 512)
+    assert torch.equal(rounded(x, E4M3, block), quantize(x, E4M3, block).dequantize())
+    assert torch.equal(rounded(x.T, E4M3, block), quantize(x.T, E4M3, block).dequantize())
+
+
+@pytest.mark.parametrize("scale", ["fp32", "e8m0", "e4m3", "none"])
+@pytest.mark.parametrize("fmt", [*FLOATS, INT8], ids=lambda fmt: fmt.name)
+def test_zeros_stay_zeros(fmt: FloatFormat | IntFormat, scale: Scale) -> None:
+    for x in (torch.zeros(5, 40), torch.cat([torch.zeros(5, 40), torch.ones(5, 40)])):
+        q = quantize(x, fmt, (1, 16), scale)
+        assert (q.scale > 0).all()
+        assert q.scale.isfinite().all()
+        assert (q.dequantize()[:5] == 0).all()
+
+
+@pytest.mark.parametrize("tiny", [1e-45, 1e-40, 2.0**-126])
+def test_tiny_numbers_do_not_become_nan(tiny: float) -> None:
+    x = torch.tensor([[tiny, 0.0]])
+    for fmt in (E4M3, E2M1, INT8):
+        for scale in ("fp32", "e8m0", "e4m3"):
+            back = quantize(x, fmt, scale=scale).dequantize()
+            assert back.isfinite().all()
+            assert (back.abs() <= 2.0**-125).all()
+
+
+def test_large_numbers_do_not_become_infinite() -> None:
+    x = torch.tensor([[3e38, -3e38, 1.0]])
+    for fmt in (E4M3, E2M1, INT8):
+        assert quantize(x, fmt).dequantize().isfinite().all()
+
+
+def test_float64_is_rounded_once() -> None:
+    x = torch.tensor([[1.0625 + 2.0**-40, 448.0]], dtype=torch.float64)
+    assert quantize(x, E4M3).dequantize()[0, 0] == 1.125
+    assert quantize(x.float(), E4M3).dequantize()[0, 0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("amax", "fmt", "ceil", "floor"),
+    [
+        (448.0, E4M3, 1.0, 1.0),
+        (449.0, E4M3, 2.0, 1.0),
+        (511.0, E4M3, 2.0, 1.0),
+        (512.0, E4M3, 2.0, 2.0),
+        (256.0, E4M3, 1.0, 1.0),
+        (224.0, E4M3, 0.5, 0.5),
+        (225.0, E4M3, 1.0, 0.5),
+        (6.0, E2M1, 1.0, 1.0),
+        (7.9, E2M1, 2.0, 1.0),
+        (3.0, E2M1, 0.5, 0.5),
+        (4.0, E2M1, 1.0, 1.0),
+    ],
+)
+def test_ceil_never_saturates_and_floor_is_ocps(
+    amax: float, fmt: FloatFormat, ceil: float, floor: float
+) -> None:
+    x = torch.tensor([[amax, 1.0]])
+    rules: list[tuple[Rule, float]] = [("ceil", ceil), ("floor", floor)]
+    for rule, expected in rules:
+        q = quantize(x, fmt, scale="e8m0", rule=rule)
+        assert q.scale.item() == expected
+        assert E8M0.round(q.scale.numpy()) == q.scale.numpy()
+        largest = float(fmt.round(min(amax / expected, fmt.max), saturate=True))
+        assert q.values[0, 0].item() == largest
+
+
+def test_mx_by_hand() -> None:
+    # floor(log2 7.9) - 2 = 0: 7.9 saturates at 6, 5 is a tie to 4, 2.5 a tie to 2, 0.25 to 0.
+    row = torch.zeros(1, 64)
+    row[0, :6] = torch.tensor([7.9, -5.0, 2.5, 0.25, 0.26, 3.4])
+    row[0, 32:34] = torch.tensor([0.06, -0.02])  # floor(log2 0.06) - 2 = -7: 7.68 and -2.56
+    q = quantize(row, *MXFP4)
+    assert q.scale.tolist() == [[1.0, 2.0**-7]]
+    assert q.values[0, :6].tolist() == [6, -4, 2, 0, 0.5, 3]
+    assert q.dequantize()[0, 32:34].tolist() == [6 * 2.0**-7, -3 * 2.0**-7]
+    # floor(log2 500) - 8 = 0: 500 saturates at 448, 17 is a tie to 16.
+    q = quantize(torch.tensor([[500.0, 17.0, 2.0**-10, 3 * 2.0**-10]]), *MXFP8)
+    assert q.scale.tolist() == [[1.0]]
+    assert q.values.tolist() == [[448, 16, 0, 2.0**-8]]
+
+
+def test_nvfp4_by_hand() -> None:
+    # Tensor scale 2688 / (448 · 6) = 1. Blocks: 2688 / 6 = 448; 20 / 6 = 3.33 -> 3.25 in E4M3.
+    row = torch.zeros(1, 32)
+    row[0, 0], row[0, 16], row[0, 17], row[0, 18] = 2688, 20, -8, 1
+    q = quantize(row, *NVFP4)
+    assert q.scale.tolist() == [[448, 3.25]]
+    assert q.values[0, [0, 16, 17, 18]].tolist() == [6, 6, -2, 0.5]  # 6.15 saturates; -2.46; 0.31
+    assert q.dequantize()[0, 16].item() == 19.5
+
+
+def test_unscaled_is_a_cast() -> None:
+    x = torch.tensor([[1e-4, 1.0, 500.0, -0.0]])
+    assert same_bits(
+        quantize(x, E4M3, scale="none").dequantize(), torch.tensor([[0, 1, 448, -0.0]])
+    )
+
+
+def test_no_gradient_and_no_change() -> None:
+    x = normal(8, 8).requires_grad_()
+    before = x.detach().clone()
+    for block in BLOCKS:
+        assert not quantize(x, E4M3, block).dequantize().requires_grad
+        rounded(x, E4M3, block)
+        quantize(x, INT8, block)
+        quantize_affine(x, block)
+    assert torch.equal(x.detach(), before)
+
+
+# --- INT8 ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_absmax_by_its_formula(block: Block) -> None:
+    x = hard(70, 150).clamp(-1e5, 1e5)
+    q = quantize(x, INT8, block)
+    assert q.values.dtype == torch.int8
+    assert q.values.min() >= -127
+    expected = np.round((x / expand(q, q.scale).float()).numpy())
+    np.testing.assert_array_equal(q.values.numpy(), expected)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_zero_point_by_its_formula(block: Block) -> None:
+    for x in (uniform(70, 150) * 9 + 2, -uniform(70, 150), hard(70, 150), torch.zeros(3, 4)):
+        q = quantize_affine(x, block)
+        scale, zero = expand(q, q.scale), expand(q, q.zero_point)
+        assert ((zero >= 0) & (zero <= 255) & (zero == zero.round())).all()
+        error = (q.dequantize().double() - x.double()).abs()
+        assert (error <= scale * (1 + 2.0**-14)).all()
+        assert (q.dequantize()[x == 0] == 0).all()
+
+
+def test_zero_point_by_hand_and_finer_than_absmax() -> None:
+    q = quantize_affine(torch.tensor([[-1.0, 0.0, 1.55]]))
+    assert q.scale.item() == pytest.approx(0.01)
+    assert q.zero_point.item() == 100
+    assert q.values.tolist() == [[0, 100, 255]]
+    x = uniform(100, 100)
+    errors = [(back - x).norm() for back in (quantize_affine(x).dequantize(), rounded8(x))]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def rounded8(x: Tensor) -> Tensor:
+    return quantize(x, INT8).dequantize()
+
+
+INT_SHAPES = [(1, 1, 1), (1, 7, 3), (3, 64, 5), (17, 33, 31), (33, 129, 65), (64, 1, 64), (2, 0, 3)]
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("shape", INT_SHAPES, ids=str)
+def test_int8_matmul_is_exact(
+    shape: tuple[int, int, int], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(matmul, "_int_mm_is_exact", lambda: False)
+    m, k, n = shape
+    generator = torch.Generator().manual_seed(0)
+    for low, high in ((-128, 128), (-128, -127), (127, 128)):
+        x = torch.randint(low, high, (m, k), generator=generator, dtype=torch.int8)
+        w = torch.randint(low, high, (n, k), generator=generator, dtype=torch.int8)
+        expected = x.numpy().astype(np.int64) @ w.numpy().astype(np.int64).T
+        for left, right in ((x, w), (x.T.contiguous().T, w), (x, w.T.contiguous().T)):
+            product = int8_matmul(left, right)
+            assert product.dtype == torch.int32
+            np.testing.assert_array_equal(product.numpy(), expected)
+
+
+def test_int8_matmul_up_to_the_last_sum_that_fits() -> None:
+    x = torch.full((1, 131071), -128, dtype=torch.int8)
+    assert int8_matmul(x, x).item() == 131071 * 128**2
+    more = torch.full((1, 131072), -128, dtype=torch.int8)
+    with pytest.raises(ValueError, match="131072 columns"):
+        int8_matmul(more, more)
+
+
+def test_a_native_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saturating(x: Tensor, w: Tensor) -> Tensor:
+        return (x.double() @ w.double()).clamp(max=64 * (2**15 - 1) // 2).int()
+
+    monkeypatch.setattr(torch, "_int_mm", saturating)
+    monkeypatch.setattr(matmul, "_int_mm_is_exact", matmul._int_mm_is_exact.__wrapped__)
+    x = torch.full((3, 64), -128, dtype=torch.int8)
+    assert (int8_matmul(x, x) == 64 * 128**2).all()
+    monkeypatch.delattr(torch, "_int_mm")
+    assert (int8_matmul(x, x) == 64 * 128**2).all()
+
+
+def test_llm_int8_keeps_outlier_columns_whole() -> None:
+    x, w = normal(20, 96), normal(30, 96, seed=1)
+    x = x.clamp(-5.9, 5.9)
+    x[4, 10], x[7, 50] = 600.0, -6.0  # the threshold itself counts
+    outlier = torch.tensor([10, 50])
+    result = llm_int8_matmul(x, w)
+    ordinary = torch.ones(96, dtype=torch.bool)
+    ordinary[outlier] = False
+    a, b = quantize(x[:, ordinary], INT8, (1, None)), quantize(w[:, ordinary], INT8, (1, None))
+    expected = exact(a) @ exact(b).T + x[:, outlier].double() @ w[:, outlier].double().T
+    assert relative_error(result, expected) < 1e-6
+    # On outlier columns alone it is full precision, without outliers plain INT8.
+    only = torch.where(ordinary, 0.0, x)
+    assert relative_error(llm_int8_matmul(only, w), only.double() @ w.double().T) < 1e-6
+    loud = torch.full((4, 8), 7.0)
+    assert torch.equal(llm_int8_matmul(loud, w[:, :8]), loud @ w[:, :8].T)
+    exactly = x.double() @ w.double().T
+    plain = exact(quantize(x, INT8, (1, None))) @ exact(quantize(w, INT8, (1, None))).T
+    assert relative_error(result, exactly) < 0.3 * relative_error(plain, exactly)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.75, 1.0])
+def test_smoothing_leaves_the_product(alpha: float) -> None:
+    x, w = normal(20, 64).double(), normal(30, 64, seed=1).double()
+    x[:, 3] *= 1000
+    x[:, 5], w[:, 7] = 0, 0
+    smooth_x, smooth_w, s = smooth(x, w, alpha)
+    assert relative_error(smooth_x @ smooth_w.T, x @ w.T) < 1e-14
+    expected = x[:, 3].abs().max() ** alpha / w[:, 3].abs().max() ** (1 - alpha)
+    assert s[3] == pytest.approx(float(expected))
+    assert s[5] == s[7] == 1
+    if alpha == 0.5:  # both ranges meet, eq. 4's aim
+        torch.testing.assert_close(smooth_x.abs().amax(0)[3], smooth_w.abs().amax(0)[3])
+
+
+# --- block-scaled products and accumulation ------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", ["fp32", "e8m0"])
+@pytest.mark.parametrize("shape", [(32, 1024, 256), (5, 300, 131), (1, 128, 128), (64, 4096, 64)])
+def test_block_scaled_matmul_is_the_float64_reference(
+    shape: tuple[int, int, int], scale: Scale
+) -> None:
+    """DeepSeek's order, acc += dot(a, b) · a_s · b_s by blocks of 128, in float64."""
+    m, k, n = shape
+    for x, w in ((normal(m, k), normal(n, k, seed=1)), (uniform(m, k), uniform(n, k, seed=1))):
+        a, b = quantize(x, E4M3, (1, 128), scale), quantize(w, E4M3, (128, 128), scale)
+        expected = torch.zeros(m, n, dtype=torch.float64)
+        column_scale = b.scale.double()[torch.arange(n) // b.block[0]]
+        for block, start in enumerate(range(0, k, 128)):
+            dot = (
+                a.values.double()[:, start : start + 128]
+                @ b.values.double()[:, start : start + 128].T
+            )
+            expected += dot * a.scale.double()[:, block, None] * column_scale[:, block]
+        results = [
+            block_scaled_matmul(x, w, scale=scale),
+            block_scaled_matmul(x, b, scale=scale),
+            block_scaled_matmul(a, b),
+            block_scaled_matmul(a, b),
+        ]
+        for result in results:
+            assert relative_error(result, expected) <= 1e-6
+            bound = (k + 2) * 2.0**-24 * (exact(a).abs() @ exact(b).abs().T)
+            assert ((result.double() - expected).abs() <= bound).all()
+
+
+def accumulate_plainly(a: Tensor, b: Tensor, bits: int, promote_every: int | None) -> float:
+    """One dot product with Python's integers: shift, cut, add."""
+    total, partial = np.float32(0), 0.0
+    for start in range(0, len(a), 32):
+        here = range(start, min(start + 32, len(a)))
+        terms = [partial, *(float(a[i]) * float(b[i]) for i in here)]
+        largest = max(abs(term) for term in terms)
+        step = 2.0 ** (math.floor(math.log2(largest)) + 1 - bits) if largest else 1.0
+        partial = sum(int(term / step) for term in terms) * step  # int cuts toward zero
+        if promote_every and (start + 32) % promote_every == 0:
+            total, partial = np.float32(total + np.float32(partial)), 0.0
+    return float(np.float32(total + np.float32(partial)))
+
+
+@pytest.mark.parametrize("promote_every", [None, 32, 128])
+@pytest.mark.parametrize("bits", [8, 14, 25])
+def test_accumulate_is_integer_arithmetic(bits: int, promote_every: int | None) -> None:
+    for make in (normal, uniform):
+        a, b = quantize(make(3, 300), E4M3).values, quantize(make(2, 300, seed=1), E4M3).values
+        result = accumulate(a, b, bits, promote_every)
+        for i in range(3):
+            for j in range(2):
+                assert result[i, j].item() == accumulate_plainly(a[i], b[j], bits, promote_every)
+
+
+def test_promotion_rescues_fourteen_bits() -> None:
+    a, b = (uniform(8, 4096, seed=seed).to(torch.float8_e4m3fn).float() for seed in (0, 1))
+    expected = a.double() @ b.double().T
+    error = {every: relative_error(accumulate(a, b, 14, every), expected) for every in (None, 128)}
+    # Without promotion the sum ends in [512, 2048) and its step is at least 2^(9 + 1 - 14) = 1/16;
+    # from there on each product loses a 32nd on average, toward zero.
+    assert 0.03 < error[None] < 0.15
+    assert error[128] < 1e-3
+    assert (accumulate(a, b, 14, None).double() <= expected).all()
+    assert relative_error(accumulate(a, b, 52, 128), expected) < 1e-6
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns_first", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 40])
+@pytest.mark.parametrize("bias", [True, False])
+def test_int8_linear_is_within_its_bound(
+    rows: int, bias: bool, columns_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "_has_amx", lambda: not columns_first)
+    torch.manual_seed(0)
+    full = nn.Linear(257, 65, bias)
+    layer = Int8Linear.from_linear(full)
+    assert (layer.weight_by_input is not None) == columns_first
+    x = hard(rows, 257) if rows else torch.zeros(0, 257)
+    result, w = layer(x).double(), full.weight.detach().double()
+    expected = x.double() @ w.T + (full.bias.detach().double() if bias else 0)
+    s = x.double().abs().amax(1, keepdim=True).clamp_min(2.0**-119) / 127
+    t = w.abs().amax(1) / 127
+    sums = t / 2 * x.double().abs().sum(1, keepdim=True) + s / 2 * w.abs().sum(1)
+    bound = (sums + 257 * s * t / 4) * (1 + 1e-5) + 4 * EPS * expected.abs()
+    assert result.shape == (rows, 65)
+    assert ((result - expected).abs() <= bound).all()
+
+
+def test_int8_linear_is_the_integers_and_their_scales() -> None:
+    torch.manual_seed(0)
+    full = nn.Linear(96, 40)
+    x = normal(4, 9, 96)
+    layer = Int8Linear.from_linear(full)
+    a, b = quantize(x.view(36, 96), INT8, (1, None)), quantize(full.weight, INT8, (1, None))
+    values, scale = linear._quantize_rows(x.view(36, 96))
+    assert (values != a.values).float().mean() < 1e-3  # 127 / amax and amax / 127, rounded
+    expected = (values.double() * scale.double()) @ exact(b).T + full.bias.detach().double()
+    assert relative_error(layer(x).view(36, 40), expected) < 1e-6
+    assert same_bits(layer(x)[0, :1], layer(x[0, :1]))  # one row has the path of many
+    again = Int8Linear(torch.zeros_like(layer.weight), layer.scale, torch.zeros(40))
+    again.load_state_dict(layer.state_dict())
+    assert set(layer.state_dict()) == {"weight", "scale", "bias"}
+
+
+RECIPES = {
+    "DeepSeek-V3": Fp8Recipe(),
+    "powers of two": Fp8Recipe(scale="e8m0"),
+    "tensor": Fp8Recipe(E4M3, (None, None), (None, None), (None, None)),
+    "unscaled": Fp8Recipe(scale="none"),
+    "INT8": Fp8Recipe(INT8, (1, None), (1, None), (1, None)),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("sizes", [(200, 256, 128), (37, 300, 150)], ids=str)
+def test_fp8_linear_has_three_rounded_products(
+    sizes: tuple[int, int, int], recipe: Fp8Recipe
+) -> None:
+    """Against the same operands in float64; none of the three may use an unrounded factor."""
+    tokens, k, n = sizes
+    torch.manual_seed(0)
+    layer = FP8Linear(k, n, recipe=recipe)
+    x = normal(tokens, k).requires_grad_()
+    grad = normal(tokens, n, seed=2) * 3
+    output = layer(x)
+    output.backward(grad)
+
+    def rounds(matrix: Tensor, block: Block) -> Tensor:
+        return exact(quantize(matrix, recipe.fmt, block, recipe.scale))
+
+    def along_tokens(block: Block) -> Block:
+        return (block[1], block[0])
+
+    qx, qw = rounds(x, recipe.x_block), rounds(layer.weight, recipe.w_block)
+    assert relative_error(output.detach(), qx @ qw.T + layer.bias.detach().double()) < 1e-6
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    assert relative_error(x.grad, rounds(grad, recipe.grad_block) @ qw) < 1e-6
+    columns = rounds(grad, along_tokens(recipe.grad_block))
+    again = rounds(qx.float(), along_tokens(recipe.x_block))
+    assert relative_error(layer.weight.grad, columns.T @ again) < 1e-6
+    assert layer.bias is not None
+    torch.testing.assert_close(layer.bias.grad, grad.sum(0))
+    assert layer.weight.dtype == layer.weight.grad.dtype == torch.float32
+
+
+def test_fp8_linear_is_near_a_linear_layer_and_learns() -> None:
+    torch.manual_seed(0)
+    full = nn.Linear(256, 128)
+    layer = FP8Linear.from_linear(full)
+    x = normal(2, 100, 256)
+    assert layer(x).shape == (2, 100, 128)
+    # Each factor is off by 2^-4 at most, the product by 1/8, and errors of random sign are less.
+    error = ((layer(x) - full(x)).norm() / full(x).norm()).item()
+    assert 0.01 < error < 1 / 8
+    student = FP8Linear(256, 128)
+    optimizer = torch.optim.Adam(student.parameters(), 3e-3)
+    losses = []
+    for _ in range(40):
+        loss = (student(x) - full(x).detach()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_small_unscaled_gradients_vanish_and_scaled_ones_do_not() -> None:
+    grads = {}
+    for name in ("DeepSeek-V3", "unscaled"):
+        torch.manual_seed(0)
+        layer = FP8Linear(128, 128, recipe=RECIPES[name])
+        (layer(normal(128, 128)) * 1e-4).mean().backward()
+        assert layer.weight.grad is not None
+        grads[name] = layer.weight.grad.abs().max().item()
+    assert grads["unscaled"] == 0 < grads["DeepSeek-V3"]
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+BAD = torch.ones(200, 300)
+BAD[150, 7] = math.inf
+NAN = torch.ones(3, 3)
+NAN[1, 2] = math.nan
+ONES, BYTES = torch.ones(2, 2), torch.ones(2, 2, dtype=torch.int8)
+
+REFUSED: dict[str, Callable[[], Any]] = {
+    r"x\[150, 7\] is inf": lambda: quantize(BAD, E4M3, (1, 128)),
+    r"x\[150, 7\] is -inf": lambda: quantize(-BAD, INT8),
+    r"x\[1, 2\] is nan": lambda: quantize_affine(NAN),
+    r"x\[150, 7\] is inf, and": lambda: rounded(BAD, E4M3, (1, 100)),
+    r"x\[1, 2\] is nan, and no": lambda: rounded(NAN, E4M3, (3, 3)),
+    r"x\[1, 2\] is nan, and no scale": lambda: block_scaled_matmul(NAN, NAN),
+    r"x\[1, 2\] is nan, and no scale brings": lambda: Int8Linear.from_linear(nn.Linear(3, 3))(NAN),
+    r"x\[1, 2\] is nan, and no scale brings it": lambda: FP8Linear(3, 3)(NAN),
+    r"x\[1, 2\] is nan, and no scale brings it into": lambda: llm_int8_matmul(NAN, NAN),
+    r"x\[1, 2\] is nan, and no scale brings it into range": lambda: smooth(NAN, NAN),
+    r"x has shape \(3,\); pass a matrix": lambda: quantize(torch.ones(3), E4M3),
+    r"x has shape \(0, 3\); pass a matrix": lambda: quantize(torch.ones(0, 3), E4M3),
+    "x has dtype torch.int64": lambda: quantize(torch.ones(2, 2, dtype=torch.int64), E4M3),
+    r"block is \(0, 1\)": lambda: quantize(ONES, E4M3, (0, 1)),
+    r"block is \(1,\)": lambda: quantize(ONES, E4M3, (1,)),  # type: ignore[arg-type]
+    "scale 'fp16' is unknown": lambda: quantize(ONES, E4M3, scale="fp16"),  # type: ignore[arg-type]
+    "rule 'up' is unknown": lambda: quantize(ONES, E4M3, rule="up"),  # type: ignore[arg-type]
+    "A has 9 bits": lambda: IntFormat("A", 9),
+    "w has dtype torch.float32": lambda: int8_matmul(BYTES, ONES),
+    "x has dtype torch.int8 and shape": lambda: int8_matmul(BYTES[0], BYTES),
+    r"x has shape \(2, 2\) and w \(2, 1\)": lambda: int8_matmul(BYTES, BYTES[:, :1]),
+    r"x has shape \(3, 3\) and w \(2, 2\)": lambda: block_scaled_matmul(torch.ones(3, 3), ONES),
+    r"x has shape \(2, 2\) and w \(3, 3\)": lambda: llm_int8_matmul(ONES, torch.ones(3, 3)),
+    "threshold is 0": lambda: llm_int8_matmul(ONES, ONES, 0),
+    "threshold is nan": lambda: llm_int8_matmul(ONES, ONES, math.nan),
+    "alpha is 1.5": lambda: smooth(ONES, ONES, 1.5),
+    "bits is 1;": lambda: accumulate(ONES, ONES, 1),
+    "bits is 53": lambda: accumulate(ONES, ONES, 53),
+    "promote_every is 100": lambda: accumulate(ONES, ONES, 14, 100),
+    "promote_every is 0": lambda: accumulate(ONES, ONES, 14, 0),
+    "weight has dtype torch.float32": lambda: Int8Linear(ONES, torch.ones(2)),
+    r"x has shape \(2, 2\); pass \[..., 3\]": lambda: Int8Linear.from_linear(nn.Linear(3, 3))(ONES),
+    r"x has shape \(2, 2\); pass \[..., 4\]": lambda: FP8Linear(4, 3)(ONES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_refused_is_named(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message]()
