@@ -1,8 +1,9 @@
 """Runs what takes longer than a notebook may, and keeps what came out.
 
-An experiment is a list of runs. A run is a configuration and a seed; the same two give the same
-result. Each result is written as soon as it is there, so an experiment that was stopped goes on
-where it was, and a run whose configuration has changed is made again.
+An experiment is a list of runs. A run is a configuration and a seed; with the same versions on the
+same kind of machine the two give the same result. Each result is written as soon as it is there, so
+an experiment that was stopped goes on where it was, and a run whose configuration has changed is
+made again.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,14 @@ def main(
         return 0
     if vanished:
         write(file, stored, order)
+    remade = {run.key for run in missing}
+    if missing and (made_with := foreign(each for k, each in stored.items() if k not in remade)):
+        print(
+            f"the stored runs were made with {made_with}, and what is missing would not be: its "
+            "text and arithmetic differ. Use those versions, or make all again with --again",
+            file=sys.stderr,
+        )
+        return 2
     try:
         for run, result in results(missing, execute, arguments.jobs):
             stored[run.key] = {
@@ -146,6 +155,18 @@ def write(file: Path, stored: Stored, order: Sequence[str]) -> None:
     temporary = file.with_suffix(".part")
     temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
     os.replace(temporary, file)
+
+
+def foreign(results: Iterable[dict[str, Any]]) -> str:
+    """Name the versions of Python and torch in stored ``results`` that are not those in use."""
+    ours = versions()
+    names = ("python", "torch")
+    others = {
+        tuple(each["versions"][name] for name in names)
+        for each in results
+        if any(each["versions"][name] != ours[name] for name in names)
+    }
+    return " or ".join(f"Python {python} and torch {torch_}" for python, torch_ in sorted(others))
 
 
 def versions() -> dict[str, str]:

@@ -132,6 +132,25 @@ def test_two_at_a_time_give_the_same_file(bench: Bench) -> None:
     assert bench.file.read_text() == one_by_one
 
 
+@pytest.mark.parametrize("name", ["python", "torch"])
+def test_results_of_two_versions_are_not_mixed(
+    bench: Bench, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    bench.main(bench.runs("a"))
+    stored = bench.stored()
+    for each in stored.values():
+        each["versions"][name] = "1.2.3"
+    bench.file.write_text(json.dumps(stored))
+    bench.made()
+    assert bench.main(bench.runs("a")) == 0  # nothing is missing, so nothing is mixed
+    assert bench.main(bench.runs("a", "b")) == 2
+    assert bench.made() == []
+    assert "1.2.3" in (message := capsys.readouterr().err)
+    assert "--again" in message
+    assert bench.main(bench.runs("a", "b"), "--again") == 0
+    assert bench.made() == ["a/0", "a/1", "b/0", "b/1"]
+
+
 def test_list_does_nothing(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(bench.runs("a"), "--list") == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["to do: a/0", "to do: a/1"]

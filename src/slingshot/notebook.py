@@ -25,17 +25,27 @@ def setup(threads: int = 1) -> None:
     torch.set_printoptions(precision=3, sci_mode=False, linewidth=100)  # type: ignore[no-untyped-call]
 
 
+def course_file(name: str) -> Path:
+    """Return the path of a file of the course, such as ``"experiments/results/mixture.json"``.
+
+    It is looked for beside the folder of the notebook, and then where the course lies, so that a
+    notebook that was moved still finds it. Raises ``FileNotFoundError`` when there is none.
+    """
+    places = [Path.cwd().parent, Path(__file__).resolve().parents[2]]
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    raise FileNotFoundError(
+        f"{name} is neither in {places[0]} nor in {places[1]}; run the notebook from the course"
+    )
+
+
 def stored_results(experiment: str) -> dict[str, dict[str, Any]]:
     """Return what ``experiment`` stored: by run its ``"configuration"`` and its ``"result"``.
 
     The name of a run is followed by its seed, as in ``"dense/0"``. Raises ``FileNotFoundError``
-    when there is no file.
+    when there is no file; `make experiments` makes it.
     """
-    # Beside the notebook's own folder, or where the course lies if the notebook was moved.
-    folders = [Path.cwd().parent, Path(__file__).resolve().parents[2]]
-    files = [folder / "experiments" / "results" / f"{experiment}.json" for folder in folders]
-    for file in files:
-        if file.is_file():
-            results: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
-            return results
-    raise FileNotFoundError(f"no results in {files[0]}; make them with `make experiments`")
+    file = course_file(f"experiments/results/{experiment}.json")
+    results: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
+    return results
