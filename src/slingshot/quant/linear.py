@@ -1,5 +1,6 @@
 """Linear layers in few bits: one that runs in INT8, one that trains as DeepSeek-V3 did in FP8."""
 
+import math
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -93,11 +94,14 @@ def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``x [M, K]`` as int8 and the scale of each row ``[M, 1]``: absmax, and fast."""
     values, amax = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1)
     height = max(1, _CHUNK // x.shape[1])
+    scratch = x.new_empty(min(height, len(x)), x.shape[1])
     for start in range(0, len(x), height):
-        here = slice(start, start + height)
-        torch.amax(x[here].abs(), 1, keepdim=True, out=amax[here])
-        values[here] = (x[here] * (127 / amax[here].clamp_min(_SMALLEST))).round_().to(torch.int8)
-    if not bool(amax.isfinite().all()):
+        rows, top = x[start : start + height], amax[start : start + height]
+        piece = scratch[: len(rows)]
+        torch.amax(torch.abs(rows, out=piece), 1, keepdim=True, out=top)
+        torch.mul(rows, 127 / top.clamp_min(_SMALLEST), out=piece)
+        values[start : start + height] = piece.round_()
+    if len(x) and not math.isfinite(amax.max()):
         quantize(x, INT8)  # names the element
     return values, amax.clamp_min_(_SMALLEST).div_(127)
 
