@@ -10,6 +10,7 @@ slingshot and the loop over blocks quantize x. A ratio above 1 means that slings
 import copy
 import importlib
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -30,6 +31,12 @@ Contestants = dict[str, Callable[[], Tensor]]
 INT8_SHAPES = [(1, 1024, 1024), (512, 1024, 1024), (1, 4096, 4096), (512, 4096, 4096)]  # M, K, N
 FP8_SHAPES = [(32, 1024, 1024), (512, 1024, 1024), (2048, 1024, 1024), (512, 4096, 4096)]
 PEERS = ("torchao", "onnxruntime", "onnx")
+# A timing is of so many calls in a row that they make about 5e9 multiplications. One call alone
+# would mostly show how long it takes to fill the cache, which is emptied between timings. Few rows
+# cost no less than reading the weight, which takes as long as some 16 multiplications an element.
+CALLS_WORTH = 5e9
+WEIGHT_READ = 16
+
 # Relative errors: INT8 with one scale for everything is off by about 2 %, blocks of E4M3 by 3.6 %.
 LARGEST_ERROR = 0.06
 
@@ -80,7 +87,8 @@ def measure(
         error = float((call() - expected).norm() / expected.norm())
         if not error < LARGEST_ERROR:
             sys.exit(f"{name}, {shape}: off by {error:.2%}; nothing was timed")
-    seconds = timing.interleave(contestants, rounds, calls=20 if m == 1 else 1)
+    calls = math.ceil(CALLS_WORTH / (m * k * n + WEIGHT_READ * k * n))
+    seconds = timing.interleave(contestants, rounds, calls)
     millis = {name: 1e3 * duration.cpu for name, duration in seconds.items()}
     return {
         "millis": millis,

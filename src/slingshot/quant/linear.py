@@ -79,7 +79,8 @@ class Int8Linear(nn.Module):
             sums = torch._int_mm(values, self.weight_by_input)
         else:
             sums = int8_matmul(values, self.weight)
-        output = sums.float().mul_(scale).mul_(self.scale)
+        # Each sum becomes a float where it lies: no second matrix to find room for.
+        output = sums.view(torch.float32).copy_(sums).mul_(scale).mul_(self.scale)
         if self.bias is not None:
             output.add_(self.bias)
         return output.reshape(*x.shape[:-1], len(self.scale))
