@@ -43,7 +43,7 @@ LARGEST_ERROR = 0.06
 
 def main() -> None:
     """Measure every shape, print the tables, write the file if asked."""
-    arguments = timing.parse_arguments("Time INT8 and FP8 linear layers against others.", rounds=11)
+    arguments = timing.parse_arguments("Time INT8 and FP8 linear layers against others.", rounds=7)
     logging.disable(logging.WARNING)  # torchao names the GPU libraries that it did not find
     warnings.filterwarnings("ignore")
     timing.print_machine()

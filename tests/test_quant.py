@@ -211,6 +211,8 @@ def test_zeros_stay_zeros(fmt: FloatFormat | IntFormat, scale: Scale) -> None:
         assert (q.scale > 0).all()
         assert q.scale.isfinite().all()
         assert (q.dequantize()[:5] == 0).all()
+        smallest = {"fp32": 2.0**-126, "e8m0": E8M0.min_normal}
+        assert (q.scale[:5] == smallest.get(scale, q.scale[:5])).all()
 
 
 @pytest.mark.parametrize("tiny", [1e-45, 1e-40, 2.0**-126])
