@@ -347,7 +347,16 @@ def rounded8(x: Tensor) -> Tensor:
     return quantize(x, INT8).dequantize()
 
 
-INT_SHAPES = [(1, 1, 1), (1, 7, 3), (3, 64, 5), (17, 33, 31), (33, 129, 65), (64, 1, 64), (2, 0, 3)]
+INT_SHAPES = [
+    (1, 1, 1),
+    (2, 2001, 3),
+    (1, 7, 3),
+    (3, 64, 5),
+    (17, 33, 31),
+    (33, 129, 65),
+    (64, 1, 64),
+    (2, 0, 3),
+]
 
 
 @pytest.mark.parametrize("native", [True, False])
