@@ -512,6 +512,7 @@ def test_int8_linear_is_within_its_bound(
     rows: int, bias: bool, columns_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "_has_amx", lambda: not columns_first)
+    monkeypatch.setattr(linear, "_CHUNK", 257 * 12)  # the rows do not divide by 12
     torch.manual_seed(0)
     full = nn.Linear(257, 65, bias)
     layer = Int8Linear.from_linear(full)
@@ -541,6 +542,12 @@ def test_int8_linear_is_the_integers_and_their_scales() -> None:
     again = Int8Linear(torch.zeros_like(layer.weight), layer.scale, torch.zeros(40))
     again.load_state_dict(layer.state_dict())
     assert set(layer.state_dict()) == {"weight", "scale", "bias"}
+
+
+def test_rows_too_small_to_divide_127_by() -> None:
+    values, scale = linear._quantize_rows(torch.tensor([[2.0**-122], [0.0]]))
+    assert values.tolist() == [[16], [0]]  # 127 / 8, of the smallest scale
+    assert (scale == 2.0**-119 / 127).all()
 
 
 RECIPES = {
