@@ -130,8 +130,8 @@ def torchao_linear(linear: nn.Linear) -> nn.Module:
 
 def onnxruntime_call(x: Tensor, linear: nn.Linear) -> Callable[[], Tensor]:
     """Return a call of onnxruntime's DynamicQuantizeMatMul, the fastest peer that we know."""
-    from onnx import TensorProto, helper, numpy_helper
-
+    onnx = importlib.import_module("onnx")
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
     onnxruntime = importlib.import_module("onnxruntime")
 
     weight = quantize(linear.weight, INT8, (1, None))
@@ -139,9 +139,9 @@ def onnxruntime_call(x: Tensor, linear: nn.Linear) -> Callable[[], Tensor]:
     graph = helper.make_graph(
         [helper.make_node("DynamicQuantizeMatMul", ["x", *tensors], ["y"], domain="com.microsoft")],
         "linear",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x.shape))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [len(x), len(linear.weight)])],
-        [numpy_helper.from_array(tensor.numpy(), name) for name, tensor in tensors.items()],
+        [helper.make_tensor_value_info("x", number, list(x.shape))],
+        [helper.make_tensor_value_info("y", number, [len(x), len(linear.weight)])],
+        [onnx.numpy_helper.from_array(tensor.numpy(), name) for name, tensor in tensors.items()],
     )
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
