@@ -10,7 +10,7 @@ that is u 2^b. A number moved so far is at least (1 + u) 2^b, the first tie, so 
 u / (1 + u) of the number: 1/17 in E4M3. Among the subnormals it is u 2^e. So without saturation,
 and but for float32's own rounding,
 
-    |x - dequantized| <= max(u / (1 + u) |x|, u 2^e s).
+    ``|x - dequantized| <= max(u / (1 + u) |x|, u 2^e s)``.
 
 For integers all steps are 1, and the bound is s / 2. `Quantized.error_bound` computes it.
 """

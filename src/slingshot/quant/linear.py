@@ -28,7 +28,7 @@ class Int8Linear(nn.Module):
 
     **The error.** An element of x is off by at most s/2 with s = amax / 127 of its row, and one of
     w by t/2 with the t of its output. So an output is off by at most
-    t/2 Σ|x| + s/2 Σ|w| + K s t / 4, sums over the K inputs, and float32's own rounding.
+    ``t/2 Σ|x| + s/2 Σ|w| + K s t / 4``, sums over the K inputs, and float32's own rounding.
 
     Source: Dettmers et al., arXiv 2208.07339, eq. 7, vector-wise quantization.
     """

@@ -29,7 +29,8 @@ def block_scaled_matmul(
 
     **The error** against exact arithmetic on the same values and scales: each factor is rounded
     once to float32, 2^-24 of it, when it meets its scale, and a sum of K terms in any order rounds
-    fewer than K times. So |error| <= (K + 2) 2^-24 Σ|x||w|, first order, and about √K in practice.
+    fewer than K times. So ``|error| <= (K + 2) 2^-24 Σ|x||w|``, first order, and about √K in
+    practice.
 
     Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2. Raises ``ValueError`` as `quantize`, and when the
     columns of ``x`` and ``w`` differ.
@@ -88,7 +89,7 @@ def _int_mm_is_exact() -> bool:
 def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
     """Return ``x [M, K] @ w [N, K].T`` in INT8 but for the columns in which ``x`` has an outlier.
 
-    A column with any |x| >= ``threshold`` is multiplied in float32 (in the paper FP16), the others
+    A column with any ``|x| >= threshold`` is multiplied in float32 (in the paper FP16), the others
     in INT8 with a scale for each row of x and of w. So an outlier widens no other element's step.
 
     Source: Dettmers et al., arXiv 2208.07339, eq. 8. Raises ``ValueError`` as `quantize`, for
