@@ -151,7 +151,7 @@ def execute(run: Run) -> dict[str, Any]:
         "total": sizes.total,
         "active": sizes.active_without_embedding,
         "tokens": tokens,
-        "flops": 6 * sizes.active_without_embedding * tokens,
+        "flops": costs.training_flops(sizes.active_without_embedding, tokens) if train else 0,
         "seconds": round(history.seconds, 1),
         **measure_loss(model, text),
         "curve": in_blocks(torch.tensor(history.losses)) if train else [],

@@ -216,6 +216,7 @@ def test_an_image_without_words_is_caught() -> None:
 
 
 def test_allowing_errors_is_caught() -> None:
+    # Planted: the one place that may write it, to see that the rule finds it.
     assert allowed_errors("execute:\n  allow_errors: true\n")
     notebook = make(code())
     notebook.metadata.mystnb = {"execution_allow_errors": True}
