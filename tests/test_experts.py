@@ -118,7 +118,7 @@ def test_no_tokens_give_no_output_and_zero_gradients() -> None:
 def test_one_expert_chosen_by_all_is_a_dense_network() -> None:
     module, x, _, _ = make_case(9, 1, 1)
     dense = SwiGLU(12, 8)
-    dense.load_state_dict({"gate_up": module.gate_up[0], "down": module.down[0]})
+    dense.load_state_dict({"gate_up.weight": module.gate_up[0], "down.weight": module.down[0]})
     output = module(x, torch.zeros(9, 1, dtype=torch.int64), torch.ones(9, 1))
     assert_equal(output, dense(x))
 
@@ -264,8 +264,8 @@ def copy_of(layer: Any, config: dict[str, int]) -> MoE:  # noqa: ANN401
             "router.expert_bias": theirs["gate.e_score_correction_bias"],
             "experts.gate_up": theirs["experts.gate_up_proj"],
             "experts.down": theirs["experts.down_proj"],
-            "shared.gate_up": torch.cat([theirs[name] for name in shared]),
-            "shared.down": theirs["shared_experts.down_proj.weight"],
+            "shared.gate_up.weight": torch.cat([theirs[name] for name in shared]),
+            "shared.down.weight": theirs["shared_experts.down_proj.weight"],
         }
     )
     return ours

@@ -56,11 +56,11 @@ def layers_of(model: DecoderLM) -> list[Layer]:
 
 def dense_weights(ffn: nn.Module | None, prefix: str) -> dict[str, Tensor]:
     assert isinstance(ffn, SwiGLU)
-    gate, up = ffn.gate_up.chunk(2)
+    gate, up = ffn.gate_up.weight.chunk(2)
     return {
         f"{prefix}.gate_proj.weight": gate,
         f"{prefix}.up_proj.weight": up,
-        f"{prefix}.down_proj.weight": ffn.down,
+        f"{prefix}.down_proj.weight": ffn.down.weight,
     }
 
 
@@ -166,8 +166,8 @@ def test_relu2_squares_what_is_positive() -> None:
     ffn = layers_of(make_model(VARIANTS["relu2"]))[0].ffn
     assert isinstance(ffn, SquaredReLU)
     x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
-    hidden = F.linear(x, ffn.up)
-    expected = F.linear(torch.where(hidden > 0, hidden**2, 0.0), ffn.down)
+    hidden = F.linear(x, ffn.up.weight)
+    expected = F.linear(torch.where(hidden > 0, hidden**2, 0.0), ffn.down.weight)
     torch.testing.assert_close(ffn(x), expected)
 
 

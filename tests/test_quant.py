@@ -26,8 +26,10 @@ from slingshot.quant import (
     Int8Linear,
     IntFormat,
     Quantized,
+    QuantizedLinear,
     Rule,
     Scale,
+    Setting,
     accumulate,
     block_scaled_matmul,
     int8_matmul,
@@ -36,6 +38,7 @@ from slingshot.quant import (
     matmul,
     quantize,
     quantize_affine,
+    replace_linears,
     smooth,
 )
 from slingshot.quant.blocks import round_float32_, rounded
@@ -622,6 +625,57 @@ def test_small_unscaled_gradients_vanish_and_scaled_ones_do_not() -> None:
         assert layer.weight.grad is not None
         grads[name] = layer.weight.grad.abs().max().item()
     assert grads["unscaled"] == 0 < grads["DeepSeek-V3"]
+
+
+# --- layers that show what a scheme loses --------------------------------------------------------
+
+
+def two_layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(40, 24), nn.ReLU(), nn.Linear(24, 40, bias=False))
+
+
+@pytest.mark.parametrize("weight", [None, Setting(INT8, (1, None)), MXFP4])
+@pytest.mark.parametrize("x", [None, Setting(E4M3), Setting(INT8, (1, 16))])
+def test_a_quantized_linear_multiplies_what_was_rounded(
+    weight: Setting | None, x: Setting | None
+) -> None:
+    linear, rows = two_layers()[0], torch.randn(3, 5, 40)
+    assert isinstance(linear, nn.Linear)
+    w = linear.weight if weight is None else quantize(linear.weight, *weight).dequantize()
+    flat = rows.reshape(15, 40)
+    flat = flat if x is None else quantize(flat, *x).dequantize()
+    expected = (flat @ w.T + linear.bias).view(3, 5, 24)
+    layer = QuantizedLinear.from_linear(linear, weight, x)
+    torch.testing.assert_close(layer(rows), expected)
+    assert layer(rows).requires_grad is False
+
+
+def test_replaced_linears_leave_the_model_as_it_was() -> None:
+    model, x = two_layers(), torch.randn(4, 40)
+    before = model(x)
+    seen = []
+
+    def make(name: str, linear: nn.Linear) -> nn.Module:
+        seen.append(name)
+        return linear if name == "2" else QuantizedLinear.from_linear(linear, Setting(INT8))
+
+    twin = replace_linears(model, make)
+    assert seen == ["0", "2"]
+    assert isinstance(twin[0], QuantizedLinear)
+    assert isinstance(model[0], nn.Linear)
+    assert torch.equal(model(x), before)
+    assert not torch.equal(twin(x), before)
+    assert twin[2].weight is model[2].weight
+    assert twin[2] is not model[2]
+
+
+def test_a_tied_weight_stays_tied() -> None:
+    model = nn.ModuleDict({"in": nn.Embedding(7, 5), "out": nn.Linear(5, 7, bias=False)})
+    model["out"].weight = model["in"].weight
+    twin = replace_linears(model, lambda _, linear: linear)
+    assert isinstance(twin, nn.ModuleDict)
+    assert twin["out"].weight is twin["in"].weight is model["in"].weight
 
 
 # --- what is refused -----------------------------------------------------------------------------

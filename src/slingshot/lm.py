@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from slingshot import costs
 from slingshot.moe import Experts, MoE, Routing, SwiGLU, TopKRouter
+from slingshot.moe.experts import undrawn_linear
 
 Activation = Literal["swiglu", "relu2"]
 """The dense feed-forward network: SwiGLU (arXiv 2002.05202), or ReLU² without a gate
@@ -229,14 +230,15 @@ class SquaredReLU(nn.Module):
     def __init__(self, d_model: int, d_hidden: int) -> None:
         """Draw the weights."""
         super().__init__()
-        self.up = nn.Parameter(torch.empty(d_hidden, d_model))
-        self.down = nn.Parameter(torch.empty(d_model, d_hidden))
-        nn.init.normal_(self.up, std=1 / math.sqrt(d_model))
-        nn.init.normal_(self.down, std=1 / math.sqrt(d_hidden))
+        self.up = undrawn_linear(d_model, d_hidden)
+        self.down = undrawn_linear(d_hidden, d_model)
+        nn.init.normal_(self.up.weight, std=1 / math.sqrt(d_model))
+        nn.init.normal_(self.down.weight, std=1 / math.sqrt(d_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of ``x [..., d_model]``."""
-        return F.linear(F.linear(x, self.up).relu().square(), self.down)
+        output: Tensor = self.down(self.up(x).relu().square())
+        return output
 
 
 def feed_forward(config: LMConfig, index: int) -> nn.Module:
@@ -245,7 +247,7 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
     if experts is None or index < experts.n_dense_layers:
         dense = SwiGLU if config.activation == "swiglu" else SquaredReLU
         network = dense(config.d_model, config.d_ffn)
-        nn.init.zeros_(network.down)
+        nn.init.zeros_(network.down.weight)
         return network
     router = TopKRouter(config.d_model, experts.n_routed, experts.top_k)
     routed = Experts(experts.n_routed, config.d_model, experts.d_expert)
@@ -253,7 +255,7 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
     if not experts.n_shared:
         return MoE(router, routed)
     shared = SwiGLU(config.d_model, experts.n_shared * experts.d_expert)
-    nn.init.zeros_(shared.down)
+    nn.init.zeros_(shared.down.weight)
     return MoE(router, routed, shared)
 
 

@@ -23,22 +23,24 @@ _silu_backward = torch.ops.aten.silu_backward.grad_input
 class SwiGLU(nn.Module):
     """One gated feed-forward network, ``down(silu(gate(x)) * up(x))``: dense, or a shared expert.
 
-    ``gate_up [2 * d_hidden, d_model]`` holds the gate in its first half, ``down [d_model,
-    d_hidden]``. Called on ``x [..., d_model]``. Source: Shazeer, arXiv 2002.05202, eq. 6.
+    Two linear layers: ``gate_up.weight [2 * d_hidden, d_model]``, the gate in its first half, and
+    ``down.weight [d_model, d_hidden]``. Called on ``x [..., d_model]``. Source: Shazeer,
+    arXiv 2002.05202, eq. 6.
     """
 
     def __init__(self, d_model: int, d_hidden: int) -> None:
         """Draw the weights; raise ``ValueError`` for a size below 1."""
         super().__init__()
         _check_sizes(d_model=d_model, d_hidden=d_hidden)
-        self.gate_up = nn.Parameter(torch.empty(2 * d_hidden, d_model))
-        self.down = nn.Parameter(torch.empty(d_model, d_hidden))
-        _draw(self.gate_up, self.down)
+        self.gate_up = undrawn_linear(d_model, 2 * d_hidden)
+        self.down = undrawn_linear(d_hidden, d_model)
+        _draw(self.gate_up.weight, self.down.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of ``x [..., d_model]``."""
-        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down)
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        output: Tensor = self.down(F.silu(gate) * up)
+        return output
 
 
 class Experts(nn.Module):
@@ -282,6 +284,14 @@ def _blocks(dispatch: Dispatch) -> list[tuple[int, slice]]:
 
 def _without_tokens(dispatch: Dispatch) -> list[int]:
     return [e for e, (start, end) in enumerate(pairwise(dispatch.bounds)) if start == end]
+
+
+def undrawn_linear(inputs: int, outputs: int) -> nn.Linear:
+    """Return a linear layer without bias whose weight is not drawn yet; random numbers are kept."""
+    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Linear, inputs, outputs, bias=False
+    )
+    return layer
 
 
 def _draw(gate_up: Tensor, down: Tensor) -> None:

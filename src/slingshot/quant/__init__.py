@@ -21,7 +21,13 @@ from slingshot.quant.blocks import (
     quantize,
     quantize_affine,
 )
-from slingshot.quant.linear import FP8Linear, Fp8Recipe, Int8Linear
+from slingshot.quant.linear import (
+    FP8Linear,
+    Fp8Recipe,
+    Int8Linear,
+    QuantizedLinear,
+    replace_linears,
+)
 from slingshot.quant.matmul import (
     accumulate,
     block_scaled_matmul,
@@ -44,6 +50,7 @@ __all__ = [
     "Int8Linear",
     "IntFormat",
     "Quantized",
+    "QuantizedLinear",
     "Rule",
     "Scale",
     "Setting",
@@ -53,5 +60,6 @@ __all__ = [
     "llm_int8_matmul",
     "quantize",
     "quantize_affine",
+    "replace_linears",
     "smooth",
 ]

@@ -75,9 +75,9 @@ class Setting(NamedTuple):
     """What `quantize` takes after the tensor: ``quantize(x, *MXFP8)``."""
 
     fmt: Format
-    block: Block
-    scale: Scale
-    rule: Rule
+    block: Block = (None, None)
+    scale: Scale = "fp32"
+    rule: Rule = "ceil"
 
 
 MXFP8: Final = Setting(E4M3, (1, 32), "e8m0", "floor")

@@ -1,16 +1,21 @@
-"""Linear layers in few bits: one that runs in INT8, one that trains as DeepSeek-V3 did in FP8."""
+"""Linear layers in few bits: one runs in INT8, one shows what a scheme loses, one trains in FP8."""
 
+import copy
 import math
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Final, NamedTuple
+from itertools import chain
+from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from slingshot.formats import E4M3
-from slingshot.quant.blocks import INT8, Block, Format, Scale, quantize, rounded
+from slingshot.quant.blocks import INT8, Block, Format, Scale, Setting, quantize, rounded
 from slingshot.quant.matmul import _int_mm_is_exact, int8_matmul
+
+M = TypeVar("M", bound=nn.Module)
 
 # Rows at least this large are divided by their amax; 127 / 2^-119 still is a float32.
 _SMALLEST: Final = 2.0**-119
@@ -114,6 +119,62 @@ def _has_amx() -> bool:
         return bool(torch.cpu._is_amx_tile_supported())
     except (AttributeError, RuntimeError):
         return False
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer that shows what a scheme loses: rounded weight and input, float32 product.
+
+    ``weight [N, K]`` has been rounded before; ``x_setting`` says how each input is, with scales
+    from that input alone, or ``None`` leaves it. One scale for the tensor is one for all rows of a
+    call, whichever sentence they belong to. Called on ``x [..., K]``; no gradient passes. It
+    emulates: results are those of the scheme, speed is not.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, x_setting: Setting | None = None
+    ) -> None:
+        """Take a rounded weight; see `from_linear`."""
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.x_setting = x_setting
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, weight: Setting | None = None, x: Setting | None = None
+    ) -> "QuantizedLinear":
+        """Round the weight of ``linear`` as ``weight`` says, and each input as ``x`` says.
+
+        ``None`` leaves one as it is. Raises ``ValueError`` as `quantize`.
+        """
+        original = linear.weight.detach()
+        rounded_weight = original if weight is None else quantize(original, *weight).dequantize()
+        return cls(rounded_weight, None if linear.bias is None else linear.bias.detach(), x)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the product with ``x [..., K]``; ``ValueError`` as `quantize`."""
+        if self.x_setting is None:
+            return nn.functional.linear(x, self.weight, self.bias)
+        rows = quantize(x.reshape(-1, x.shape[-1]), *self.x_setting).dequantize()
+        return nn.functional.linear(rows, self.weight, self.bias).reshape(*x.shape[:-1], -1)
+
+
+def replace_linears(model: M, make: Callable[[str, nn.Linear], nn.Module]) -> M:
+    """Return a copy of ``model`` in which ``make(name, linear)`` stands for every ``nn.Linear``.
+
+    ``make`` returns the layer that it is given to leave it. ``model`` stays as it is, and the copy
+    shares all weights that were not replaced with it: a tied one stays tied.
+    """
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    for name, module in list(twin.named_modules()):
+        if isinstance(module, nn.Linear) and name:
+            twin.set_submodule(name, make(name, module))
+    return twin
 
 
 class Fp8Recipe(NamedTuple):
