@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from slingshot import costs
 from slingshot.moe import Experts, MoE, Routing, SwiGLU, TopKRouter
-from slingshot.moe.experts import undrawn_linear
+from slingshot.moe.experts import _undrawn_linear
 
 Activation = Literal["swiglu", "relu2"]
 """The dense feed-forward network: SwiGLU (arXiv 2002.05202), or ReLU² without a gate
@@ -230,8 +230,8 @@ class SquaredReLU(nn.Module):
     def __init__(self, d_model: int, d_hidden: int) -> None:
         """Draw the weights."""
         super().__init__()
-        self.up = undrawn_linear(d_model, d_hidden)
-        self.down = undrawn_linear(d_hidden, d_model)
+        self.up = _undrawn_linear(d_model, d_hidden)
+        self.down = _undrawn_linear(d_hidden, d_model)
         nn.init.normal_(self.up.weight, std=1 / math.sqrt(d_model))
         nn.init.normal_(self.down.weight, std=1 / math.sqrt(d_hidden))
 

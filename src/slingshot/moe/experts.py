@@ -32,8 +32,8 @@ class SwiGLU(nn.Module):
         """Draw the weights; raise ``ValueError`` for a size below 1."""
         super().__init__()
         _check_sizes(d_model=d_model, d_hidden=d_hidden)
-        self.gate_up = undrawn_linear(d_model, 2 * d_hidden)
-        self.down = undrawn_linear(d_hidden, d_model)
+        self.gate_up = _undrawn_linear(d_model, 2 * d_hidden)
+        self.down = _undrawn_linear(d_hidden, d_model)
         _draw(self.gate_up.weight, self.down.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -286,7 +286,7 @@ def _without_tokens(dispatch: Dispatch) -> list[int]:
     return [e for e, (start, end) in enumerate(pairwise(dispatch.bounds)) if start == end]
 
 
-def undrawn_linear(inputs: int, outputs: int) -> nn.Linear:
+def _undrawn_linear(inputs: int, outputs: int) -> nn.Linear:
     """Return a linear layer without bias whose weight is not drawn yet; random numbers are kept."""
     layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, inputs, outputs, bias=False
