@@ -296,7 +296,9 @@ CONF = """
 import sys
 sys.path.insert(0, {extensions!r})
 extensions = ["myst_nb", "sphinxcontrib.bibtex", "citations", "fact_role", "ledger"]
-extensions += ["notebook_figures"]
+extensions += ["notebook_figures", "quiz"]
+html_static_path = [{assets!r}]
+html_css_files = ["slingshot.css"]
 bibtex_bibfiles = [{bibliography!r}]
 bibtex_default_style = "slingshot"
 bibtex_reference_style = "label"
@@ -344,7 +346,8 @@ def build(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             (source / name).write_text(text, "utf-8")
         extensions, library = str(ROOT / "book" / "_ext"), ROOT / "book" / "references.bib"
         (source / "references.bib").write_text(library.read_text("utf-8"), "utf-8")
-        conf = CONF.format(extensions=extensions, bibliography="references.bib")
+        assets = str(ROOT / "book" / "assets")
+        conf = CONF.format(extensions=extensions, bibliography="references.bib", assets=assets)
         (source / "conf.py").write_text(conf, "utf-8")
         (source / "index.md").write_text(page + REFERENCES, "utf-8")
         (source / "claims.yml").write_text(yaml.safe_dump([claim or CLAIM]), "utf-8")
@@ -438,3 +441,74 @@ def test_a_figure_without_words_fails_the_build(
     cell["metadata"] = {"mystnb": {"image": {"alt": "A path."}}}
     result = build(page, files={"figure.ipynb": json.dumps(notebook)})
     assert "a figure has no alt text" not in result.stderr
+
+
+QUESTION = """# A page
+
+```{quiz}
+What **is** it?
+
+- [ ] This, of {fact}`v3.tokens`.
+
+  Too *many*.
+- [x] That.
+
+  As said.
+- [ ] Nothing.
+
+  It is something.
+```
+
+```{fact-table}
+```
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[x]", "[ ]", "3 answers of which 0 begin with [x]"),
+        ("- [ ] This", "- [x] This", "3 answers of which 2 begin with [x]"),
+        ("- [ ] Nothing.\n\n  It is something.\n", "", "2 answers of which 1 begin with [x]"),
+        ("[x] That", "That", "the answer 'That.' begins neither with [x] nor with [ ]"),
+        ("\n\n  As said.", "", "the answer '[x] That.' has no explanation"),
+        ("What **is** it?\n", "", "write the question, then one list of answers"),
+        ("It is something.\n", "It is something.\n\nMore.\n", "and nothing after it"),
+    ],
+)
+def test_a_wrong_question_fails_the_build_and_is_named(
+    old: str, new: str, message: str, build: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    assert QUESTION.count(old) == 1 or old == "[x]"
+    result = build(QUESTION.replace(old, new))
+    assert result.returncode != 0
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_question_explains_the_chosen_answer_alone(
+    scripts: bool,
+    build: Callable[..., subprocess.CompletedProcess[str]],
+    new_page: Callable[..., Page],
+    tmp_path: Path,
+) -> None:
+    result = build(QUESTION)
+    assert (result.returncode, result.stderr) == (0, "")
+    page = new_page(java_script_enabled=scripts)
+    page.goto((tmp_path / "html" / "index.html").as_uri())
+
+    def seen() -> list[str]:
+        texts = page.locator(".quiz-explanation:visible").all_inner_texts()
+        return [" ".join(text.split()) for text in texts]
+
+    assert page.locator(".quiz-explanation").count() == 3
+    assert seen() == []
+    page.locator("input[type=radio]").first.focus()
+    page.keyboard.press("Space")
+    assert seen() == ["No. Too many."]
+    page.keyboard.press("ArrowDown")
+    assert seen() == ["Right. As said."]
+    if scripts:
+        assert "As said." in page.locator("[role=status]").inner_text()
+    page.get_by_label("Nothing.").check()
+    assert page.get_by_role("radiogroup", name="What is it?").count() == 1

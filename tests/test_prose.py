@@ -22,7 +22,7 @@ MAX_QUOTATION_WORDS = 40
 # --- what is not prose ------------------------------------------------------------------------
 
 # Fences that hold prose all the same: the directive's body is read as Markdown.
-PROSE_DIRECTIVES = {"admonition", "note", "tip", "warning", "important", "dropdown", "div"}
+PROSE_DIRECTIVES = {"admonition", "quiz", "note", "tip", "warning", "important", "dropdown", "div"}
 FENCE = re.compile(
     r"^(?P<fence>`{3,})(?:\{(?P<name>[\w-]+)\}[^\n]*|[^\n`]*)\n(?P<body>.*?)^(?P=fence)`*[ ]*$",
     re.M | re.S,
