@@ -138,6 +138,32 @@ def test_only_a_large_gradient_is_cut(size: float, norm: float) -> None:
     assert norms == pytest.approx([norm] * 3, rel=1e-4)
 
 
+def test_a_loss_scale_that_is_a_power_of_two_changes_no_bit_in_float32() -> None:
+    plain, scaled = make_model(DENSE), make_model(DENSE)
+    histories = [train(plain), train(scaled, replace(SHORT, loss_scale=2.0**16))]
+    assert histories[0].losses == histories[1].losses  # of the loss itself, not its multiple
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, scaled.state_dict()[name])
+
+
+def test_a_loss_scale_saves_a_gradient_that_a_format_would_lose() -> None:
+    def moved(loss_scale: float | None) -> bool:
+        model = Slope()
+
+        def loss(batch: Tensor) -> Tensor:
+            # On its way back the gradient is 1e-6, and multiples of 2^-9 are all there is.
+            sum_ = model.matrix.sum() + model.vector.sum()
+            sum_.register_hook(lambda grad: (grad * 2**9).round() / 2**9)  # type: ignore[no-untyped-call]
+            return 1e-6 * sum_
+
+        config = replace(SHORT, weight_decay=0.0, loss_scale=loss_scale)
+        fit(model, loss, forever(), config, progress=False)
+        return not torch.equal(model.matrix.data, torch.ones(2, 2))
+
+    assert not moved(None)
+    assert moved(2.0**16)
+
+
 def test_what_is_frozen_stays() -> None:
     model = make_model()
     for router in model.routers:
@@ -162,6 +188,8 @@ def test_what_is_frozen_stays() -> None:
         ({"final": -0.1}, "final is -0.1; give a share between 0 and 1"),
         ({"warmup": -1}, "warmup is -1; give 0 or more steps"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; give 0 or a small share"),
+        ({"loss_scale": 0.0}, r"loss_scale is 0.0; give a power of two such as 2\*\*16, or None"),
+        ({"loss_scale": math.inf}, "loss_scale is inf; give a power of two"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); give two shares, each below 1"),
     ],
 )

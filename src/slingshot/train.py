@@ -36,6 +36,10 @@ class TrainConfig:
     ``decay`` of the steps; one step more would reach ``final`` of its peak. The optimizer is AdamW;
     matrices decay, vectors do not. Gradients are cut to norm ``clip``.
 
+    ``loss_scale`` multiplies the loss before the backward pass, and gradients are divided by it
+    afterwards: what is too small for a number format on the way is not. A power of two changes
+    nothing else. Source: Micikevicius et al., arXiv 1710.03740, §3.2.
+
     Raises ``ValueError`` for a value that cannot be meant.
     """
 
@@ -49,6 +53,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.05
     clip: float = 1.0
+    loss_scale: float | None = None
 
     def __post_init__(self) -> None:
         """Check each value."""
@@ -65,6 +70,10 @@ class TrainConfig:
             raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay is {self.weight_decay}; give 0 or a small share")
+        if self.loss_scale is not None and not 0 < self.loss_scale < math.inf:
+            raise ValueError(
+                f"loss_scale is {self.loss_scale}; give a power of two such as 2**16, or None"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; give two shares, each below 1")
 
@@ -140,7 +149,7 @@ def fit(
             value = loss(batch)
             history.losses.append(_finite(value, "loss", step))
             optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            _backward(value, learning, config.loss_scale)
             _finite(nn.utils.clip_grad_norm_(learning, config.clip), "norm of the gradient", step)
             optimizer.step()
             schedule.step()
@@ -300,6 +309,15 @@ def _check_reading(tokens: Tensor, length: int, batch_size: int) -> None:
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}; pass [N] with at least 2")
     if length < 1 or batch_size < 1:
         raise ValueError(f"length is {length} and batch_size {batch_size}; give each at least 1")
+
+
+def _backward(loss: Tensor, learning: list[nn.Parameter], scale: float | None) -> None:
+    """Leave in each parameter its gradient, ``scale`` times as large on the way."""
+    (loss if scale is None else loss * scale).backward()  # type: ignore[no-untyped-call]
+    if scale is not None:
+        for parameter in learning:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale)
 
 
 def _finite(value: Tensor, name: str, step: int) -> float:
