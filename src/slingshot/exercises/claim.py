@@ -550,10 +550,6 @@ EXPORT_LIMIT = Exercise(
             "all pairs must be reached for you; one pair is enough to be caught",
             _wrong_limit(limit=lambda die, rule: max(max(t, d * die) for t, d in rule)),
         ),
-        Mistake(
-            "the density is divided by the area; density is TPP / area, so TPP is density x area",
-            _wrong_limit(limit=lambda die, rule: min(max(t, d / die) for t, d in rule)),
-        ),
     ],
 )
 
