@@ -6,10 +6,11 @@ VENV_PYTHON = .venv/bin/python
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
 
 .NOTPARALLEL:
-.PHONY: help book test lab notebooks experiments bench clean distclean setup setup-dev python
+.PHONY: help book test lab notebooks experiments bench assignments grade clean distclean setup setup-dev \
+	setup-instructor python
 
 help: ## list the targets (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 book: setup ## build the book in _build/html
 	.venv/bin/jupyter-book build . -W --keep-going -n
@@ -36,6 +37,12 @@ bench: setup-dev ## compare the library with its peers (several minutes)
 	@$(BOOTSTRAP) --requirements benchmarks/requirements.txt
 	set -e; for bench in benchmarks/bench_*.py; do $(VENV_PYTHON) "$$bench"; done
 
+assignments: setup-instructor ## make the student edition of the assignments from the source edition
+	$(VENV_PYTHON) tools/assignments.py
+
+grade: setup-instructor ## grade a folder: make grade SUBMISSIONS=folder [ASSIGNMENT=claim]
+	@$(VENV_PYTHON) tools/grade.py $(if $(ASSIGNMENT),--assignment "$(ASSIGNMENT)") -- "$(SUBMISSIONS)"
+
 clean: ## remove what was built; keeps .venv and workspace/
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . \( -name .venv -o -name workspace -o -name .git \) -prune -o -type d \
@@ -46,6 +53,9 @@ distclean: clean ## remove .venv too
 
 setup: python ## install what the book and the notebooks need
 	@$(BOOTSTRAP)
+
+setup-instructor: python ## install what grading needs
+	@$(BOOTSTRAP) --requirements requirements-instructor.txt
 
 setup-dev: python ## install what the tests need, a browser included
 	@$(BOOTSTRAP) --dev

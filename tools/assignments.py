@@ -1,8 +1,8 @@
 """Make the student edition of the assignments from the source edition.
 
-nbgrader's own steps do the work: solutions become stubs, hidden tests and outputs are taken out, and
-cells that are not the learner's are locked. The result depends on the source alone; making it twice
-changes no byte.
+nbgrader's own steps do the work: solutions become stubs, hidden tests and outputs are taken out,
+and cells that are not the learner's are locked. The result depends on the source alone; making it
+twice changes no byte.
 """
 
 import argparse

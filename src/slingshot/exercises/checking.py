@@ -67,6 +67,10 @@ class UnusableError(Exception):
     """An answer of the wrong kind, such as ``None`` or a text; the message says what to return."""
 
 
+class NoAnswerError(Exception):
+    """A call that came to no end. The grader raises it for a function that it had to stop."""
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A plausible wrong answer: the sentence that names it, and what it computes.
@@ -228,6 +232,8 @@ class Exercise:
             result = function(*copies)
         except NotImplementedError:
             raise CheckFailed(self.name, NOT_WRITTEN) from None
+        except NoAnswerError as error:
+            raise self.failed(str(error), case) from None
         except Exception as error:
             raise self.failed(f"it raises {_describe_error(error, function)}", case) from error
         changed = [

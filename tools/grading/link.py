@@ -1,0 +1,153 @@
+"""One worker process, from outside: started, asked, watched and ended."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+from tools.grading import wire
+
+GRACE = 3.0
+"""Seconds that a worker has to say that a time limit was reached before it is ended."""
+
+MOST_PROCESSES = 40
+WATCH_EVERY = 0.25
+
+
+class WorkerGoneError(Exception):
+    """The worker ended, or was ended, and why."""
+
+
+class Link:
+    """A worker process and the pipe to it."""
+
+    def __init__(
+        self,
+        start: Sequence[str],
+        env: Mapping[str, str],
+        memory: int,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Start the process, which may use ``memory`` bytes together with its children."""
+        self.memory = memory
+        self.stop = stop or threading.Event()
+        self.why_ended = ""
+        self.number = 0
+        self.ended = threading.Event()
+        self.replies: queue.Queue[dict[str, Any] | str] = queue.Queue(maxsize=2)
+        self.process = subprocess.Popen(
+            start,
+            env=dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def ask(self, seconds: float, **request: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Send a request and return its reply; raise ``WorkerGoneError`` if none comes in time."""
+        self.number += 1
+        # A worker that reads nothing blocks the write, so the clock runs for it, too.
+        clock = threading.Timer(seconds + GRACE, self.end, [f"did not stop after {seconds:.0f} s"])
+        clock.daemon = True
+        clock.start()
+        try:
+            self._send({**request, "seconds": seconds, "number": self.number})
+            reply = self._next()
+        finally:
+            clock.cancel()
+        if isinstance(reply, str):
+            self.end(reply)
+        elif reply.get("number") == self.number:
+            return reply
+        else:
+            self.end("answered what was not asked")
+        raise WorkerGoneError(self.why_ended)
+
+    def end(self, why: str = "was ended") -> None:
+        """End the process and all that it started."""
+        self.why_ended = self.why_ended or why
+        self.ended.set()
+        kill_family(self.process)
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # no reply will come, and that says it
+            wire.send(self.process.stdin, request)  # type: ignore[arg-type]
+
+    def _next(self) -> dict[str, Any] | str:
+        while True:
+            try:
+                return self.replies.get(timeout=0.2)
+            except queue.Empty:
+                if self.ended.is_set():
+                    return self.why_ended
+
+    def _read(self) -> None:
+        """Pass the replies on. A worker that talks unasked waits here, and fills its own pipe."""
+        assert self.process.stdout is not None
+        reply: dict[str, Any] | str = ""
+        while not isinstance(reply, str) or not reply:
+            try:
+                reply = wire.receive(self.process.stdout)  # type: ignore[arg-type]
+            except (EOFError, OSError, ValueError):
+                reply = "ended its own process"
+            except wire.WireError as error:
+                reply = f"sent what is no answer: {error}"
+            while not self.ended.is_set():
+                with contextlib.suppress(queue.Full):
+                    self.replies.put(reply, timeout=0.2)
+                    break
+            if self.ended.is_set():
+                return
+
+    def _watch(self) -> None:
+        while not self.ended.wait(WATCH_EVERY):
+            if self.stop.is_set():
+                self.end("was interrupted")
+            members = family(self.process.pid)
+            used = sum(resident(member) for member in members)
+            if used > self.memory:
+                self.end(f"used more than {self.memory / 1e9:.1f} GB of memory")
+            if len(members) > MOST_PROCESSES:
+                self.end(f"started more than {MOST_PROCESSES} processes")
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that descend from it."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def resident(process: psutil.Process) -> int:
+    """Bytes of memory in use, 0 for a process that has just ended."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def kill_family(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process and its descendants. Within bubblewrap the first of them takes all along."""
+    members = family(process.pid) if process.poll() is None else []
+    for member in members:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()

@@ -1,0 +1,301 @@
+"""The process that runs a learner's code. It is told what to do and trusted with nothing.
+
+It runs cells as a notebook would and calls functions that the cells have defined. It holds no test,
+no expected value and no points. Whatever the learner's code does to this process, to its modules or
+to its pipes, it can only change the answers that it gives, and a wrong answer is a wrong answer.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from tools.grading import wire
+from traitlets import Type
+
+MOST_TEXT = 20_000
+MOST_OUTPUTS = 50
+MOST_IMAGE = 1_500_000
+KEPT_TYPES = ("text/plain", "image/png")
+
+
+class OutOfTime(BaseException):
+    """The time is over. It is no ``Exception``, so that a learner's ``except`` lets it pass."""
+
+
+class Outputs:
+    """What a cell shows, in order, and never more than a bounded amount."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.items: list[dict[str, Any]] = []
+        self.text_left = MOST_TEXT
+
+    def add(self, item: dict[str, Any]) -> None:
+        """Keep an output if there is room."""
+        if len(self.items) < MOST_OUTPUTS:
+            self.items.append(item)
+
+    def write(self, name: str, text: str) -> None:
+        """Append text to the last output if it is the same stream; cut it where too much came."""
+        if self.text_left <= 0:
+            return
+        kept = text[: self.text_left]
+        self.text_left -= len(kept)
+        if self.text_left <= 0:
+            kept += "\n[more was printed; it is left out]\n"
+        last = self.items[-1] if self.items else {}
+        if last.get("stream") == name:
+            last["text"] += kept
+        else:
+            self.add({"stream": name, "text": kept})
+
+    def show(self, data: dict[str, Any], result: bool) -> None:
+        """Keep the text and the picture of a shown object."""
+        kept = {kind: data[kind] for kind in KEPT_TYPES if isinstance(data.get(kind), str)}
+        if len(kept.get("image/png", "")) > MOST_IMAGE:
+            del kept["image/png"]
+        text = kept.get("text/plain", "")
+        kept["text/plain"] = text[: max(self.text_left, 0)]
+        self.text_left -= len(text)
+        self.add({"result" if result else "display": kept})
+
+
+class Stream(io.TextIOBase):
+    """Standard output or error of a cell."""
+
+    def __init__(self, name: str, shell: "Shell") -> None:
+        """Belong to a shell, whose outputs change from cell to cell."""
+        self.stream_name = name
+        self.shell = shell
+
+    def write(self, text: str) -> int:
+        """Keep the text as an output of the cell."""
+        self.shell.outputs.write(self.stream_name, str(text))
+        return len(text)
+
+
+class Hook(DisplayHook):
+    """Keeps the value of a cell's last line."""
+
+    def write_output_prompt(self) -> None:
+        """Nobody sees a prompt."""
+
+    def write_format_data(
+        self,
+        format_dict: dict[str, Any],
+        md_dict: object = None,
+    ) -> None:
+        """Keep the value."""
+        if isinstance(self.shell, Shell):
+            self.shell.outputs.show(format_dict, True)
+
+    def finish_displayhook(self) -> None:
+        """Nothing was opened."""
+
+
+class Publisher(DisplayPublisher):
+    """Keeps what ``display`` shows."""
+
+    def publish(self, data: dict[str, Any], *arguments: object, **keywords: object) -> None:
+        """Keep it."""
+        if isinstance(self.shell, Shell):
+            self.shell.outputs.show(data, False)
+
+
+class Shell(InteractiveShell):
+    """IPython without a terminal and without a kernel: magics, ``display`` and tracebacks."""
+
+    displayhook_class = Type(Hook)
+    display_pub_class = Type(Publisher)
+    outputs = Outputs()
+
+    def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
+        text = "\n".join(stb)[-MOST_TEXT:]
+        self.outputs.add({"error": [etype.__name__, str(evalue)[:1000], text]})
+
+
+class Worker:
+    """Does what the grader asks, one message after another."""
+
+    def __init__(self) -> None:
+        """Start the shell."""
+        self.shell = Shell.instance(colors="nocolor", history_length=0)
+        self.waiting: dict[int, tuple[list[Any], list[Any]]] = {}
+
+    def run(self, source: str, seconds: float) -> dict[str, Any]:
+        """Run one cell and return what it showed."""
+        self.shell.outputs = outputs = Outputs()
+        streams = Stream("stdout", self.shell), Stream("stderr", self.shell)
+        sys.stdout, sys.stderr = streams
+        with time_limit(seconds):
+            self.shell.run_cell(source, store_history=True)  # type: ignore[no-untyped-call]
+        self.shell.outputs = Outputs()
+        return {"outputs": outputs.items}
+
+    def look_up(self, name: str, seconds: float) -> dict[str, Any]:
+        """Say what a name stands for."""
+        if name not in self.shell.user_ns:
+            return {"kind": "missing"}
+        value = self.shell.user_ns[name]
+        if callable(value):
+            return {"kind": "function"}
+        return {"kind": "value", "value": wire.encode(value)}
+
+    def call(
+        self,
+        name: str,
+        arguments: Any,  # noqa: ANN401 JSON
+        keywords: Any,  # noqa: ANN401
+        call: int,
+        seconds: float,
+    ) -> dict[str, Any]:
+        """Call a function of the learner, and return what it returned and what it changed."""
+        values, named = wire.decode(arguments), wire.decode(keywords)
+        before = [wire.encode(value) for value in values]
+        leaves = [value for value in values if needs_gradient(value)]
+        try:
+            with time_limit(seconds):
+                result = self.shell.user_ns[name](*values, **named)
+        except OutOfTime:
+            return {"late": True}
+        except BaseException as error:
+            return {"raised": describe_error(error)}
+        if leaves:
+            self.waiting[call] = (gradient_ends(result), leaves)
+        after = [wire.encode(value) for value in values]
+        changed = [[i, new] for i, new in enumerate(after) if new != before[i]]
+        return {"result": wire.encode(result), "changed": changed}
+
+    def backward(self, call: int, gradients: Any, seconds: float) -> dict[str, Any]:  # noqa: ANN401
+        """Return the gradients of a call by its arguments, given those of its result."""
+        import torch
+
+        ends, leaves = self.waiting[call]
+        try:
+            with time_limit(seconds):
+                found = torch.autograd.grad(
+                    ends, leaves, wire.decode(gradients), allow_unused=True, retain_graph=True
+                )
+        except OutOfTime:
+            return {"late": True}
+        except BaseException as error:
+            return {"raised": describe_error(error)}
+        return {"gradients": wire.encode(list(found))}
+
+
+def needs_gradient(value: object) -> bool:
+    """Whether a value is a tensor that asks for a gradient."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor) and value.requires_grad
+
+
+def gradient_ends(result: object) -> list[Any]:
+    """The tensors of a result that gradients can start from, in their order."""
+    if isinstance(result, list | tuple):
+        return [end for part in result for end in gradient_ends(part)]
+    return [result] if needs_gradient(result) else []
+
+
+def describe_error(error: BaseException) -> list[str]:
+    """Kind, text and innermost line, in the learner's cells, of an error."""
+    lines = [
+        frame.line or ""
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "ipykernel" in frame.filename or "<ipython-input" in frame.filename
+    ]
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return [type(error).__name__, text[:1000], (lines or [""])[-1][:200]]
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise ``OutOfTime`` in the learner's code; repeat it, since a bare ``except`` catches it."""
+    if not hasattr(signal, "setitimer"):  # Windows: the grader ends the process instead
+        yield
+        return
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise OutOfTime(f"stopped after {seconds:.0f} s")
+
+    signal.signal(signal.SIGALRM, raise_it)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def limit_resources(memory: int, seconds: int) -> None:
+    """Bound memory, processor time, files and processes of this process and of its children."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limits = {
+        "RLIMIT_AS": memory,
+        "RLIMIT_CPU": seconds,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_FSIZE": 64_000_000,
+        "RLIMIT_NPROC": 256,
+    }
+    for name, value in limits.items():
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the pipes to the grader, and give the learner's code streams that lead nowhere."""
+    requests, replies = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    sys.stdin = os.fdopen(0)
+    return os.fdopen(requests, "rb"), os.fdopen(replies, "wb")
+
+
+def serve(worker: Worker, requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer until the grader closes its end."""
+    while True:
+        try:
+            request = wire.receive(requests)
+        except EOFError:
+            return
+        action = getattr(worker, request.pop("do"))
+        number = request.pop("number")
+        wire.send(replies, {"number": number, **action(**request)})
+
+
+def main() -> None:
+    """Set the limits, copy the learner's files to a place of their own, and serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--memory", type=int, required=True)
+    parser.add_argument("--seconds", type=int, required=True)
+    parser.add_argument("--files", type=Path, required=True)
+    parser.add_argument("--here", type=Path, required=True)
+    arguments = parser.parse_args()
+    requests, replies = take_pipes()
+    shutil.copytree(arguments.files, arguments.here, symlinks=True, dirs_exist_ok=True)
+    os.chdir(arguments.here)
+    sys.path.insert(0, "")
+    worker = Worker()
+    limit_resources(arguments.memory, arguments.seconds)
+    serve(worker, requests, replies)
+
+
+if __name__ == "__main__":
+    main()
