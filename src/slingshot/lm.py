@@ -7,6 +7,8 @@ book differ when they are compared.
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -140,16 +142,27 @@ class DecoderLM(nn.Module):
     def forward(self, tokens: Tensor) -> LMOutput:
         """Score the next token at each place; raise ``ValueError`` for tokens that cannot be."""
         self._check(tokens)
+        x, routings = self._read(tokens, self._rotations(tokens.shape[1]))
+        return LMOutput(self.head(self.norm(x)), routings)
+
+    def _read(
+        self, tokens: Tensor, rotation: Tensor, caches: Sequence["KVCache"] | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """Run the layers on ``tokens [B, S]``, which come after those in the caches of the layers.
+
+        ``rotation`` belongs to the positions of these tokens.
+        """
         x = self.embedding(tokens)
-        rotation = rotations(
-            tokens.shape[1], self.config.width_of_head, self.config.rope_base, x.device
-        )
         routings: list[Routing] = []
-        for layer in self.layers:
-            x, routing = layer(x, rotation)
+        for index, layer in enumerate(self.layers):
+            x, routing = layer(x, rotation, caches[index] if caches else None)
             if routing is not None:
                 routings.append(routing)
-        return LMOutput(self.head(self.norm(x)), routings)
+        return x, routings
+
+    def _rotations(self, length: int) -> Tensor:
+        config, device = self.config, self.embedding.weight.device
+        return rotations(length, config.width_of_head, config.rope_base, device)
 
     def _check(self, tokens: Tensor) -> None:
         if tokens.ndim != 2 or tokens.dtype != torch.int64:
@@ -176,9 +189,11 @@ class Layer(nn.Module):
         self.ffn_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.ffn = feed_forward(config, index)
 
-    def forward(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, rotation: Tensor, cache: "KVCache | None" = None
+    ) -> tuple[Tensor, Routing | None]:
         """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one."""
-        x = x + self.attention(self.attention_norm(x), rotation)
+        x = x + self.attention(self.attention_norm(x), rotation, cache)
         answer = self.ffn(self.ffn_norm(x))
         if isinstance(self.ffn, MoE):
             return x + answer.output, answer.routing
@@ -205,14 +220,22 @@ class Attention(nn.Module):
             nn.init.normal_(linear.weight, std=1 / math.sqrt(d_model))
         nn.init.zeros_(self.output.weight)
 
-    def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
-        """Return for each of ``x [B, S, d_model]`` what it found in itself and before it."""
+    def forward(self, x: Tensor, rotation: Tensor, cache: "KVCache | None" = None) -> Tensor:
+        """Return for each of ``x [B, S, d_model]`` what it found in itself and before it.
+
+        With a cache that holds tokens already, ``x`` is the one token after them.
+        """
         query = rotate(self._heads(self.query(x), self.n_heads), rotation)
         key = rotate(self._heads(self.key(x), self.n_kv_heads), rotation)
         value = self._heads(self.value(x), self.n_kv_heads)
-        found = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=self.n_heads != self.n_kv_heads
-        )
+        if cache is not None:
+            key, value = cache.append(key, value)
+        if key.shape[2] > query.shape[2]:
+            found = attend_to_all(query, key, value)
+        else:
+            found = F.scaled_dot_product_attention(
+                query, key, value, is_causal=True, enable_gqa=self.n_heads != self.n_kv_heads
+            )
         mixed: Tensor = self.output(found.transpose(1, 2).flatten(2))
         return mixed
 
@@ -278,3 +301,205 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     cos, sin = rotation.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+# --- generation ----------------------------------------------------------------------------------
+
+
+def attend_to_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of the last token, which may see all: ``query [B, H, 1, D]`` to ``[B, H, 1, D]``.
+
+    The queries that share one of the heads of ``key [B, H_kv, T, D]`` and ``value`` are the rows of
+    one matrix, so that keys and values are read once for all of them.
+    """
+    # bmm on flat batches costs a third of what matmul and SDPA cost, be the batch small or large.
+    shared = query.reshape(key.shape[0] * key.shape[1], -1, key.shape[3])
+    scores = torch.bmm(shared * key.shape[3] ** -0.5, key.flatten(0, 1).mT)
+    return torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1)).view_as(query)
+
+
+class KVCache:
+    """The keys and values of the tokens that one attention layer has seen, ``[B, H_kv, T, D]``.
+
+    They do not depend on what comes later, so they are computed once. ``room`` is the largest T;
+    its memory is taken at the first tokens.
+    """
+
+    def __init__(self, room: int) -> None:
+        """Start with no tokens."""
+        self.room = room
+        self.length = 0
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store ``[B, H_kv, S, D]`` of the next S tokens; return all so far."""
+        if not self.length:
+            shape = (*key.shape[:2], self.room, key.shape[3])
+            self._keys, self._values = key.new_empty(shape), value.new_empty(shape)
+        start, self.length = self.length, self.length + key.shape[2]
+        self._keys[:, :, start : self.length] = key
+        self._values[:, :, start : self.length] = value
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+    def keep(self, n_kept: int, gaps: Tensor, fillers: Tensor) -> None:
+        """Keep ``n_kept`` rows: the first ones, with those of ``fillers`` in place of ``gaps``."""
+        for rows in (self._keys, self._values):
+            _move(rows[:, :, : self.length], n_kept, gaps, fillers)
+        self._keys, self._values = self._keys[:n_kept], self._values[:n_kept]
+
+
+def generate(
+    model: DecoderLM,
+    prompts: Sequence[Tensor],
+    *,
+    max_new_tokens: int,
+    end: int | None = None,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    use_cache: bool = True,
+) -> list[Tensor]:
+    """Continue each prompt token by token; return the new tokens of each, int64.
+
+    ``prompts`` are int64 tensors of one dimension, of any lengths. A continuation is over after
+    ``max_new_tokens``, or with the token ``end``, which it then includes. All prompts run as one
+    batch that shares its position and shrinks as they finish: the length of the shortest is read at
+    once, from there on each step reads one token of every row, the prompt's own while there are
+    any. So prompts of equal length are read fastest.
+
+    At ``temperature`` 0 the likeliest token is taken, at another one is drawn from
+    ``softmax(logits / temperature)``. Row r's token t uses uniform number ``[r, t]`` of
+    ``[len(prompts), max_new_tokens]`` that are drawn from ``generator`` in advance, whatever
+    happens later. So no row's numbers depend on another row, on its prompt or on when it ended.
+    Its logits do not either but for their rounding, which varies with the size of the batch.
+
+    Without ``use_cache`` every step recomputes all tokens, which gives the same up to rounding. It
+    matters for a quantized model: one scale for a whole tensor of activations spans all tokens
+    without a cache, and with it each new token alone.
+
+    The model runs in eval mode without gradients and is left in the mode that it was in.
+
+    Raises ``ValueError`` for prompts that are empty or no tokens of this model, for settings that
+    cannot be meant, and when the model's logits are not finite.
+    """
+    _check_settings(model, max_new_tokens, end, temperature)
+    for prompt in prompts:
+        if prompt.ndim != 1 or not len(prompt):
+            raise ValueError(
+                f"a prompt has shape {tuple(prompt.shape)}; give one dimension, at least one token"
+            )
+        model._check(prompt[None])
+    if not prompts:
+        return []
+    numbers = None
+    if temperature:
+        shape = (len(prompts), max_new_tokens)
+        device = generator.device if generator else torch.device("cpu")
+        numbers = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
+        numbers = numbers.to(prompts[0].device)
+    with _evaluating(model), torch.inference_mode():
+        outputs = _continue(model, prompts, max_new_tokens, end, temperature, numbers, use_cache)
+    # What is made in inference mode cannot take part in training; a copy can.
+    return [output.clone() for output in outputs]
+
+
+def _continue(
+    model: DecoderLM,
+    prompts: Sequence[Tensor],
+    max_new_tokens: int,
+    end: int | None,
+    temperature: float,
+    numbers: Tensor | None,
+    use_cache: bool,
+) -> list[Tensor]:
+    """Do what `generate` promises, with its settings checked and its numbers drawn."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=prompts[0].device)
+    room = int(lengths.max()) + max_new_tokens
+    text = lengths.new_zeros(len(prompts), room)
+    for row, prompt in zip(text, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    rotation = model._rotations(room)
+    caches = [KVCache(room) for _ in model.layers] if use_cache else None
+    rows, outputs, known = torch.arange(len(prompts)), list(prompts), 0
+    for position in range(int(lengths.min()), room):
+        x, _ = model._read(text[:, known:position], rotation[:, known:position], caches)
+        known = position if use_cache else 0
+        count = position - lengths  # how many new tokens a row has; below 0 in its prompt
+        uniform = None if numbers is None else numbers[rows, count.clamp(min=0)]
+        chosen = _choose(model.head(model.norm(x[:, -1])), temperature, uniform)
+        text[:, position] = torch.where(count < 0, text[:, position], chosen)
+        over = count == max_new_tokens - 1
+        if end is not None:
+            over |= (chosen == end) & (count >= 0)
+        if not bool(over.any()):
+            continue
+        for row in over.nonzero().flatten().tolist():
+            outputs[int(rows[row])] = text[row, int(lengths[row]) : position + 1].clone()
+        moves = _moves(over)
+        text, lengths, rows = (_move(tensor, *moves) for tensor in (text, lengths, rows))
+        for cache in caches or ():
+            cache.keep(*moves)
+        if not len(rows):
+            break
+    return outputs
+
+
+def _choose(logits: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
+    """Return the next token of each row of ``logits [B, V]``; ``uniform [B]`` float64 decides."""
+    top, likeliest = logits.max(dim=-1)
+    if not math.isfinite(top.sum()):
+        raise ValueError(
+            f"the largest logit is {float(top[~top.isfinite()][0])}; the model's weights have "
+            "diverged, load or train them again"
+        )
+    if uniform is None:
+        return likeliest
+    weights = ((logits - top[:, None]).double() / temperature).exp()
+    # The first token whose cumulative sum exceeds uniform * total. One below 1, times the total in
+    # float64, stays below the total, so there is one; a token of weight 0 is never the first.
+    sums = weights.cumsum(dim=-1)
+    return torch.searchsorted(sums, uniform[:, None] * sums[:, -1:], right=True)[:, 0]
+
+
+def _moves(over: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return how many rows of a batch are not over, and how they move to its front.
+
+    Those behind fill the gaps, the others stay. Copying every row that is kept would cost as much
+    as a step of the model.
+    """
+    n_kept = int((~over).sum())
+    gaps, fillers = over[:n_kept].nonzero(), n_kept + (~over[n_kept:]).nonzero()
+    return n_kept, gaps[:, 0], fillers[:, 0]
+
+
+def _move(rows: Tensor, n_kept: int, gaps: Tensor, fillers: Tensor) -> Tensor:
+    """Move ``rows`` as `_moves` says, in place; return those that are kept."""
+    if len(gaps):
+        rows[gaps] = rows[fillers]
+    return rows[:n_kept]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in eval mode; at the end, each in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _check_settings(
+    model: DecoderLM, max_new_tokens: int, end: int | None, temperature: float
+) -> None:
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(
+            f"temperature is {temperature}; give 0 for the likeliest token, or a positive number"
+        )
+    if end is not None and not 0 <= end < model.config.vocab_size:
+        raise ValueError(
+            f"end is {end}, not a token within 0 to {model.config.vocab_size - 1}; "
+            "give one, or None"
+        )
