@@ -6,7 +6,7 @@ VENV_PYTHON = .venv/bin/python
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
 
 .NOTPARALLEL:
-.PHONY: help book test lab notebooks experiments bench assignments grade clean distclean setup setup-dev \
+.PHONY: help book test model lab notebooks experiments bench assignments grade clean distclean setup setup-dev \
 	setup-instructor python
 
 help: ## list the targets (the default)
@@ -16,7 +16,7 @@ book: setup ## build the book in _build/html
 	.venv/bin/jupyter-book build . -W --keep-going -n
 	@echo "The book is ready: open _build/html/index.html in a browser."
 
-test: setup-dev ## lint, check types, run the tests and re-execute the notebooks
+test: setup-dev model ## lint, check types, run the tests and re-execute the notebooks
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
@@ -24,10 +24,13 @@ test: setup-dev ## lint, check types, run the tests and re-execute the notebooks
 		--ignore=notebooks/assignments --nbval --nbval-current-env \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
+model: setup ## bring the pretrained language model, 93 MB, once
+	@$(VENV_PYTHON) tools/model.py
+
 lab: setup ## open JupyterLab on your own copies of the notebooks, in workspace/
 	$(VENV_PYTHON) tools/lab.py
 
-notebooks: setup ## re-execute the notebooks and store their outputs
+notebooks: setup model ## re-execute the notebooks and store their outputs
 	$(VENV_PYTHON) tools/notebooks.py
 
 experiments: setup ## train what the notebooks only read; makes the runs that are missing (half an hour)
