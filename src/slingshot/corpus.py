@@ -4,6 +4,7 @@ Seven million characters of code and English, present wherever Python is, so not
 They differ a little between versions of Python; compare losses only within one.
 """
 
+import inspect
 import sysconfig
 import zlib
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -111,6 +113,21 @@ def standard_library(root: Path | None = None) -> list[Document]:
             f"no Python sources in {root}; install Python with its standard library as .py files"
         )
     return documents
+
+
+def numpy_documentation() -> str:
+    """Return the documentation of NumPy's functions, in the order of their names.
+
+    English and code in one version for every reader, since NumPy is pinned: what is measured on it
+    repeats under another Python. Types are left out, which differ between platforms.
+    """
+    documents = []
+    for name in sorted(np.__all__):
+        thing = getattr(np, name)
+        document = thing.__doc__
+        if callable(thing) and not isinstance(thing, type) and len(document or "") >= _SHORTEST:
+            documents.append(inspect.cleandoc(document))
+    return "\n\n".join(documents)
 
 
 def split_documents(documents: Sequence[Document], every: int = 20) -> Split:
