@@ -1,6 +1,8 @@
 """Scaled low precision against torch's casts, formulas by hand, float64, and adversarial inputs."""
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +82,10 @@ def exact(q: Quantized) -> Tensor:
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
+
+
+def precision() -> str:
+    return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
 
 
 def relative_error(result: Tensor, reference: Tensor) -> float:
@@ -381,8 +387,10 @@ def test_int8_matmul_is_exact(
             np.testing.assert_array_equal(product.numpy(), expected)
 
 
-def test_int8_matmul_up_to_the_last_sum_that_fits() -> None:
+def test_int8_matmul_up_to_the_last_sum_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.full((1, 131071), -128, dtype=torch.int8)
+    assert int8_matmul(x, x).item() == 131071 * 128**2
+    monkeypatch.setattr(matmul, "_int_mm_is_exact", lambda: False)
     assert int8_matmul(x, x).item() == 131071 * 128**2
     more = torch.full((1, 131072), -128, dtype=torch.int8)
     with pytest.raises(ValueError, match="131072 columns"):
@@ -390,15 +398,23 @@ def test_int8_matmul_up_to_the_last_sum_that_fits() -> None:
 
 
 def test_a_native_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def saturating(x: Tensor, w: Tensor) -> Tensor:
-        return (x.double() @ w.double()).clamp(max=64 * (2**15 - 1) // 2).int()
+    """As AVX2 and AVX-512 compute without VNNI: left bytes of 128 more, pairs summed in 16 bits."""
 
-    monkeypatch.setattr(torch, "_int_mm", saturating)
+    def saturating(x: Tensor, w: Tensor) -> Tensor:
+        terms = (x.double() + 128)[:, :, None] * w.double()
+        pairs = (terms[:, ::2] + terms[:, 1::2]).clamp(-(2**15), 2**15 - 1)
+        return (pairs.sum(1) - 128 * w.double().sum(0)).int()
+
     monkeypatch.setattr(matmul, "_int_mm_is_exact", matmul._int_mm_is_exact.__wrapped__)
-    x = torch.full((3, 64), -128, dtype=torch.int8)
-    assert (int8_matmul(x, x) == 64 * 128**2).all()
+    monkeypatch.setattr(torch, "_int_mm", saturating)
+    low, high = (torch.full((3, 64), value, dtype=torch.int8) for value in (-128, 127))
+    for x, w, product in ((low, low, 128**2), (high, low, -127 * 128), (high, high, 127**2)):
+        assert (int8_matmul(x, w) == 64 * product).all()
+    assert not matmul._int_mm_is_exact()
+    monkeypatch.setattr(torch, "_int_mm", lambda x, w: (x.double() @ w.double()).int())
+    assert matmul._int_mm_is_exact()
     monkeypatch.delattr(torch, "_int_mm")
-    assert (int8_matmul(x, x) == 64 * 128**2).all()
+    assert (int8_matmul(low, low) == 64 * 128**2).all()
 
 
 def test_llm_int8_keeps_outlier_columns_whole() -> None:
@@ -439,12 +455,19 @@ def test_smoothing_leaves_the_product(alpha: float) -> None:
 # --- block-scaled products and accumulation ------------------------------------------------------
 
 
+PRODUCTS = [(32, 1024, 256), (5, 300, 131), (1, 128, 128), (64, 4096, 64), (100, 512, 640)]
+
+
+@pytest.mark.parametrize("tiles", [True, False])
 @pytest.mark.parametrize("scale", ["fp32", "e8m0"])
-@pytest.mark.parametrize("shape", [(32, 1024, 256), (5, 300, 131), (1, 128, 128), (64, 4096, 64)])
+@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
 def test_block_scaled_matmul_is_the_float64_reference(
-    shape: tuple[int, int, int], scale: Scale
+    shape: tuple[int, int, int], scale: Scale, tiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DeepSeek's order, acc += dot(a, b) · a_s · b_s by blocks of 128, in float64."""
+    monkeypatch.setattr(matmul, "_has_amx", lambda: tiles)
+    monkeypatch.setattr(matmul, "_PANEL", (48, 256))  # 100 rows and 640 columns do not divide
+    before = precision()
     m, k, n = shape
     for x, w in ((normal(m, k), normal(n, k, seed=1)), (uniform(m, k), uniform(n, k, seed=1))):
         a, b = quantize(x, E4M3, (1, 128), scale), quantize(w, E4M3, (128, 128), scale)
@@ -466,6 +489,63 @@ def test_block_scaled_matmul_is_the_float64_reference(
             assert relative_error(result, expected) <= 1e-6
             bound = (k + 2) * 2.0**-24 * (exact(a).abs() @ exact(b).abs().T)
             assert ((result.double() - expected).abs() <= bound).all()
+    assert precision() == before
+
+
+TILED: list[tuple[Format, Block, Block, bool]] = [
+    (E4M3, (1, 128), (128, 128), True),
+    (E5M2, (1, None), (None, None), True),
+    (E2M1, (64, 256), (32, 256), True),
+    (E4M3, (1, 32), (128, 32), False),
+    (E4M3, (1, 128), (128, 256), False),
+    (E4M3, (1, 128), (1, 128), False),
+    (E4M3, (3, 128), (128, 128), False),
+    (FP16, (1, 128), (128, 128), False),
+    (INT8, (1, 128), (128, 128), False),
+]
+
+
+@pytest.mark.parametrize(("fmt", "x_block", "w_block", "in_tiles"), TILED, ids=str)
+def test_only_what_bf16_holds_goes_into_tiles(
+    fmt: Format, x_block: Block, w_block: Block, in_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went = []
+
+    def spy(a: Quantized, b: Quantized) -> Tensor:
+        went.append((a, b))
+        return sum_of_blocks(a, b)
+
+    sum_of_blocks = matmul._sum_of_blocks
+    monkeypatch.setattr(matmul, "_has_amx", lambda: True)
+    monkeypatch.setattr(matmul, "_sum_of_blocks", spy)
+    x, w = normal(64, 512), normal(128, 512, seed=1)
+    result = block_scaled_matmul(x, w, fmt, x_block, w_block)
+    assert bool(went) == in_tiles
+    for a, b in went:
+        for values in (a.values, b.values):
+            assert torch.equal(values, values.bfloat16().float())
+    expected = exact(quantize(x, fmt, x_block)) @ exact(quantize(w, fmt, w_block)).T
+    assert relative_error(result, expected) <= 1e-6
+    went.clear()
+    block_scaled_matmul(x[:63], w, fmt, x_block, w_block)
+    block_scaled_matmul(x.double(), w.double(), fmt, x_block, w_block)
+    assert not went
+
+
+def test_scales_whose_product_is_infinite_stay_out_of_tiles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(matmul, "_has_amx", lambda: True)
+    x, w = torch.zeros(64, 128), torch.zeros(128, 128)
+    x[0, 0], w[0, 1] = 3e38, 3e38
+    assert (block_scaled_matmul(x, w) == 0).all()
+
+
+def test_torchs_precision_is_restored_after_an_error() -> None:
+    before = precision()
+    with pytest.raises(RuntimeError), matmul._bf16_factors():
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert precision() == before
 
 
 def accumulate_plainly(a: Tensor, b: Tensor, bits: int, promote_every: int | None) -> float:
@@ -508,20 +588,23 @@ def test_promotion_rescues_fourteen_bits() -> None:
 # --- layers --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns_first", [True, False])
-@pytest.mark.parametrize("rows", [0, 1, 15, 16, 40])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("tiles", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 2, 15, 40])
 @pytest.mark.parametrize("bias", [True, False])
 def test_int8_linear_is_within_its_bound(
-    rows: int, bias: bool, columns_first: bool, monkeypatch: pytest.MonkeyPatch
+    rows: int, bias: bool, tiles: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "_has_amx", lambda: not columns_first)
+    packed &= linear._packed_is_exact()
+    monkeypatch.setattr(linear, "_packed_is_exact", lambda: packed)
+    monkeypatch.setattr(linear, "_has_amx", lambda: tiles)
     monkeypatch.setattr(linear, "_CHUNK", 257 * 12)  # the rows do not divide by 12
     torch.manual_seed(0)
     full = nn.Linear(257, 65, bias)
     layer = Int8Linear.from_linear(full)
-    assert (layer.weight_by_input is not None) == columns_first
     x = hard(rows, 257) if rows else torch.zeros(0, 257)
     result, w = layer(x).double(), full.weight.detach().double()
+    assert (layer._packed is not None) == (packed and rows >= (1 if tiles else 2))
     expected = x.double() @ w.T + (full.bias.detach().double() if bias else 0)
     s = x.double().abs().amax(1, keepdim=True).clamp_min(2.0**-119) / 127
     t = w.abs().amax(1) / 127
@@ -538,18 +621,78 @@ def test_int8_linear_is_the_integers_and_their_scales() -> None:
     layer = Int8Linear.from_linear(full)
     a, b = quantize(x.view(36, 96), INT8, (1, None)), quantize(full.weight, INT8, (1, None))
     values, scale = linear._quantize_rows(x.view(36, 96))
+    values = values.double() - 128
     assert (values != a.values).float().mean() < 1e-3  # 127 / amax and amax / 127, rounded
-    expected = (values.double() * scale.double()) @ exact(b).T + full.bias.detach().double()
+    expected = (values * scale.double()) @ exact(b).T + full.bias.detach().double()
     assert relative_error(layer(x).view(36, 40), expected) < 1e-6
-    assert same_bits(layer(x)[0, :1], layer(x[0, :1]))  # one row has the path of many
-    again = Int8Linear(torch.zeros_like(layer.weight), layer.scale, torch.zeros(40))
-    again.load_state_dict(layer.state_dict())
+    assert same_bits(layer(x.view(36, 96).T.contiguous().T), layer(x).view(36, 40))
+
+
+def test_bytes_are_rounded_once_and_ties_are_even() -> None:
+    """All halves, and their neighbors: 127 / amax is 1, so nothing else rounds."""
+    halves = torch.arange(-254, 255) / 2
+    x = torch.cat([halves.nextafter(torch.tensor(end)) for end in (-128.0, 0.0, 128.0)])
+    x = torch.cat([halves, x[x.abs() <= 127], torch.tensor([127.0])])[None]
+    values, scale = linear._quantize_rows(x)
+    assert scale.item() == 1
+    assert torch.equal(values.double() - 128, x.double().round())
+
+
+@pytest.mark.parametrize("shape", [*INT_SHAPES[:-1], (40, 65793, 3), (40, 65794, 3)], ids=str)
+def test_packed_and_plain_sums_have_the_same_bits(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the extremes too, up to the largest K that is packed, and beyond it."""
+    m, k, n = shape
+    generator = torch.Generator().manual_seed(0)
+    for low, high in ((-127, 128), (-127, -126), (127, 128)):
+        values = torch.randint(low + 128, high + 128, (m, k), generator=generator).to(torch.uint8)
+        for weight in (torch.full((n, k), -128), torch.randint(-128, 128, (n, k))):
+            layer = Int8Linear(weight.to(torch.int8).T.contiguous().T, uniform(n) + 1)
+            result = layer._multiply(values)
+            sums = (values.double() - 128) @ weight.double().T
+            assert same_bits(result, sums.float() * layer.scale)
+            with monkeypatch.context() as patch:
+                patch.setattr(linear, "_packed_is_exact", lambda: False)
+                assert same_bits(layer._multiply(values), result)
+
+
+def test_a_packed_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saturating(values: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+        return torch.full((len(values), len(scale)), -64 * 2.0**15 / 2 + 64 * 128**2)
+
+    def missing(values: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+        raise AttributeError
+
+    x = normal(20, 64)
+    layer = Int8Linear.from_linear(nn.Linear(64, 32))
+    expected = layer(x)
+    monkeypatch.setattr(linear, "_packed_is_exact", linear._packed_is_exact.__wrapped__)
+    for product in (saturating, missing):
+        monkeypatch.setattr(linear, "_packed_matmul", product)
+        assert same_bits(layer(x), expected)
+    right = torch.full((33, 33), -64 * 127 * 128.0)
+    monkeypatch.setattr(linear, "_packed_matmul", lambda values, packed, scale: right)
+    assert linear._packed_is_exact()
+
+
+def test_an_int8_linear_that_was_packed_can_be_copied_stored_and_loaded() -> None:
+    torch.manual_seed(0)
+    x = normal(20, 96)
+    layer = Int8Linear.from_linear(nn.Linear(96, 40))
+    expected = layer(x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert same_bits(twin(x), expected)
+    other = Int8Linear.from_linear(nn.Linear(96, 40))
+    other(x)  # packs weights that are replaced
+    other.load_state_dict(layer.state_dict())
+    assert same_bits(other(x), expected)
     assert set(layer.state_dict()) == {"weight", "scale", "bias"}
 
 
 def test_rows_too_small_to_divide_127_by() -> None:
     values, scale = linear._quantize_rows(torch.tensor([[2.0**-122], [0.0]]))
-    assert values.tolist() == [[16], [0]]  # 127 / 8, of the smallest scale
+    assert values.tolist() == [[128 + 16], [128]]  # 127 / 8, of the smallest scale
     assert (scale == 2.0**-119 / 127).all()
 
 
@@ -697,6 +840,8 @@ REFUSED: dict[str, Callable[[], Any]] = {
     r"x\[1, 2\] is nan, and no scale brings it": lambda: FP8Linear(3, 3)(NAN),
     r"x\[1, 2\] is nan, and no scale brings it into": lambda: llm_int8_matmul(NAN, NAN),
     r"x\[1, 2\] is nan, and no scale brings it into range": lambda: smooth(NAN, NAN),
+    r"x\[150, 7\] is inf, and no": lambda: llm_int8_matmul(BAD, torch.ones(2, 300)),
+    r"x\[150, 7\] is inf, and no scale": lambda: smooth(torch.ones(2, 300), BAD),
     r"x has shape \(3,\); pass a matrix": lambda: quantize(torch.ones(3), E4M3),
     r"x has shape \(0, 3\); pass a matrix": lambda: quantize(torch.ones(0, 3), E4M3),
     "x has dtype torch.int64": lambda: quantize(torch.ones(2, 2, dtype=torch.int64), E4M3),

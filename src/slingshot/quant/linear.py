@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from slingshot.formats import E4M3
 from slingshot.quant.blocks import INT8, Block, Format, Scale, Setting, quantize, rounded
-from slingshot.quant.matmul import _int_mm_is_exact, int8_matmul
+from slingshot.quant.matmul import _has_amx, int8_matmul
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -22,6 +22,13 @@ _SMALLEST: Final = 2.0**-119
 
 # Elements of activations that are quantized at a time, half a MiB, so that they stay in the cache.
 _CHUNK: Final = 1 << 17
+
+# Added to a float32 of at most 127, it leaves no bits for a fraction: the sum is rounded, to
+# nearest and even, and its last byte is the whole number plus 128.
+_TO_BYTE: Final = 1.5 * 2.0**23 + 128
+
+# Beyond it, K products of 255 and -128 no longer fit int32.
+_MAX_PACKED_K: Final = (2**31 - 1) // (255 * 128)
 
 
 class Int8Linear(nn.Module):
@@ -41,7 +48,6 @@ class Int8Linear(nn.Module):
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
-    weight_by_input: Tensor | None
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         """Take ``weight [N, K]`` int8, ``scale [N]`` and ``bias [N]``; see `from_linear`.
@@ -57,11 +63,9 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
-        # VNNI reads [K, N] up to three times as fast as [N, K] when there are many rows; AMX does
-        # not. A second copy of the weight, still half of float32, where it helps.
-        use_copy = weight.shape[1] > 1 and _int_mm_is_exact() and not _has_amx()
-        by_input = weight.T.contiguous() if use_copy else None
-        self.register_buffer("weight_by_input", by_input, persistent=False)
+        # The weight in the order in which the processor's integer units read it, made when first
+        # needed. A second copy, and both are half of float32.
+        self._packed: Tensor | None = None
 
     @classmethod
     def from_linear(cls, linear: nn.Linear) -> "Int8Linear":
@@ -78,17 +82,31 @@ class Int8Linear(nn.Module):
         """
         if x.ndim < 1 or x.shape[-1] != self.weight.shape[1]:
             raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {self.weight.shape[1]}]")
-        rows = x.reshape(-1, x.shape[-1]).float()
-        values, scale = _quantize_rows(rows)
-        if self.weight_by_input is not None and len(rows) >= 16:
-            sums = torch._int_mm(values, self.weight_by_input)
-        else:
-            sums = int8_matmul(values, self.weight)
-        # Each sum becomes a float where it lies: no second matrix to find room for.
-        output = sums.view(torch.float32).copy_(sums).mul_(scale).mul_(self.scale)
+        values, scale = _quantize_rows(x.reshape(-1, x.shape[-1]).float())
+        output = self._multiply(values).mul_(scale)
         if self.bias is not None:
             output.add_(self.bias)
         return output.reshape(*x.shape[:-1], len(self.scale))
+
+    def _multiply(self, values: Tensor) -> Tensor:
+        """Return the sums for ``values [M, K]``, bytes of 128 more, times the weight's scale."""
+        # Without AMX a single row is multiplied faster as it is.
+        fits = len(values) >= (1 if _has_amx() else 2) and self.weight.shape[1] <= _MAX_PACKED_K
+        if fits and _packed_is_exact():
+            if self._packed is None:
+                self._packed = _pack(self.weight)
+            return _packed_matmul(values, self._packed, self.scale)
+        sums = int8_matmul(values.view(torch.int8) ^ -128, self.weight)
+        # Each sum becomes a float where it lies: no second matrix to find room for.
+        return sums.view(torch.float32).copy_(sums).mul_(self.scale)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was packed: torch can neither copy nor store it."""
+        return {**self.__dict__, "_packed": None}
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 as torch's
+        super()._load_from_state_dict(*args, **kwargs)
+        self._packed = None
 
     def extra_repr(self) -> str:
         """Return the sizes, for ``print(linear)``."""
@@ -97,28 +115,50 @@ class Int8Linear(nn.Module):
 
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``x [M, K]`` as int8 and the scale of each row ``[M, 1]``: absmax, and fast."""
-    values, amax = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1)
+    """Return ``x [M, K]`` as bytes, 128 for 0, and the scale of each row ``[M, 1]``: absmax."""
+    values, amax = x.new_empty(x.shape, dtype=torch.uint8), x.new_empty(len(x), 1)
     height = max(1, _CHUNK // x.shape[1])
     scratch = x.new_empty(min(height, len(x)), x.shape[1])
-    for start in range(0, len(x), height):
-        rows, top = x[start : start + height], amax[start : start + height]
+    parts = (torch.split(m, height) for m in (x, values, amax))
+    for rows, out, top in zip(*parts, strict=True):
         piece = scratch[: len(rows)]
         torch.amax(torch.abs(rows, out=piece), 1, keepdim=True, out=top)
         torch.mul(rows, 127 / top.clamp_min(_SMALLEST), out=piece)
-        values[start : start + height] = piece.round_()
+        out.copy_(piece.add_(_TO_BYTE).view(torch.int32))
     if len(x) and not math.isfinite(amax.max()):
         quantize(x, INT8)  # names the element
     return values, amax.clamp_min_(_SMALLEST).div_(127)
 
 
+def _pack(weight: Tensor) -> Tensor:
+    """Return ``weight [N, K]`` int8 in oneDNN's order. Strides would be ignored."""
+    packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+    return packed
+
+
+def _packed_matmul(values: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+    """Return ``(values [M, K] - 128) @ weight [N, K].T * scale [N]`` as float32.
+
+    It is what torch compiles quantized models to. On the left oneDNN is fast with unsigned bytes
+    only; 128 times the sums over the weight are taken off again, in int32. ``torch._int_mm`` would
+    pack the weight in each call, and leave the sums to be scaled in two more passes.
+    """
+    zeros = torch.zeros(len(scale), dtype=torch.int64)
+    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        values, 1.0, 128, packed, scale.float(), zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
+
+
 @cache
-def _has_amx() -> bool:
-    """Whether the processor multiplies int8 in tiles, as far as torch can say."""
+def _packed_is_exact() -> bool:
+    """Whether torch has that product, and it keeps the largest sums: VNNI or AMX do."""
+    bytes_, extremes = torch.full((33, 64), 255, dtype=torch.uint8), torch.full((33, 64), -128)
     try:
-        return bool(torch.cpu._is_amx_tile_supported())
+        product = _packed_matmul(bytes_, _pack(extremes.to(torch.int8)), torch.ones(33))
     except (AttributeError, RuntimeError):
         return False
+    return bool((product == -64 * 127 * 128).all())
 
 
 class QuantizedLinear(nn.Module):

@@ -1,16 +1,41 @@
 """Products of scaled matrices: block-scaled FP8, exact INT8, and what a short accumulator loses."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from slingshot.formats import E4M3
-from slingshot.quant.blocks import INT8, Block, Format, Quantized, Scale, quantize, rounded
+from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
+from slingshot.quant.blocks import (
+    INT8,
+    Block,
+    Format,
+    Quantized,
+    Scale,
+    check_finite,
+    quantize,
+    quantize_unsigned_zero,
+    rounded,
+)
 
 # Beyond it, K products of -128 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // 128**2
+
+# So many products of -128 and -128 make 2^24, up to which float32 has all whole numbers.
+_EXACT_K: Final = 2**24 // 128**2
+
+# From so many rows on, multiplying block by block in tiles pays.
+_MANY_ROWS: Final = 64
+
+# Rows and columns of a product, 1 MiB, that with its sum stays in the processor's cache.
+_PANEL: Final = (256, 1024)
+
+# bf16 has 8 bits of precision and the exponents of float32: more than all of these.
+_BF16_HOLDS: Final = (E5M2, E4M3, E3M2, E2M3, E2M1)
 
 
 @torch.no_grad()
@@ -25,7 +50,9 @@ def block_scaled_matmul(
     """Return ``x [M, K] @ w [N, K].T``, both rounded to ``fmt`` in scaled blocks, as ``[M, N]``.
 
     It emulates: values are those of the low-precision product, sums are float32. Whatever is
-    `Quantized` already is used as it is, and what it stands for is kept for the next call.
+    `Quantized` already is used as it is, and of ``w`` what was made from it is kept for the next
+    call. On a processor with AMX, while it runs, torch may round the factors of other threads'
+    float32 products to bf16; its own are bf16 numbers.
 
     **The error** against exact arithmetic on the same values and scales: each factor is rounded
     once to float32, 2^-24 of it, when it meets its scale, and a sum of K terms in any order rounds
@@ -38,16 +65,74 @@ def block_scaled_matmul(
     _check_columns(
         x.values if isinstance(x, Quantized) else x, w.values if isinstance(w, Quantized) else w
     )
+    if _has_amx() and len(x.values if isinstance(x, Quantized) else x) >= _MANY_ROWS:
+        x = x if isinstance(x, Quantized) else quantize_unsigned_zero(x, fmt, x_block, scale)
+        w = w if isinstance(w, Quantized) else quantize_unsigned_zero(w, fmt, w_block, scale)
+        if _fit_tiles(x, w):
+            return _sum_of_blocks(x, w)
     rows = x.dequantize() if isinstance(x, Quantized) else rounded(x, fmt, x_block, scale)
     columns = w.dequantized if isinstance(w, Quantized) else rounded(w, fmt, w_block, scale)
     return rows @ columns.T
+
+
+def _fit_tiles(x: Quantized, w: Quantized) -> bool:
+    """Whether `_sum_of_blocks` can multiply them, and blocks are so large that it pays."""
+    for m in (x, w):
+        whole = all(size % part == 0 for size, part in zip(m.values.shape, m.block, strict=True))
+        if m.fmt not in _BF16_HOLDS or m.values.dtype != torch.float32 or not whole:
+            return False
+    is_large = x.block[1] >= 128 and w.block[0] >= 32
+    return is_large and x.block[1] == w.block[1] and math.isfinite(x.scale.max() * w.scale.max())
+
+
+def _sum_of_blocks(x: Quantized, w: Quantized) -> Tensor:
+    """Add up the products of blocks, each multiplied without scales and scaled as it is added.
+
+    DeepSeek's kernel does this, and here AMX multiplies: it rounds factors to bf16, and these
+    values are bf16 numbers. Products and sums are float32. So no error is added, and it is faster
+    than one product in float32, for which there are no tiles.
+    """
+    output = torch.empty(len(x.values), len(w.values))
+    columns = x.values.view(len(output), -1, x.block[1]).transpose(0, 1)
+    x_scale = x.scale.repeat_interleave(x.block[0], 0).T.contiguous()
+    w_scale = w.scale.T.contiguous()
+    height = w.block[0]
+    n_rows, n_blocks = _PANEL[0], max(1, _PANEL[1] // height)
+    with _bf16_factors():
+        for i in range(0, len(output), n_rows):
+            for j in range(0, len(w.scale), n_blocks):
+                rows, blocks = slice(i, i + n_rows), slice(j, j + n_blocks)
+                outputs = slice(j * height, (j + n_blocks) * height)
+                total, product = (torch.empty(output[rows, outputs].shape) for _ in range(2))
+                sums, terms = (m.view(len(m), -1, height) for m in (total, product))
+                scales = x_scale[:, rows, None, None] * w_scale[:, None, blocks, None]
+                for k, (left, right) in enumerate(zip(columns, w.by_column, strict=True)):
+                    torch.mm(left[rows], right[outputs].T, out=product)
+                    sums.addcmul_(terms, scales[k]) if k else torch.mul(terms, scales[k], out=sums)
+                output[rows, outputs] = total
+    return output
+
+
+@contextmanager
+def _bf16_factors() -> Iterator[None]:
+    """Let torch round the factors of float32 products to bf16: in this process, so in others' too.
+
+    Torch multiplies bf16 into float32 in no other way on a CPU (``mm`` of bf16 rounds the result).
+    """
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
     """Return ``x [M, K] @ w [N, K].T`` of int8 matrices, exactly, as int32 ``[M, N]``.
 
     It is integer arithmetic: int8 products summed in int32, by the processor's VNNI or AMX units if
-    it has them. Where torch cannot do that, or not exactly, float64 does: its sums are exact too.
+    it has them. Where torch cannot do that, or not exactly, float32 does, a few columns at a time.
 
     Raises ``ValueError`` for matrices that are not int8, whose columns differ, or are so many (over
     131,071) that a sum could leave int32.
@@ -66,7 +151,10 @@ def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
         )
     # With one column torch 2.13 takes the view of w for its transpose, and the product is wrong.
     if x.shape[1] == 1 or not x.numel() or not w.numel() or not _int_mm_is_exact():
-        return (x.double() @ w.double().T).to(torch.int32)
+        total = torch.zeros(len(x), len(w), dtype=torch.int32)
+        for a, b in zip(torch.split(x, _EXACT_K, 1), torch.split(w, _EXACT_K, 1), strict=True):
+            total += (a.float() @ b.float().T).to(torch.int32)
+        return total
     # As a view: a row of w is a column of w.T, and lies together in memory.
     return torch._int_mm(x, w.T)
 
@@ -75,14 +163,24 @@ def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
 def _int_mm_is_exact() -> bool:
     """Whether torch multiplies int8 here, and keeps the largest sums.
 
-    Processors with AVX2 alone add pairs of products in 16 bits, where 2 · 128 · 128 saturates.
+    Processors without VNNI add pairs of products in 16 bits, which saturate. They add 128 to what
+    is on the left, so 127 there is the largest number and -128 is 0.
     """
-    extremes = torch.full((33, 64), -128, dtype=torch.int8)
+    left, right = (torch.full((33, 64), value, dtype=torch.int8) for value in (127, -128))
     try:
-        product = torch._int_mm(extremes, extremes.T)
+        product = torch._int_mm(left, right.T)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    return bool((product == 64 * 128**2).all())
+    return bool((product == -64 * 127 * 128).all())
+
+
+@cache
+def _has_amx() -> bool:
+    """Whether the processor multiplies int8 and bf16 in tiles, as far as torch can say."""
+    try:
+        return bool(torch.cpu._is_amx_tile_supported())
+    except (AttributeError, RuntimeError):
+        return False
 
 
 @torch.no_grad()
@@ -98,7 +196,7 @@ def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
     _check_columns(x, w)
     if not threshold > 0:
         raise ValueError(f"threshold is {threshold}; give a number above 0, in the paper 6.0")
-    quantize(x, INT8)  # inf and NaN are refused
+    check_finite(x)
     is_outlier = (x.abs() >= threshold).any(0)
     result = x[:, is_outlier].float() @ w[:, is_outlier].float().T
     if bool(is_outlier.all()):
@@ -122,7 +220,7 @@ def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Te
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give 0 (all in x) to 1 (all in w), usually 0.5")
     for matrix in (x, w):
-        quantize(matrix, INT8)  # inf and NaN are refused
+        check_finite(matrix)
     x_max, w_max = x.abs().amax(0), w.abs().amax(0)
     s = x_max**alpha / w_max ** (1 - alpha)
     s = torch.where((x_max > 0) & (w_max > 0), s, 1.0)
