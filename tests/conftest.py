@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from browser import Watch, arguments, find_chromium
+from exercise_counts_plugin import pytest_terminal_summary  # noqa: F401 pytest finds it here
 
 # --- the browser -----------------------------------------------------------------------------
 

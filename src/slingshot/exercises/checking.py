@@ -127,7 +127,7 @@ def number(answer: object) -> float:
         try:
             return float(scalar)
         except OverflowError:
-            return math.copysign(math.inf, scalar)
+            return math.inf if scalar > 0 else -math.inf
     raise UnusableError(f"it returns {describe_kind(answer)}; return one number")
 
 
@@ -359,7 +359,10 @@ def describe(value: object) -> str:
 
 def _describe_error(error: Exception, function: Callable[..., Any]) -> str:
     """Kind and text of an error, and the line of the learner's file that it came from."""
-    text = " ".join(_shorten(str(error), 300).split())
+    try:
+        text = " ".join(_shorten(str(error), 300).split())
+    except Exception:
+        text = ""
     line = getattr(error, "line", "") or _line_in(function, error)
     kind = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{kind}, in the line `{line}`" if line else kind

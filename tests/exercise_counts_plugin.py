@@ -1,0 +1,85 @@
+"""Counts the exercises and the wrong answers that are kept for them.
+
+``conftest.py`` takes the summary from here, so every run that tests exercises ends with the counts.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "notebooks" / "assignments" / "source"
+WRONG = Path(__file__).resolve().parent / "wrong_answers"
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A file with a plausible wrong answer and the message that it must get."""
+
+    assignment: str
+    exercise: str
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Assignment, exercise and mistake, as a test's id."""
+        return f"{self.assignment}-{self.exercise}-{self.path.stem}"
+
+
+def assignments() -> list[str]:
+    """The assignments, by the names of their source notebooks."""
+    return sorted(path.stem for path in SOURCE.glob("*.ipynb"))
+
+
+def checks(assignment: str) -> dict[str, Callable[..., None]]:
+    """The checks of an assignment by exercise."""
+    found: dict[str, Callable[..., None]] = importlib.import_module(
+        f"slingshot.exercises.{assignment}"
+    ).CHECKS
+    return found
+
+
+def exercises() -> list[tuple[str, str]]:
+    """Every exercise with its assignment."""
+    return [(name, exercise) for name in assignments() for exercise in checks(name)]
+
+
+def wrong_answers() -> list[WrongAnswer]:
+    """Every file under ``wrong_answers/``."""
+    paths = sorted(WRONG.glob("*/*/*.py"))
+    return [WrongAnswer(path.parts[-3], path.parts[-2], path) for path in paths]
+
+
+def table() -> list[str]:
+    """A line for each exercise: how many wrong answers there are."""
+    answers = wrong_answers()
+    return [
+        f"{assignment:10} {exercise:26} "
+        f"{sum((a.assignment, a.exercise) == (assignment, exercise) for a in answers):3} wrong"
+        for assignment, exercise in exercises()
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:  # noqa: ANN401
+    """Print how many wrong answers were really refused, with the table."""
+    reports = [r for kind in terminalreporter.stats.values() for r in kind]
+    refused = [
+        report
+        for report in reports
+        if isinstance(report, pytest.TestReport)
+        and "test_a_wrong_answer_is_refused" in report.nodeid
+        and report.when == "call"
+        and report.passed
+    ]
+    if not any("test_exercises.py" in str(getattr(report, "nodeid", "")) for report in reports):
+        return
+    for line in table():
+        terminalreporter.write_line(line)
+    terminalreporter.write_line(
+        f"exercises: {len(exercises())} with {len(wrong_answers())} wrong answers; "
+        f"{len(refused)} refused with their message, by the visible check or the hidden tests"
+    )
