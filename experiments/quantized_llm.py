@@ -1,7 +1,7 @@
 """A real language model in fewer bits: what each scheme costs, and what its one outlier is for.
 
 SmolLM2-135M-Instruct reads 12 windows of NumPy's documentation. Each run rounds the weights and
-inputs of all 210 linear layers within its blocks in one way, and stores the loss of each window, so
+inputs of all linear layers within its blocks in one way, and stores the loss of each window, so
 that two ways are compared window by window. The notebook quantize_real_llm reads the results.
 """
 
@@ -41,6 +41,7 @@ QUESTION: Final = "Explain in two sentences why the sky is blue."
 NEW_TOKENS = 28
 OUTLIER_LAYER = 11  # whose feed-forward network has the largest value
 OUTLIER_CHANNELS = (1229, 1487)
+FIRST_TOKENS = 2  # of a window: the first has the outlier, and in other text the second, too
 SINK_QUERIES = 16  # tokens from here on are asked what they attend to
 
 TENSOR: Final[Block] = (None, None)
@@ -165,9 +166,9 @@ def without_channels(x: Tensor) -> Tensor:
     return x
 
 
-def only_first_token(x: Tensor) -> Tensor:
-    """Zero for all tokens but the first of each window."""
-    return torch.where(torch.arange(x.shape[1])[:, None] == 0, x, 0.0)
+def only_first_tokens(x: Tensor) -> Tensor:
+    """Zero for all tokens but the first two of each window."""
+    return torch.where(torch.arange(x.shape[1])[:, None] < FIRST_TOKENS, x, 0.0)
 
 
 def in_int8(x: Tensor) -> Tensor:
@@ -188,7 +189,7 @@ def special() -> dict[str, Change]:
         "outlier zeroed": at_outlier(without_channels),
         "outlier cut to 100": at_outlier(lambda x: x.clamp(-100, 100)),
         "one input INT8 tensor": at_outlier(in_int8),
-        "one input zeroed but for the first token": at_outlier(only_first_token),
+        "one input zeroed but for two tokens": at_outlier(only_first_tokens),
     }
 
 
@@ -204,7 +205,8 @@ def runs() -> list[Run]:
         for name, (weight, x) in SCHEMES.items()
     ]
     changes = [Run(name, 0, {**reading, "calibration": CALIBRATION}) for name in special()]
-    return [*schemes, *changes, Run("outliers", 0, {**reading, "queries": SINK_QUERIES})]
+    outliers = {**reading, "queries": SINK_QUERIES, "first_tokens": FIRST_TOKENS}
+    return [*schemes, *changes, Run("outliers", 0, outliers)]
 
 
 def told(setting: Setting | None) -> list[Any] | None:
@@ -274,7 +276,7 @@ def largest_inputs(model: DecoderLM) -> list[dict[str, Any]]:
     def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         size = inputs[0].abs()
         place = int(size.argmax())
-        later = size[:, 1:].max()
+        later = size[:, FIRST_TOKENS:].max()
         found.append(
             {
                 "amax": float(size.max()),

@@ -122,7 +122,7 @@ def numpy_documentation() -> str:
     repeats under another Python. Types are left out, which differ between platforms.
     """
     documents = []
-    for name in sorted(np.__all__):
+    for name in sorted(set(np.__all__) - {"sinc"}):  # SciPy rewrites it when it is imported
         thing = getattr(np, name)
         document = thing.__doc__
         if callable(thing) and not isinstance(thing, type) and len(document or "") >= _SHORTEST:
