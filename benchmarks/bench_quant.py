@@ -5,12 +5,22 @@ own dynamic quantization has one scale for the weight and one for the input, the
 row of both. FP8: E4M3 in blocks of 1×128 and 128×128, emulated in float32 with the weight's values
 kept. Torch's ``_scaled_mm`` has scales for rows only and is handed operands that are FP8 already;
 slingshot and the loop over blocks quantize x. A ratio above 1 means that slingshot is faster.
+
+Do not pin the process to one CPU from outside (``taskset``): onnxruntime, imported so, multiplies
+with AVX-512 instead of AMX, which takes twice as long. It is held to torch's number of threads.
+
+What holds slingshot back. One row: reading the weight at best takes a quarter of float32's time, as
+it nearly does at 4096; at 1024 a dozen calls of torch and oneDNN's 20 µs of preparation take longer
+than reading. FP8 with few rows: quantizing x is a dozen calls too. With many, float32's product is
+within a few percent of the processor's peak, so one in float32 after quantizing cannot be as fast;
+AMX multiplies the blocks, and adding them up is bound by memory.
 """
 
 import copy
 import importlib
 import logging
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -46,6 +56,8 @@ def main() -> None:
     arguments = timing.parse_arguments("Time INT8 and FP8 linear layers against others.", rounds=7)
     logging.disable(logging.WARNING)  # torchao names the GPU libraries that it did not find
     warnings.filterwarnings("ignore")
+    if len(getattr(os, "sched_getaffinity", lambda _: "many")(0)) == 1:
+        sys.exit("pinned to one CPU, which slows onnxruntime down; start it without taskset")
     timing.print_machine()
     print("\n".join(f"{name}: {version(name) or 'not installed, skipped'}" for name in PEERS))
     print(f"Median of {arguments.rounds} rounds, milliseconds of CPU time per call; ratios below")

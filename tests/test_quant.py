@@ -606,7 +606,7 @@ def test_int8_linear_is_within_its_bound(
     result, w = layer(x).double(), full.weight.detach().double()
     assert (layer._packed is not None) == (packed and rows >= (1 if tiles else 2))
     expected = x.double() @ w.T + (full.bias.detach().double() if bias else 0)
-    s = x.double().abs().amax(1, keepdim=True).clamp_min(2.0**-119) / 127
+    s = (x.double().abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-126)
     t = w.abs().amax(1) / 127
     sums = t / 2 * x.double().abs().sum(1, keepdim=True) + s / 2 * w.abs().sum(1)
     bound = (sums + 257 * s * t / 4) * (1 + 1e-5) + 4 * EPS * expected.abs()
@@ -622,14 +622,14 @@ def test_int8_linear_is_the_integers_and_their_scales() -> None:
     a, b = quantize(x.view(36, 96), INT8, (1, None)), quantize(full.weight, INT8, (1, None))
     values, scale = linear._quantize_rows(x.view(36, 96))
     values = values.double() - 128
-    assert (values != a.values).float().mean() < 1e-3  # 127 / amax and amax / 127, rounded
+    assert (values != a.values).float().mean() < 1e-3  # times 1 / s, not divided by s
     expected = (values * scale.double()) @ exact(b).T + full.bias.detach().double()
     assert relative_error(layer(x).view(36, 40), expected) < 1e-6
     assert same_bits(layer(x.view(36, 96).T.contiguous().T), layer(x).view(36, 40))
 
 
 def test_bytes_are_rounded_once_and_ties_are_even() -> None:
-    """All halves, and their neighbors: 127 / amax is 1, so nothing else rounds."""
+    """All halves, and their neighbors: the scale is 1, so nothing else rounds."""
     halves = torch.arange(-254, 255) / 2
     x = torch.cat([halves.nextafter(torch.tensor(end)) for end in (-128.0, 0.0, 128.0)])
     x = torch.cat([halves, x[x.abs() <= 127], torch.tensor([127.0])])[None]
@@ -690,10 +690,10 @@ def test_an_int8_linear_that_was_packed_can_be_copied_stored_and_loaded() -> Non
     assert set(layer.state_dict()) == {"weight", "scale", "bias"}
 
 
-def test_rows_too_small_to_divide_127_by() -> None:
+def test_rows_of_tiny_numbers_have_the_smallest_scale() -> None:
     values, scale = linear._quantize_rows(torch.tensor([[2.0**-122], [0.0]]))
-    assert values.tolist() == [[128 + 16], [128]]  # 127 / 8, of the smallest scale
-    assert (scale == 2.0**-119 / 127).all()
+    assert values.tolist() == [[128 + 16], [128]]
+    assert (scale == 2.0**-126).all()
 
 
 RECIPES = {

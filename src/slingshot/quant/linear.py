@@ -17,8 +17,8 @@ from slingshot.quant.matmul import _has_amx, int8_matmul
 
 M = TypeVar("M", bound=nn.Module)
 
-# Rows at least this large are divided by their amax; 127 / 2^-119 still is a float32.
-_SMALLEST: Final = 2.0**-119
+# The smallest scale, as `quantize` has it: a normal number, and so is what 1 is divided by it.
+_SMALLEST: Final = 2.0**-126
 
 # Elements of activations that are quantized at a time, half a MiB, so that they stay in the cache.
 _CHUNK: Final = 1 << 17
@@ -116,18 +116,20 @@ class Int8Linear(nn.Module):
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``x [M, K]`` as bytes, 128 for 0, and the scale of each row ``[M, 1]``: absmax."""
-    values, amax = x.new_empty(x.shape, dtype=torch.uint8), x.new_empty(len(x), 1)
+    values, scale = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x), 1)
     height = max(1, _CHUNK // x.shape[1])
-    scratch = x.new_empty(min(height, len(x)), x.shape[1])
-    parts = (torch.split(m, height) for m in (x, values, amax))
-    for rows, out, top in zip(*parts, strict=True):
+    scratch = torch.empty(min(height, len(x)), x.shape[1])
+    for start in range(0, len(x), height):
+        here = slice(start, start + height)
+        rows, by = x[here], scale[here]
         piece = scratch[: len(rows)]
-        torch.amax(torch.abs(rows, out=piece), 1, keepdim=True, out=top)
-        torch.mul(rows, 127 / top.clamp_min(_SMALLEST), out=piece)
-        out.copy_(piece.add_(_TO_BYTE).view(torch.int32))
-    if len(x) and not math.isfinite(amax.max()):
+        torch.amax(torch.abs(rows, out=piece), 1, keepdim=True, out=by)
+        by.div_(127).clamp_min_(_SMALLEST)
+        torch.mul(rows, by.reciprocal(), out=piece)
+        values[here] = piece.add_(_TO_BYTE).view(torch.int32)
+    if len(x) and not math.isfinite(scale.max()):
         quantize(x, INT8)  # names the element
-    return values, amax.clamp_min_(_SMALLEST).div_(127)
+    return values, scale
 
 
 def _pack(weight: Tensor) -> Tensor:
