@@ -4,12 +4,22 @@ import math
 from typing import Any
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slingshot.stats import Interval, entropy, mean_interval, mutual_information, shuffle_within
+from slingshot.stats import (
+    Interval,
+    entropy,
+    majority_vote,
+    mean_interval,
+    mutual_information,
+    pass_at_1,
+    shuffle_within,
+    wilson_interval,
+)
 
 labels = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30)
 
@@ -71,6 +81,104 @@ def test_values_without_an_interval_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         mean_interval(values, confidence)
+
+
+# --- shares of right answers -------------------------------------------------------------------
+
+
+@given(
+    n=st.integers(1, 2000),
+    share=st.floats(0, 1),
+    confidence=st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_interval_of_a_share_is_scipys(n: int, share: float, confidence: float) -> None:
+    successes = round(n * share)
+    interval = wilson_interval(successes, n, confidence)
+    theirs = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert interval == pytest.approx((successes / n, theirs.low, theirs.high), abs=1e-12)
+    assert 0 <= interval.low <= interval.mean <= interval.high <= 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (7, 10), (250, 500), (500, 500)])
+def test_the_ends_of_the_interval_are_just_plausible(successes: int, n: int) -> None:
+    interval = wilson_interval(successes, n)
+    for end in (interval.low, interval.high):
+        if end not in (0, 1):
+            deviation = math.sqrt(end * (1 - end) / n)
+            assert abs(successes / n - end) / deviation == pytest.approx(1.959964, rel=1e-6)
+
+
+def test_even_without_a_success_there_is_an_interval() -> None:
+    assert wilson_interval(0, 10).format(".2f") == "0.00 (0.00 to 0.28)"
+    assert wilson_interval(10, 10).format(".2f") == "1.00 (0.72 to 1.00)"
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 3), (4, 3)])
+def test_counts_that_cannot_be_are_named(successes: int, n: int) -> None:
+    message = f"{successes} successes of {n} cannot be; give at least 1 trial"
+    with pytest.raises(ValueError, match=message):
+        wilson_interval(successes, n)
+    with pytest.raises(ValueError, match="confidence is 95; give a share between 0 and 1"):
+        wilson_interval(1, 2, 95)
+
+
+def test_one_answer_is_not_the_best_of_several() -> None:
+    correct = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    interval = pass_at_1(correct)
+    assert interval == mean_interval([0.25, 0.5, 0.0])
+    assert interval.mean == 0.25  # two of three problems are solved at least once
+
+
+def test_with_one_sample_each_problems_are_trials() -> None:
+    correct = torch.tensor([[True], [False], [True]])
+    assert pass_at_1(correct, 0.9) == wilson_interval(2, 3, 0.9)
+
+
+def test_samples_of_one_problem_do_not_count_as_many_problems() -> None:
+    # Each problem is solved always or never: a hundred samples tell no more than two.
+    solved = (torch.arange(40) % 2 == 0)[:, None]
+    few, many = pass_at_1(solved.expand(40, 2)), pass_at_1(solved.expand(40, 100))
+    assert few == pytest.approx(many)
+    assert many.high - many.low > 5 * (lambda i: i.high - i.low)(wilson_interval(2000, 4000))
+
+
+@pytest.mark.parametrize(
+    "correct", [torch.ones(3, dtype=torch.bool), torch.ones(3, 2), torch.ones(0, 2) > 0]
+)
+def test_what_is_no_table_of_answers_is_named(correct: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"pass bool \[problems, samples\], at least one of each"):
+        pass_at_1(correct)
+
+
+@pytest.mark.parametrize(
+    ("answers", "vote"),
+    [
+        (["a", "b", "b"], "b"),
+        (["a", "b", "b", "a"], "a"),  # a tie goes to the first
+        ([None, None, "a"], "a"),
+        ([None, "b", None, "a", "a"], "a"),
+        ([None, None], None),
+        (["a"], "a"),
+    ],
+)
+def test_the_most_frequent_answer_wins(answers: list[str | None], vote: str | None) -> None:
+    assert majority_vote(answers) == vote
+
+
+@given(answers=st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_no_answer_has_more_votes_than_the_winner(answers: list[int | None]) -> None:
+    vote = majority_vote(answers)
+    given_answers = [answer for answer in answers if answer is not None]
+    assert (vote is None) == (not given_answers)
+    for answer in given_answers:
+        assert answers.count(answer) <= answers.count(vote)
+
+
+def test_a_vote_without_voters_is_named() -> None:
+    with pytest.raises(ValueError, match="there are 0 answers to vote with; give at least 1"):
+        majority_vote([])
 
 
 # --- information -------------------------------------------------------------------------------

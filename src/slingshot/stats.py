@@ -1,12 +1,15 @@
 """How sure a number is, and how much one thing tells about another."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from scipy import stats
 from torch import Tensor
+
+Answer = TypeVar("Answer", bound=Hashable)
 
 
 class Interval(NamedTuple):
@@ -35,13 +38,70 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         raise ValueError(f"{len(values)} values have no spread; give at least 2 runs")
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"values are {list(values)}; each must be finite")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
+    _check_confidence(confidence)
     n = len(values)
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n)
     return Interval(mean, mean - reach, mean + reach)
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Return the share of ``successes`` among ``n`` independent trials, with Wilson's interval.
+
+    It holds the shares p from which the observed one is at most z standard deviations away,
+    ``sqrt(p (1 - p) / n)`` each, where z = 1.96 at 95%. So it stays between 0 and 1 and keeps a
+    width when all trials end alike: after 0 successes of 10 it goes up to 0.28.
+
+    Source: Wilson, JASA 22 (1927). Raises ``ValueError`` for counts that cannot be, or a confidence
+    outside 0 to 1.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} cannot be; give at least 1 trial")
+    _check_confidence(confidence)
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    share, shrink = successes / n, 1 + z * z / n
+    center = (share + z * z / (2 * n)) / shrink
+    reach = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / shrink
+    # With no success, or nothing else, one end is 0 or 1, and rounding would miss it by a little.
+    low = 0.0 if successes == 0 else center - reach
+    high = 1.0 if successes == n else center + reach
+    return Interval(share, low, high)
+
+
+def pass_at_1(correct: Tensor, confidence: float = 0.95) -> Interval:
+    """Return how often one answer is right, of ``correct [problems, samples]`` bool.
+
+    It is the mean of all samples: what to expect of a single one, and *not* the share of problems
+    that at least one sample solves. Samples of one problem are not independent, so with several of
+    each the interval is Student's, over problems; with one it is `wilson_interval`.
+
+    Source: DeepSeek-R1, arXiv 2501.12948, §3. Raises ``ValueError`` unless there is a sample.
+    """
+    if correct.ndim != 2 or correct.dtype != torch.bool or not correct.numel():
+        raise ValueError(
+            f"correct has shape {tuple(correct.shape)} and dtype {correct.dtype}; "
+            "pass bool [problems, samples], at least one of each"
+        )
+    if correct.shape[1] == 1:
+        return wilson_interval(int(correct.sum()), len(correct), confidence)
+    return mean_interval(correct.double().mean(dim=1).tolist(), confidence)
+
+
+def majority_vote(answers: Sequence[Answer | None]) -> Answer | None:
+    """Return the answer that most samples of one problem give; ``None`` if none gives any.
+
+    ``None`` is a sample without an answer, and has no vote. Of answers with equally many votes the
+    one that was given first wins. The share of problems whose vote is right is what R1 calls
+    cons@64, with 64 samples.
+
+    Source: self-consistency, Wang et al., arXiv 2203.11171; DeepSeek-R1, arXiv 2501.12948, §3.
+    Raises ``ValueError`` without any sample.
+    """
+    if not answers:
+        raise ValueError("there are 0 answers to vote with; give at least 1")
+    votes = Counter(answer for answer in answers if answer is not None)
+    return max(votes, key=lambda answer: votes[answer]) if votes else None
 
 
 def entropy(labels: Tensor) -> float:
@@ -94,3 +154,8 @@ def shuffle_within(labels: Tensor, groups: Tensor, seed: int = 0) -> Tensor:
     dealt = torch.empty_like(labels)
     dealt[groups.argsort(stable=True)] = labels[order]
     return dealt
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")

@@ -289,6 +289,10 @@ class StateTask(ABC):
         """Say whether ``text`` ends in ``=``, the right answer, and ``$``, however it got there."""
         return self.extract(text) == problem.answer
 
+    def verify_steps(self, problem: Problem, text: str) -> bool:
+        """Say whether `first_wrong_step` finds nothing, and the answer is right."""
+        return self.first_wrong_step(problem, text) is None
+
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Check every step; return the number of the first move that goes wrong, or ``None``.
 
