@@ -9,11 +9,11 @@ slingshot and the loop over blocks quantize x. A ratio above 1 means that slings
 Do not pin the process to one CPU from outside (``taskset``): onnxruntime, imported so, multiplies
 with AVX-512 instead of AMX, which takes twice as long. It is held to torch's number of threads.
 
-What holds slingshot back. One row: reading the weight at best takes a quarter of float32's time, as
-it nearly does at 4096; at 1024 a dozen calls of torch and oneDNN's 20 µs of preparation take longer
-than reading. FP8 with few rows: quantizing x is a dozen calls too. With many, float32's product is
-within a few percent of the processor's peak, so one in float32 after quantizing cannot be as fast;
-AMX multiplies the blocks, and adding them up is bound by memory.
+What holds slingshot back. One row: its bytes of weight are read in a quarter of float32's time at
+best, and in a third at 4096. At 1024 they lie in the cache, and what takes long is to call torch
+some twenty times; others call once. FP8 with few rows: quantizing x is as many calls. With many,
+float32's product runs within a few percent of the processor's peak, so quantizing before one like
+it can only be slower. With AMX blocks are multiplied faster, and memory limits adding them up.
 """
 
 import copy
@@ -41,10 +41,10 @@ Contestants = dict[str, Callable[[], Tensor]]
 INT8_SHAPES = [(1, 1024, 1024), (512, 1024, 1024), (1, 4096, 4096), (512, 4096, 4096)]  # M, K, N
 FP8_SHAPES = [(32, 1024, 1024), (512, 1024, 1024), (2048, 1024, 1024), (512, 4096, 4096)]
 PEERS = ("torchao", "onnxruntime", "onnx")
-# A timing is of so many calls in a row that they make about 5e9 multiplications. One call alone
-# would mostly show how long it takes to fill the cache, which is emptied between timings. Few rows
-# cost no less than reading the weight, which takes as long as some 16 multiplications an element.
-CALLS_WORTH = 5e9
+# A timing is of so many calls in a row that they make about 2e10 multiplications. A few calls would
+# mostly show how long it takes to fill the cache, which is emptied between timings. Few rows cost
+# no less than reading the weight, which takes as long as some 16 multiplications an element.
+CALLS_WORTH = 2e10
 WEIGHT_READ = 16
 
 # Relative errors: INT8 with one scale for everything is off by about 2 %, blocks of E4M3 by 3.6 %.
