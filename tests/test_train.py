@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
-from typing import Any
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
 
 import nbformat
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,21 +22,30 @@ from slingshot.moe import (
     sequence_balance_loss,
     update_expert_bias,
 )
+from slingshot.muon import Muon
 from slingshot.train import (
     Balancing,
+    CompletionBatch,
+    Example,
     History,
     TrainConfig,
     balance_loss,
+    completion_batches,
+    completion_logits,
     fit,
+    hidden_matrices,
+    make_optimizers,
     shuffled_windows,
     token_losses,
     train_language_model,
+    train_on_completions,
 )
 
 DENSE = LMConfig(vocab_size=16, d_model=16, n_layers=2, n_heads=2, d_ffn=16)
 EXPERTS = costs.ExpertConfig(n_routed=4, n_shared=1, top_k=2, d_expert=8)
 MIXTURE = replace(DENSE, experts=EXPERTS)
 SHORT = TrainConfig(3, batch_size=4, sequence_length=8, warmup=0)
+PROJECTIONS = ("query", "key", "value", "output")
 
 
 def make_tokens(length: int = 400) -> Tensor:
@@ -190,6 +201,8 @@ def test_what_is_frozen_stays() -> None:
         ({"weight_decay": -0.1}, "weight_decay is -0.1; give 0 or a small share"),
         ({"loss_scale": 0.0}, r"loss_scale is 0.0; give a power of two such as 2\*\*16, or None"),
         ({"loss_scale": math.inf}, "loss_scale is inf; give a power of two"),
+        ({"batch_tokens": 0}, "batch_tokens is 0; give at least 1"),
+        ({"muon_rate": 0.0}, "muon_rate is 0.0; give a positive finite number"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); give two shares, each below 1"),
     ],
 )
@@ -200,6 +213,73 @@ def test_settings_that_cannot_be_meant_are_named(changes: dict[str, Any], messag
 
 def test_a_budget_is_counted_in_predicted_tokens() -> None:
     assert (SHORT.tokens_per_step, SHORT.tokens) == (32, 96)
+    by_tokens = replace(SHORT, batch_tokens=50)
+    assert (by_tokens.tokens_per_step, by_tokens.tokens) == (50, 150)
+
+
+def test_a_batch_may_be_anything() -> None:
+    class Sized(NamedTuple):
+        by: float
+
+    model, seen = Slope(), []
+
+    def loss(batch: Sized) -> Tensor:
+        seen.append(batch.by)
+        return batch.by * model.vector.sum()
+
+    fit(model, loss, [Sized(1.0), Sized(2.0), Sized(3.0)], SHORT, progress=False)
+    assert seen == [1.0, 2.0, 3.0]
+
+
+def test_muon_moves_the_hidden_matrices_and_adamw_the_rest() -> None:
+    model = make_model()
+    model.routers[0].weight.requires_grad_(False)
+    names = {id(p): name for name, p in model.named_parameters()}
+    hidden = {names[id(p)] for p in hidden_matrices(model)}
+    attention = {f"layers.{n}.attention.{m}.weight" for n in (0, 1) for m in PROJECTIONS}
+    shared = {name for name in names.values() if ".shared." in name}
+    assert len(shared) == 4  # gate and up in one, and down, of two layers
+    assert hidden == attention | shared
+    adamw, muon = make_optimizers(model, replace(SHORT, muon_rate=0.02, weight_decay=0.3))
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert isinstance(muon, Muon)
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.3, 0.0]
+    assert (muon.param_groups[0]["lr"], muon.param_groups[0]["weight_decay"]) == (0.02, 0.3)
+    moved = [p for each in (adamw, muon) for group in each.param_groups for p in group["params"]]
+    assert len(moved) == len(set(map(id, moved)))
+    assert set(map(id, moved)) == {id(p) for p in model.parameters() if p.requires_grad}
+    (alone,) = make_optimizers(model, SHORT)
+    assert isinstance(alone, torch.optim.AdamW)
+
+
+def test_both_optimizers_follow_the_schedule() -> None:
+    model = DecoderLM(DENSE)
+    places: list[tuple[float, float]] = []
+    config = TrainConfig(
+        6, learning_rate=0.1, muon_rate=0.02, warmup=2, decay=0.5, weight_decay=0.5, clip=1e9
+    )
+
+    query = model.get_parameter("layers.0.attention.query.weight")
+
+    def note() -> None:
+        places.append((model.embedding.weight[0, 0].item(), query[0, 0].item()))
+
+    def loss(batch: Tensor) -> Tensor:
+        return 0.0 * torch.stack([p.sum() for p in model.parameters()]).sum()
+
+    note()
+    fit(model, loss, forever(), config, after_step=note, progress=False)
+    # Without a gradient only the decay moves a weight: by its rate, times 0.5.
+    for index, rate in ((0, 0.1), (1, 0.02)):
+        kept = [after[index] / before[index] for before, after in pairwise(places)]
+        assert kept == pytest.approx([1 - rate * config.rate(step) * 0.5 for step in range(6)])
+
+
+def test_muon_without_a_matrix_to_move_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"muon_rate is 0\.02 but no linear layer inside the model"
+    ):
+        make_optimizers(Slope(), replace(SHORT, muon_rate=0.02))
 
 
 # --- learning ----------------------------------------------------------------------------------
@@ -283,6 +363,127 @@ def test_text_that_makes_no_batch_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         next(shuffled_windows(tokens, length, batch_size, seed=0))
+
+
+# --- prompts and completions -------------------------------------------------------------------
+
+example_sizes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=30)
+
+
+def make_examples(sizes: list[tuple[int, int]]) -> list[Example]:
+    """Examples whose tokens are all different, so that each can be found again."""
+    place = iter(range(1, 10_000))
+    return [
+        Example(*(torch.tensor([next(place) for _ in range(n)]) for n in size)) for size in sizes
+    ]
+
+
+@given(sizes=example_sizes, batch_tokens=st.integers(15, 60), seed=st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_a_pass_has_each_example_once_with_its_completion_to_learn(
+    sizes: list[tuple[int, int]], batch_tokens: int, seed: int
+) -> None:
+    examples = make_examples(sizes)
+    found: list[tuple[list[int], list[int]]] = []
+    for batch in completion_batches(examples, batch_tokens, seed):
+        assert batch.tokens.numel() <= batch_tokens
+        assert batch.learned.shape == (len(batch.tokens), batch.tokens.shape[1] - 1)
+        assert (batch.tokens[:, -1] != 0).any()  # as long as its longest example, and no longer
+        for row, learned in zip(batch.tokens, batch.learned, strict=True):
+            found.append((row[row != 0].tolist(), row[1:][learned].tolist()))
+        if len(found) >= len(examples):
+            break
+    expected = [(torch.cat(each).tolist(), each.completion.tolist()) for each in examples]
+    assert sorted(found) == sorted(expected)
+
+
+def test_prompts_of_one_length_come_together_and_completions_mixed() -> None:
+    examples = make_examples([(n, m) for n in (2, 4) for m in (1, 7) for _ in range(50)])
+    batches = completion_batches(examples, 110, seed=0)
+    passed, mixed, n_batches = 0, 0, 0
+    while passed < len(examples):
+        batch = next(batches)
+        passed, n_batches = passed + len(batch.tokens), n_batches + 1
+        prompts = (batch.tokens != 0).sum(1) - batch.learned.sum(1)
+        mixed += len(set(batch.learned.sum(1).tolist())) > 1
+        assert len(set(prompts.tolist())) == 1 or n_batches > 1
+    assert mixed >= n_batches - 2
+
+
+def test_another_seed_and_another_pass_have_another_order() -> None:
+    examples = make_examples([(2, 3)] * 20)
+    first, again, other = (completion_batches(examples, 25, seed) for seed in (0, 0, 1))
+    one, two = [list(islice(first, 4)) for _ in range(2)]
+    assert all(a.tokens.equal(b.tokens) for a, b in zip(one, again, strict=False))
+    for others in (two, list(islice(other, 4))):
+        assert not all(a.tokens.equal(b.tokens) for a, b in zip(one, others, strict=True))
+
+
+def test_logits_of_completions_are_those_of_each_example_alone() -> None:
+    model = make_model(DENSE)
+    examples = [
+        Example(make_tokens(400)[a:b], make_tokens(400)[b:c])
+        for a, b, c in ((0, 3, 9), (20, 25, 26), (40, 41, 52))
+    ]
+    (batch,) = islice(completion_batches(examples, 100, seed=0), 1)
+    logits, targets = completion_logits(model, batch)
+    by_hand = {}
+    for prompt, completion in examples:
+        tokens = torch.cat([prompt, completion])
+        alone = model(tokens[None, :-1]).logits[0, len(prompt) - 1 :]
+        by_hand[tuple(completion.tolist())] = alone
+    order = [
+        tuple(row[1:][use].tolist()) for row, use in zip(batch.tokens, batch.learned, strict=True)
+    ]
+    assert targets.tolist() == [token for row in order for token in row]
+    # Sums of at most 16 terms in another order: float32 loses a few of its last bits.
+    torch.testing.assert_close(
+        logits, torch.cat([by_hand[row] for row in order]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_padding_teaches_nothing() -> None:
+    model = make_model(DENSE)
+    learned = torch.tensor([[False, True, False, False], [False, True, True, True]])
+    gradients = []
+    for junk in (0, 9):
+        tokens = torch.tensor([[1, 2, 3, junk, junk], [4, 5, 6, 7, 8]])
+        loss = F.cross_entropy(*completion_logits(model, CompletionBatch(tokens, learned)))
+        gradients.append(torch.autograd.grad(loss, model.embedding.weight)[0])
+    assert not gradients[1][9].any()
+    assert torch.equal(*gradients)
+
+
+def test_completions_are_learned_and_prompts_are_not() -> None:
+    # The completion says the prompt backward; the prompt itself is noise.
+    prompts = torch.randint(1, 8, (300, 2), generator=torch.Generator().manual_seed(0))
+    examples = [Example(row, torch.cat([row.flip(0), torch.tensor([0])])) for row in prompts]
+    torch.manual_seed(0)
+    model = DecoderLM(DENSE)
+    config = TrainConfig(150, warmup=5, batch_tokens=200, muon_rate=0.02, weight_decay=0.0)
+    history = train_on_completions(model, examples, config, seed=0, progress=False)
+    assert history.losses[0] > 2
+    assert sum(history.losses[-5:]) / 5 < 0.2
+    rows = torch.stack([torch.cat(each) for each in examples])
+    losses = F.cross_entropy(model(rows[:, :-1]).logits.mT, rows[:, 1:], reduction="none")
+    assert losses[:, 1:].mean().item() < 0.2
+    assert losses[:, 0].mean().item() > math.log(7)  # no better than guessing among seven
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([], "there are 0 examples to learn from; give at least 1"),
+        ([(1, 1), (0, 2)], "example 1 has 0 tokens of prompt and 2 of completion; give at least 1"),
+        ([(3, 0)], "example 0 has 3 tokens of prompt and 0 of completion; give at least 1 of eac"),
+        ([(3, 4), (10, 11)], "an example has 21 tokens and a batch at most 20; give larger batch"),
+    ],
+)
+def test_examples_that_cannot_be_learned_are_named(
+    sizes: list[tuple[int, int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        next(completion_batches(make_examples(sizes), 20, seed=0))
 
 
 # --- balance -----------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ are measured, never spent.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from IPython.core.getipython import get_ipython
@@ -26,6 +26,9 @@ from slingshot.moe import (
     sequence_balance_loss,
     update_expert_bias,
 )
+from slingshot.muon import Muon
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,11 @@ class TrainConfig:
 
     The learning rate climbs for ``warmup`` steps, stays, and falls in a line over the last share
     ``decay`` of the steps; one step more would reach ``final`` of its peak. The optimizer is AdamW;
-    matrices decay, vectors do not. Gradients are cut to norm ``clip``.
+    matrices decay, vectors do not. With ``muon_rate`` the matrices of `hidden_matrices` are moved
+    by `slingshot.muon.Muon` instead, at that rate. Gradients are cut to norm ``clip``.
+
+    ``batch_tokens`` is the size of a batch whose examples differ in length, in place of
+    ``batch_size`` times ``sequence_length``.
 
     ``loss_scale`` multiplies the loss before the backward pass, and gradients are divided by it
     afterwards: what is too small for a number format on the way is not. A power of two changes
@@ -54,15 +61,19 @@ class TrainConfig:
     weight_decay: float = 0.05
     clip: float = 1.0
     loss_scale: float | None = None
+    muon_rate: float | None = None
+    batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Check each value."""
-        for name in ("steps", "batch_size", "sequence_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a positive finite number")
+        for name in ("steps", "batch_size", "sequence_length", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give at least 1")
+        for name in ("learning_rate", "clip", "muon_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; give a positive finite number")
         for name in ("decay", "final"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a share between 0 and 1")
@@ -79,8 +90,8 @@ class TrainConfig:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that are predicted in one step."""
-        return self.batch_size * self.sequence_length
+        """Tokens that are predicted in one step; with ``batch_tokens``, those that are read."""
+        return self.batch_tokens or self.batch_size * self.sequence_length
 
     @property
     def tokens(self) -> int:
@@ -110,8 +121,8 @@ class History:
 
 def fit(
     model: nn.Module,
-    loss: Callable[[Tensor], Tensor],
-    batches: Iterable[Tensor],
+    loss: Callable[[Batch], Tensor],
+    batches: Iterable[Batch],
     config: TrainConfig,
     *,
     after_step: Callable[[], None] | None = None,
@@ -119,6 +130,7 @@ def fit(
 ) -> History:
     """Train ``model`` for ``config.steps`` steps on the ``loss`` of one batch after another.
 
+    A batch is whatever ``loss`` takes; nothing else looks at it.
     ``after_step`` is called when the weights have moved. A bar shows the step, the loss and tokens
     per second; ``progress=False`` hides it. Ctrl-C stops between two operations, and the model
     keeps what it has learned.
@@ -129,14 +141,8 @@ def fit(
     learning = [p for p in model.parameters() if p.requires_grad]
     if not learning:
         raise ValueError("no parameter of the model requires a gradient; unfreeze what is to learn")
-    matrices = [p for p in learning if p.ndim > 1]
-    vectors = [p for p in learning if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.rate)
+    optimizers = make_optimizers(model, config)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(each, config.rate) for each in optimizers]
     history = History()
     source = iter(batches)
     model.train()
@@ -148,17 +154,56 @@ def fit(
             started = time.process_time()
             value = loss(batch)
             history.losses.append(_finite(value, "loss", step))
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             _backward(value, learning, config.loss_scale)
             _finite(nn.utils.clip_grad_norm_(learning, config.clip), "norm of the gradient", step)
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             if after_step:
                 after_step()
             history.seconds += time.process_time() - started
             bar.set_postfix(loss=f"{history.losses[-1]:.3f}", refresh=False)
             bar.update(config.tokens_per_step)
     return history
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Return AdamW for what learns in ``model``, or AdamW and, for its hidden matrices, Muon.
+
+    Raises ``ValueError`` if there is a ``muon_rate`` and no hidden matrix learns.
+    """
+    hidden = hidden_matrices(model) if config.muon_rate else []
+    taken = set(map(id, hidden))
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    if not config.muon_rate:
+        return [adamw]
+    if not hidden:
+        raise ValueError(
+            f"muon_rate is {config.muon_rate} but no linear layer inside the model learns; "
+            "give None, AdamW then moves all"
+        )
+    return [adamw, Muon(hidden, lr=config.muon_rate, weight_decay=config.weight_decay)]
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of linear layers that learn, but for that of an output ``head``.
+
+    They map directions of the model's own space to each other. Embeddings and the head map them to
+    tokens, and a router to experts; experts are three-dimensional tensors. AdamW moves all these.
+    """
+    return [
+        parameter
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name != "head"
+        for parameter in module.parameters(recurse=False)
+        if parameter.ndim == 2 and parameter.requires_grad
+    ]
 
 
 # --- language models -------------------------------------------------------------------------
@@ -273,6 +318,92 @@ def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) ->
                 yield windows[rows]
 
 
+# --- prompts and completions -------------------------------------------------------------------
+
+
+class Example(NamedTuple):
+    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned, both int64."""
+
+    prompt: Tensor
+    completion: Tensor
+
+
+class CompletionBatch(NamedTuple):
+    """Examples with prompts of about one length: ``tokens [B, S]`` int64, padded at the end.
+
+    ``learned [B, S - 1]`` bool says which of ``tokens[:, 1:]`` belong to a completion.
+    """
+
+    tokens: Tensor
+    learned: Tensor
+
+
+def train_on_completions(
+    model: DecoderLM,
+    examples: Sequence[Example],
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    after_step: Callable[[], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train ``model`` to continue each prompt with its completion: supervised fine-tuning.
+
+    A step reads at most ``config.tokens_per_step`` tokens, with padding. ``seed`` fixes the order
+    of the batches, and nothing else. ``History.losses`` are per token of completion. Raises as
+    `fit` and `completion_batches` do.
+    """
+    batches = completion_batches(examples, config.tokens_per_step, seed)
+
+    def loss(batch: CompletionBatch) -> Tensor:
+        return F.cross_entropy(*completion_logits(model, batch))
+
+    return fit(model, loss, batches, config, after_step=after_step, progress=progress)
+
+
+def completion_logits(model: DecoderLM, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
+    """Return logits ``[N, V]`` for the N tokens of all completions, and the tokens ``[N]``.
+
+    What stands in the prompts is read and not learned. Padding comes after all else, and attention
+    looks back: it changes nothing.
+    """
+    logits = model(batch.tokens[:, :-1]).logits
+    return logits[batch.learned], batch.tokens[:, 1:][batch.learned]
+
+
+def completion_batches(
+    examples: Sequence[Example], batch_tokens: int, seed: int
+) -> Iterator[CompletionBatch]:
+    """Yield batches of at most ``batch_tokens`` tokens with padding, in a random order, forever.
+
+    Examples whose prompts are of about one length stand together, and a batch has the more of them
+    the shorter they are. Whole examples of about one length would need less padding. But then all
+    terse completions come in one batch and all long ones in another, the gradient jumps from one to
+    the other, and learning takes longer. Each example is in one batch of a pass.
+
+    With the first batch comes a ``ValueError`` if there are no examples, one has no prompt or no
+    completion, or one is longer than a batch.
+    """
+    prompts = torch.tensor([len(example.prompt) for example in examples], dtype=torch.int64)
+    lengths = prompts + torch.tensor([len(each.completion) for each in examples], dtype=torch.int64)
+    _check_examples(prompts, lengths, batch_tokens)
+    padded = nn.utils.rnn.pad_sequence([torch.cat(each) for each in examples], batch_first=True)
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        chance = torch.rand(len(examples), generator=generator)
+        order = (prompts + chance).argsort()
+        batches = _cut(order, lengths[order].tolist(), batch_tokens)
+        for index in torch.randperm(len(batches), generator=generator).tolist():
+            rows = batches[index]
+            tokens = padded[rows, : int(lengths[rows].max())]
+            place = torch.arange(1, tokens.shape[1])
+            learned = (prompts[rows, None] <= place) & (place < lengths[rows, None])
+            yield CompletionBatch(tokens, learned)
+
+
+# --- measuring ---------------------------------------------------------------------------------
+
+
 @torch.no_grad()
 def token_losses(
     model: DecoderLM, tokens: Tensor, *, length: int = 128, batch_size: int = 64
@@ -309,6 +440,33 @@ def _check_reading(tokens: Tensor, length: int, batch_size: int) -> None:
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}; pass [N] with at least 2")
     if length < 1 or batch_size < 1:
         raise ValueError(f"length is {length} and batch_size {batch_size}; give each at least 1")
+
+
+def _check_examples(prompts: Tensor, lengths: Tensor, batch_tokens: int) -> None:
+    if not len(lengths):
+        raise ValueError("there are 0 examples to learn from; give at least 1")
+    if bool((empty := (prompts < 1) | (lengths == prompts)).any()):
+        index = int(empty.nonzero()[0])
+        raise ValueError(
+            f"example {index} has {int(prompts[index])} tokens of prompt and "
+            f"{int(lengths[index] - prompts[index])} of completion; give at least 1 of each"
+        )
+    if int(lengths.max()) > batch_tokens:
+        raise ValueError(
+            f"an example has {int(lengths.max())} tokens and a batch at most {batch_tokens}; "
+            "give larger batches"
+        )
+
+
+def _cut(order: Tensor, lengths: list[int], batch_tokens: int) -> list[Tensor]:
+    """Cut ``order`` into rows of which, at their ``lengths``, each part makes at most one batch."""
+    batches, start, longest = [], 0, 0
+    for end, length in enumerate(lengths):
+        longest = max(longest, length)
+        if longest * (end + 1 - start) > batch_tokens:
+            batches.append(order[start:end])
+            start, longest = end, length
+    return [*batches, order[start:]]
 
 
 def _backward(loss: Tensor, learning: list[nn.Parameter], scale: float | None) -> None:

@@ -1,0 +1,177 @@
+"""Distillation: a small model learns from what a better one wrote.
+
+DeepSeek-R1's recipe has four steps. *Sample*: the teacher solves problems. *Verify*: a program
+checks the answers. *Keep*: what is wrong is thrown away. *Fine-tune*: the student learns to write
+the texts that are left, token by token, as if a person had written them (arXiv 2501.12948, §2.4).
+Nothing but text goes from teacher to student, so the two may differ in everything but language.
+
+The older meaning of the word is different: the student sees the teacher's probabilities of all
+tokens, and imitates those (`hinton_loss`). That tells more per token, and needs the teacher at hand
+and one vocabulary for both.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slingshot.lm import DecoderLM, generate
+from slingshot.tasks import Problem, Task, Trace
+from slingshot.train import (
+    CompletionBatch,
+    Example,
+    History,
+    TrainConfig,
+    completion_batches,
+    completion_logits,
+    fit,
+    train_on_completions,
+)
+
+
+def sample_traces(
+    model: DecoderLM,
+    task: Task,
+    problems: Sequence[Problem],
+    *,
+    samples: int = 1,
+    max_new_tokens: int = 80,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    batch_size: int = 512,
+) -> list[Trace]:
+    """Let ``model`` solve each of ``problems`` ``samples`` times, one after another.
+
+    A text ends with the task's end, or unfinished after ``max_new_tokens``. ``batch_size`` texts
+    are written at a time, those with prompts of about one length together. Raises ``ValueError``
+    for ``samples`` or ``batch_size`` below 1, and as `slingshot.lm.generate` does.
+    """
+    if samples < 1 or batch_size < 1:
+        raise ValueError(f"samples is {samples} and batch_size {batch_size}; give at least 1")
+    asked = [problem for problem in problems for _ in range(samples)]
+    prompts = [task.encode(problem.prompt) for problem in asked]
+    order = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
+    texts = [""] * len(asked)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        written = generate(
+            model,
+            [prompts[row] for row in rows],
+            max_new_tokens=max_new_tokens,
+            end=task.end,
+            temperature=temperature,
+            generator=generator,
+        )
+        for row, tokens in zip(rows, written, strict=True):
+            texts[row] = task.decode(tokens)
+    return [Trace(problem, text) for problem, text in zip(asked, texts, strict=True)]
+
+
+def keep_verified(traces: Iterable[Trace], verify: Callable[[Problem, str], bool]) -> list[Trace]:
+    """Return the traces that ``verify`` accepts: rejection sampling.
+
+    ``task.verify`` checks answers, and keeps a lucky guess with a right one. ``task.verify_steps``
+    checks all that was written, where a task can do that.
+    """
+    return [trace for trace in traces if verify(*trace)]
+
+
+def encode_traces(task: Task, traces: Iterable[Trace]) -> list[Example]:
+    """Return the traces as tokens: the prompt is given, the text is to be learned."""
+    return [Example(task.encode(problem.prompt), task.encode(text)) for problem, text in traces]
+
+
+def distill(
+    student: DecoderLM,
+    task: Task,
+    traces: Sequence[Trace],
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> History:
+    """Train ``student`` to write ``traces``, as DeepSeek-R1 was distilled.
+
+    Source: arXiv 2501.12948, §2.4; the idea: sequence-level knowledge distillation, Kim and Rush,
+    arXiv 1606.07947. Raises as `slingshot.train.train_on_completions` does.
+    """
+    examples = encode_traces(task, traces)
+    return train_on_completions(student, examples, config, seed=seed, progress=progress)
+
+
+def distill_logits(
+    student: DecoderLM,
+    teacher: DecoderLM,
+    task: Task,
+    traces: Sequence[Trace],
+    config: TrainConfig,
+    *,
+    temperature: float = 2.0,
+    alpha: float = 0.5,
+    seed: int = 0,
+    progress: bool = True,
+) -> History:
+    """Train ``student`` to find each token of ``traces`` as likely as ``teacher`` does.
+
+    Batches are those of `distill` with the same ``seed``; the loss is `hinton_loss`, and so are
+    ``History.losses``. Raises as `distill` does, and ``ValueError`` if the two models do not share
+    a vocabulary.
+    """
+    ours, theirs = student.config.vocab_size, teacher.config.vocab_size
+    if ours != theirs:
+        raise ValueError(
+            f"the student has {ours} tokens and the teacher {theirs}; "
+            "logits need one vocabulary, distill needs only text"
+        )
+
+    def loss(batch: CompletionBatch) -> Tensor:
+        logits, targets = completion_logits(student, batch)
+        with torch.no_grad():
+            soft, _ = completion_logits(teacher, batch)
+        return hinton_loss(logits, soft, targets, temperature=temperature, alpha=alpha)
+
+    batches = completion_batches(encode_traces(task, traces), config.tokens_per_step, seed)
+    return fit(student, loss, batches, config, progress=progress)
+
+
+def hinton_loss(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 2.0,
+    alpha: float = 0.5,
+) -> Tensor:
+    """Return how far ``logits [N, V]`` are from the teacher's and from ``targets [N]``: a scalar.
+
+    It is ``(1 - alpha) CE + alpha T² KL(p_teacher || p_student)``, a mean over N in nats, where
+    both p are softmaxes of logits divided by the temperature T, and CE is the cross-entropy with
+    the targets at T = 1. Divided logits have gradients smaller by T², about T from the division and
+    T from softmaxes that lie closer together; the factor T² puts them back. No gradient reaches the
+    teacher.
+
+    Source: Hinton, Vinyals and Dean, arXiv 1503.02531, §2. Raises ``ValueError`` for shapes that do
+    not fit, a temperature that is not positive or an ``alpha`` outside 0 to 1.
+    """
+    if (
+        logits.ndim != 2
+        or logits.shape != teacher_logits.shape
+        or targets.shape != logits.shape[:1]
+    ):
+        raise ValueError(
+            f"logits have shapes {tuple(logits.shape)} and {tuple(teacher_logits.shape)} and "
+            f"targets {tuple(targets.shape)}; pass [N, V] twice and [N]"
+        )
+    if not 0 < temperature < float("inf") or not 0 <= alpha <= 1:
+        raise ValueError(
+            f"temperature is {temperature} and alpha {alpha}; give a positive number and a share"
+        )
+    hard = F.cross_entropy(logits, targets)
+    soft = F.kl_div(
+        (logits / temperature).log_softmax(dim=1),
+        (teacher_logits.detach() / temperature).log_softmax(dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1 - alpha) * hard + alpha * temperature**2 * soft
