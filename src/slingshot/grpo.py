@@ -1,0 +1,705 @@
+"""Group relative policy optimization: reinforcement learning with a reward that is checked.
+
+The model answers each problem G times. Whatever did better than its group becomes more likely,
+whatever did worse less so. No second network predicts how good an answer will be: the mean of the
+group is what it is measured against.
+
+**The objective.** Of output i of a group let ``r_it`` be the probability of token t now over its
+probability when it was sampled, ``A_i`` the advantage, ``k_it`` an estimate of how far the model is
+from a reference. Each token gains
+
+    ``min(r_it A_i, clip(r_it, 1 - low, 1 + high) A_i) - beta k_it``
+
+and the variants differ in how tokens are added up, ``|o_i|`` being the length of output i:
+
+- ``"paper"``: the mean over the tokens of each output, then over outputs (DeepSeekMath,
+  arXiv 2402.03300, eq. 3). A token of a long output counts less.
+- ``"dapo"``: the mean over all tokens of the batch (DAPO, arXiv 2503.14476, eq. 8).
+- ``"dr_grpo"``: the sum over tokens divided by a constant, ``max_length``, then the mean over
+  outputs (Dr. GRPO, arXiv 2503.20783, §3.2). The same paper does not divide advantages by the
+  standard deviation. DAPO and Dr. GRPO both drop the term with beta.
+
+**Papers and code differ.** DeepSeek-R1 (arXiv 2501.12948, eqs. 1-3) and DeepSeek-V3 (arXiv
+2412.19437, eqs. 26-28) print one ratio for the whole output, the product of those of its tokens,
+and no mean over tokens. DeepSeekMath prints a ratio for each token, which is what TRL and this
+module compute. With one update per batch all ratios are 1 and nothing is clipped; the gradient of
+what R1 prints is then that of ``"dr_grpo"``, times ``max_length``. The papers do not say whether
+the standard deviation of a group divides by G or by G - 1; TRL takes G - 1 and adds 1e-4.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import torch
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from tqdm.notebook import tqdm_notebook
+
+from slingshot import costs
+from slingshot.lm import DecoderLM, generate
+from slingshot.tasks import Problem, Task
+from slingshot.train import _finite
+
+Scale = Literal["group", "none"]
+"""What an advantage is divided by: the standard deviation of its group, or nothing."""
+
+Variant = Literal["paper", "dapo", "dr_grpo"]
+"""How the tokens of a batch are added up; see the top of this module."""
+
+KL = Literal["k1", "k2", "k3"]
+"""The three estimators of `kl_estimate`."""
+
+Reward = Callable[[Problem, str], float]
+"""What a text that was written to a problem earns: ``task.verify``, or a function of your own."""
+
+# Tokens, with padding, that one pass of `token_log_probs` scores: few enough for the cache.
+_TOKENS_PER_PASS: Final = 2048
+
+
+# --- the objective -----------------------------------------------------------------------------
+
+
+def group_advantages(
+    rewards: Tensor, *, scale: Scale = "group", correction: int = 1, eps: float = 1e-4
+) -> Tensor:
+    """Return by how much each of ``rewards [P, G]`` is above its group's mean, ``[P, G]`` float.
+
+    With ``scale="group"`` in standard deviations of the group plus ``eps``; ``correction=1``
+    divides the sum of squares by G - 1, as TRL does, 0 by G. A group whose rewards are all equal
+    has advantages of exactly 0: it says nothing. No problems, P = 0, have none.
+
+    Sources: DeepSeekMath, arXiv 2402.03300, §4.1.2; DeepSeek-R1, arXiv 2501.12948, eq. 3; without
+    the division: arXiv 2503.20783, §3.2. Raises ``ValueError`` for groups of fewer than two, a
+    reward that is not finite, and settings that cannot be meant.
+    """
+    if rewards.ndim != 2 or rewards.shape[1] < 2:
+        raise ValueError(
+            f"rewards has shape {tuple(rewards.shape)}; pass [problems, outputs] with at least 2 "
+            "outputs, a group of one has nothing to compare with"
+        )
+    _check_choice("scale", scale, get_args(Scale))
+    if correction not in (0, 1) or not 0 <= eps < math.inf:
+        raise ValueError(
+            f"correction is {correction} and eps {eps}; give 0 or 1, and 0 or a small number"
+        )
+    rewards = rewards if rewards.is_floating_point() else rewards.float()
+    if not bool(rewards.isfinite().all()):
+        bad = rewards[~rewards.isfinite()][0].item()
+        raise ValueError(f"a reward is {bad}; each must be finite")
+    advantages = rewards - rewards.mean(dim=1, keepdim=True)
+    if scale == "group":
+        squares = advantages.square().sum(dim=1, keepdim=True)
+        advantages = advantages / ((squares / (rewards.shape[1] - correction)).sqrt() + eps)
+    # The mean of equal floats may differ from them in the last bit; without eps that would be 1.
+    return advantages.masked_fill(all_equal(rewards)[:, None], 0.0)
+
+
+def all_equal(rewards: Tensor) -> Tensor:
+    """Return which groups of ``rewards [P, G]`` have no two different ones: ``[P]`` bool."""
+    return (rewards == rewards[:, :1]).all(dim=1)
+
+
+def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
+    """Estimate KL(p || ref) from log-probabilities of what was sampled from p, in nats.
+
+    ``log_p`` and ``log_ref`` have one shape, which the result has too: an estimate for each sample.
+    With ``x = log_ref - log_p``, k1 is ``-x``, k2 is ``x² / 2`` and k3 is ``exp(x) - x - 1``.
+
+    *As numbers*: k1 and k3 have the KL as their mean, k2 only nearly. k1 can be negative, k2 and k3
+    cannot. *As losses* they do something else, because the gradient does not see how the samples
+    were drawn. For samples of p the mean gradient of k1 is zero, that of k2 is the gradient of
+    KL(p || ref), and that of k3, which DeepSeek uses, is the gradient of KL(ref || p). In a text
+    this holds for each token, given those before it.
+
+    Sources: Schulman, "Approximating KL Divergence" (2020); k3 as a loss: DeepSeekMath,
+    arXiv 2402.03300, eq. 4, DeepSeek-R1, arXiv 2501.12948, eq. 2; its gradient: arXiv 2506.09477.
+    Raises ``ValueError`` for an unknown ``kind`` or two shapes.
+    """
+    _check_choice("kind", kind, get_args(KL))
+    if log_p.shape != log_ref.shape:
+        raise ValueError(
+            f"log_p has shape {tuple(log_p.shape)} and log_ref {tuple(log_ref.shape)}; "
+            "pass the same tokens to both models"
+        )
+    x = log_ref - log_p
+    if kind == "k1":
+        return -x
+    return x.square() / 2 if kind == "k2" else x.expm1() - x
+
+
+def clipped(
+    ratio: Tensor, advantages: Tensor, epsilon_low: float = 0.2, epsilon_high: float = 0.2
+) -> Tensor:
+    """Return where the clip takes the gradient away, bool of the shape of ``ratio``.
+
+    That is where a token has moved as far as it may in the direction that its advantage asks for.
+    One that has moved too far the other way may always come back.
+    """
+    risen = (ratio > 1 + epsilon_high) & (advantages > 0)
+    return risen | ((ratio < 1 - epsilon_low) & (advantages < 0))
+
+
+def aggregate(
+    values: Tensor, mask: Tensor, variant: Variant, max_length: int | None = None
+) -> Tensor:
+    """Add up ``values [R, T]`` where ``mask [R, T]`` is true, as ``variant`` does: a scalar.
+
+    A row without any token adds 0, and counts as a row. Nothing at all gives 0. ``max_length`` is
+    the most tokens that an output may have; only ``"dr_grpo"`` needs it. Raises ``ValueError`` when
+    it does not get it.
+    """
+    _check_choice("variant", variant, get_args(Variant))
+    # Not values * mask: a NaN behind the mask would come through.
+    values = values.masked_fill(~mask, 0.0)
+    rows = max(1, len(values))
+    if variant == "paper":
+        return (values.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / rows
+    if variant == "dapo":
+        return values.sum() / mask.sum().clamp(min=1)
+    if max_length is None or max_length < 1:
+        raise ValueError(f"max_length is {max_length}; dr_grpo divides by it, give max_new_tokens")
+    return values.sum() / (rows * max_length)
+
+
+def grpo_loss(
+    log_p: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    log_old: Tensor | None = None,
+    log_ref: Tensor | None = None,
+    variant: Variant = "paper",
+    epsilon_low: float = 0.2,
+    epsilon_high: float = 0.2,
+    beta: float = 0.0,
+    kl: KL = "k3",
+    max_length: int | None = None,
+) -> Tensor:
+    """Return the loss of a batch, a scalar: the objective at the top of this module, negated.
+
+    ``log_p [R, T]`` are the log-probabilities of the tokens of R outputs, with a gradient;
+    ``advantages [R]`` what each output is worth; ``mask [R, T]`` bool where there is a token.
+    ``log_old [R, T]`` are the log-probabilities when the tokens were sampled; ``None`` says that
+    the model has not moved since. ``log_ref [R, T]`` are those of the reference model, and needed
+    with ``beta``. What stands behind the mask has no influence.
+
+    Sources: PPO's clip: arXiv 1707.06347, eq. 7; two bounds for it: DAPO, arXiv 2503.14476, eq. 8,
+    with 0.2 and 0.28. Raises ``ValueError`` for tensors that do not fit together and for settings
+    that cannot be meant.
+    """
+    _check_batch(log_p, advantages, mask, log_old, log_ref)
+    _check_settings(epsilon_low, epsilon_high, beta)
+    if beta and log_ref is None:
+        raise ValueError(f"beta is {beta} but log_ref is None; score the tokens with a reference")
+    old = log_p.detach() if log_old is None else log_old.detach()
+    # Where nothing is, nothing can overflow either: inf times a zero gradient is NaN.
+    ratio = (log_p - old).masked_fill(~mask, 0.0).exp()
+    worth = advantages.detach()[:, None]
+    loss = -torch.minimum(ratio * worth, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * worth)
+    if beta and log_ref is not None:
+        now, reference = log_p.masked_fill(~mask, 0.0), log_ref.detach().masked_fill(~mask, 0.0)
+        loss = loss + beta * kl_estimate(now, reference, kl)
+    return aggregate(loss, mask, variant, max_length)
+
+
+# --- the policy --------------------------------------------------------------------------------
+
+
+def token_log_probs(
+    model: DecoderLM, sequences: Sequence[Tensor], n_prompt: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return how likely ``model`` finds each token after the prompt, and where there is one.
+
+    ``sequences`` are R tensors of tokens, a prompt and an output each; ``n_prompt`` says how long
+    the prompts are. Both results are ``[R, T]``, T the length of the longest output: natural
+    logarithms, 0 where there is no token, and a bool mask of where there is.
+
+    Rows of about one length go through the model together, so that little is computed for padding.
+    Raises ``ValueError`` unless each sequence has a token of prompt and one of output.
+    """
+    lengths = [len(sequence) for sequence in sequences]
+    if len(lengths) != len(n_prompt):
+        raise ValueError(f"{len(lengths)} sequences have {len(n_prompt)} prompts; give one each")
+    for length, prompt in zip(lengths, n_prompt, strict=True):
+        if not 1 <= prompt < length:
+            raise ValueError(
+                f"n_prompt is {prompt} in a sequence of {length}; give at least 1, since nothing "
+                "predicts the first token, and leave at least one token of output"
+            )
+    passes = _passes(lengths)
+    order = torch.tensor([row for rows in passes for row in rows], dtype=torch.int64)
+    n_output = torch.tensor(lengths, dtype=torch.int64) - torch.tensor(n_prompt, dtype=torch.int64)
+    places = torch.arange(int(n_output.max()) if len(n_output) else 0)
+    mask = places < n_output[:, None]
+    if not passes:
+        return torch.zeros(mask.shape), mask
+    scored = torch.cat([_score(model, sequences, n_prompt, rows) for rows in passes])
+    sorted_rows = scored.new_zeros(mask.shape).masked_scatter(mask[order], scored)
+    return sorted_rows[order.argsort()], mask
+
+
+def _passes(lengths: list[int]) -> list[list[int]]:
+    """Deal rows, long ones first, into batches of at most `_TOKENS_PER_PASS` with their padding."""
+    passes: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not passes or (len(passes[-1]) + 1) * lengths[passes[-1][0]] > _TOKENS_PER_PASS:
+            passes.append([])
+        passes[-1].append(row)
+    return passes
+
+
+def _score(
+    model: DecoderLM, sequences: Sequence[Tensor], n_prompt: Sequence[int], rows: list[int]
+) -> Tensor:
+    """Return the log-probabilities of the outputs of ``rows``, one output after the other."""
+    # A padded token comes after all others, and attention looks back: it changes nothing.
+    tokens = nn.utils.rnn.pad_sequence([sequences[row] for row in rows], batch_first=True)
+    first = torch.tensor([n_prompt[row] for row in rows])[:, None]
+    end = torch.tensor([len(sequences[row]) for row in rows])[:, None]
+    place = torch.arange(1, tokens.shape[1])
+    is_output = (first <= place) & (place < end)
+    logits = model(tokens[:, :-1]).logits[is_output]
+    return -F.cross_entropy(logits, tokens[:, 1:][is_output], reduction="none")
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """P problems and G outputs for each: what was asked, answered and earned in one step.
+
+    ``sequences`` are P · G tensors of tokens, a prompt of ``n_prompt`` tokens and an output each,
+    problem after problem; ``texts`` are the outputs as text. ``rewards [P, G]`` float32,
+    ``lengths [P, G]`` int64 in tokens of output, the end token included, and ``ended [P, G]`` bool,
+    false for an output that was truncated.
+    """
+
+    problems: list[Problem]
+    sequences: list[Tensor]
+    n_prompt: list[int]
+    texts: list[str]
+    rewards: Tensor
+    lengths: Tensor
+    ended: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts and outputs: what the model had to read or write."""
+        return sum(len(sequence) for sequence in self.sequences)
+
+
+def sample_rollouts(
+    model: DecoderLM, task: Task, reward: Reward, config: "GRPOConfig", generator: torch.Generator
+) -> Rollouts:
+    """Let ``model`` answer ``config.n_problems`` new problems ``config.n_rollouts`` times each.
+
+    It samples at temperature 1, where the probability of an output is what the model says it is.
+    An output that has not ended after ``config.max_new_tokens`` tokens is truncated. It gets what
+    ``reward`` gives for its text, like any other.
+    """
+    problems = [task.sample(generator) for _ in range(config.n_problems)]
+    prompts = [task.encode(problem.prompt) for problem in problems]
+    repeated = [prompt for prompt in prompts for _ in range(config.n_rollouts)]
+    outputs = generate(
+        model,
+        repeated,
+        max_new_tokens=config.max_new_tokens,
+        end=task.end,
+        temperature=1.0,
+        generator=generator,
+    )
+    texts = [task.decode(output) for output in outputs]
+    asked = [problem for problem in problems for _ in range(config.n_rollouts)]
+    rewards = [float(reward(problem, text)) for problem, text in zip(asked, texts, strict=True)]
+    shape = (config.n_problems, config.n_rollouts)
+    return Rollouts(
+        problems=problems,
+        sequences=[torch.cat(pair) for pair in zip(repeated, outputs, strict=True)],
+        n_prompt=[len(prompt) for prompt in repeated],
+        texts=texts,
+        rewards=torch.tensor(rewards).view(shape),
+        lengths=torch.tensor([len(output) for output in outputs]).view(shape),
+        ended=torch.tensor([int(output[-1]) == task.end for output in outputs]).view(shape),
+    )
+
+
+# --- the loop ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """How many problems, how many answers to each, and how fast to learn from them.
+
+    A step asks ``n_problems`` problems ``n_rollouts`` times each and makes ``n_updates`` updates
+    with the answers. In the first the ratio is 1 and nothing can be clipped.
+
+    ``variant`` names the objective, with what its paper changes: ``scale=None`` divides advantages
+    by the standard deviation of their group, but for ``"dr_grpo"``; ``epsilon_high=None`` is 0.28
+    for ``"dapo"``, and ``epsilon_low`` for the others. ``beta`` and ``kl`` are the pull towards a
+    reference model. With ``mask_truncated`` an output that did not end teaches nothing, though its
+    reward counts in its group (DAPO's overlong filtering, arXiv 2503.14476, §3.4).
+
+    Groups whose rewards are all equal are left out, and so are truncated outputs if they are
+    masked: means are over what is left. Equal groups would have no gradient but for ``beta``, so
+    that leaving them out makes it longer and keeps its direction. DAPO samples on until the batch
+    is full (eq. 11); here it becomes smaller, and a step may have nothing to learn from.
+
+    The optimizer is AdamW without weight decay. Its rate climbs for ``warmup`` steps and falls in a
+    line over the whole run, to the share ``final`` of ``learning_rate``. Gradients are cut to norm
+    ``clip``. With ``max_flops`` the run ends after the step that has used them up, and the rate
+    falls with the share of them that is spent, if that is more than the share of ``steps``.
+
+    Raises ``ValueError`` for a value that cannot be meant.
+    """
+
+    steps: int
+    n_problems: int = 16
+    n_rollouts: int = 16
+    max_new_tokens: int = 80
+    n_updates: int = 1
+    variant: Variant = "dapo"
+    scale: Scale | None = None
+    epsilon_low: float = 0.2
+    epsilon_high: float | None = None
+    beta: float = 0.0
+    kl: KL = "k3"
+    mask_truncated: bool = False
+    learning_rate: float = 2e-3
+    warmup: int = 5
+    final: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    max_flops: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        for name in ("steps", "n_problems", "max_new_tokens", "n_updates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.n_rollouts < 2:
+            raise ValueError(
+                f"n_rollouts is {self.n_rollouts}; give at least 2, to compare them with each other"
+            )
+        _check_choice("variant", self.variant, get_args(Variant))
+        _check_choice("scale", self.advantage_scale, get_args(Scale))
+        _check_choice("kl", self.kl, get_args(KL))
+        _check_settings(self.epsilon_low, self.upper_epsilon, self.beta)
+        for name in ("learning_rate", "clip", "max_flops"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; give a positive finite number")
+        if self.warmup < 0:
+            raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"final is {self.final}; give a share between 0 and 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}; give two shares, each below 1")
+
+    @property
+    def advantage_scale(self) -> Scale:
+        """What ``scale`` comes to with this ``variant``."""
+        return self.scale or ("none" if self.variant == "dr_grpo" else "group")
+
+    @property
+    def upper_epsilon(self) -> float:
+        """What ``epsilon_high`` comes to with this ``variant``."""
+        if self.epsilon_high is not None:
+            return self.epsilon_high
+        return 0.28 if self.variant == "dapo" else self.epsilon_low
+
+    def rate(self, step: int, flops: float = 0.0) -> float:
+        """Return the learning rate of ``step``, counted from 0, as a share of its peak.
+
+        ``flops`` is what was spent before it.
+        """
+        spent = max(step / self.steps, flops / self.max_flops if self.max_flops else 0.0)
+        rising = (step + 1) / (self.warmup + 1)
+        return min(1.0, rising, self.final + (1 - self.final) * (1 - spent))
+
+
+@dataclass(frozen=True)
+class GRPOStep:
+    """What happened in one step.
+
+    ``reward`` is the mean over all rollouts and ``length`` that of their tokens. ``truncated`` is
+    the share that did not end, ``equal`` the share of groups whose rewards are all equal.
+    ``loss``, ``kl`` (nats per token, from ``config.kl``) and ``clipped`` (the share of tokens) are
+    means over the updates; ``None`` where there was nothing to learn from or no reference.
+    ``tokens_sampled`` and ``tokens_trained`` count prompts and outputs, not padding, the latter
+    once for each update. ``flops`` are those of this step, ``seconds`` its CPU seconds without
+    ``on_step``.
+    """
+
+    step: int
+    reward: float
+    length: float
+    truncated: float
+    equal: float
+    loss: float | None
+    kl: float | None
+    clipped: float | None
+    tokens_sampled: int
+    tokens_trained: int
+    flops: float
+    seconds: float
+
+
+@dataclass
+class GRPOHistory:
+    """The steps of a run, in their order."""
+
+    steps: list[GRPOStep] = field(default_factory=list)
+
+    @property
+    def rewards(self) -> list[float]:
+        """Mean reward of each step."""
+        return [step.reward for step in self.steps]
+
+    @property
+    def lengths(self) -> list[float]:
+        """Mean tokens of output of each step."""
+        return [step.length for step in self.steps]
+
+    @property
+    def equal(self) -> list[float]:
+        """Share of groups without variance in each step."""
+        return [step.equal for step in self.steps]
+
+    @property
+    def tokens_sampled(self) -> int:
+        """Tokens of all prompts and outputs that were sampled."""
+        return sum(step.tokens_sampled for step in self.steps)
+
+    @property
+    def tokens_trained(self) -> int:
+        """Tokens of all prompts and outputs that were learned from, once for each update."""
+        return sum(step.tokens_trained for step in self.steps)
+
+    @property
+    def flops(self) -> float:
+        """2 N per token sampled, 6 N per token trained, 2 N per token that a reference scored."""
+        return sum(step.flops for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds of all steps."""
+        return sum(step.seconds for step in self.steps)
+
+
+def train_grpo(
+    model: DecoderLM,
+    task: Task,
+    reward: Reward,
+    config: GRPOConfig,
+    *,
+    seed: int = 0,
+    reference: DecoderLM | None = None,
+    on_step: Callable[[GRPOStep, Rollouts], None] | None = None,
+    progress: bool = True,
+) -> GRPOHistory:
+    """Train ``model`` to earn more ``reward`` on problems of ``task``.
+
+    ``seed`` fixes the problems and what is sampled, and nothing else is random. ``reference`` is
+    the model that ``config.beta`` pulls towards, usually a copy of what ``model`` was; without
+    ``beta`` its distance is only measured. ``on_step`` is called when the weights have moved, with
+    what happened and with the rollouts it happened to, for a figure that grows. A bar shows the
+    step, the reward and the length; ``progress=False`` hides it.
+
+    Ctrl-C stops between two operations: the model keeps what it has learned, and what ``on_step``
+    has collected stays. Raises ``ValueError`` when there is nothing to train or ``beta`` has no
+    reference, and ``FloatingPointError`` when the loss or a gradient is not finite; no weight has
+    moved by it.
+    """
+    if config.beta and reference is None:
+        raise ValueError(f"beta is {config.beta} but reference is None; pass a copy of the model")
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if not weights:
+        raise ValueError("no parameter of the model requires a gradient; unfreeze what is to learn")
+    optimizer = torch.optim.AdamW(weights, betas=config.betas, weight_decay=0.0, fused=True)
+    n_active = costs.count_parameters(model.config.sizes()).active_without_embedding
+    generator = torch.Generator().manual_seed(seed)
+    history = GRPOHistory()
+    was_training = model.training
+    model.train()
+    try:
+        with _bar(config.steps, progress) as bar:
+            for step in range(config.steps):
+                if config.max_flops and history.flops >= config.max_flops:
+                    break
+                started = time.process_time()
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate * config.rate(step, history.flops)
+                rollouts = sample_rollouts(model, task, reward, config, generator)
+                update = _learn(model, optimizer, rollouts, config, reference, step)
+                seconds = time.process_time() - started
+                done = _record(step, rollouts, update, n_active, seconds)
+                history.steps.append(done)
+                if on_step:
+                    on_step(done, rollouts)
+                bar.set_postfix(
+                    reward=f"{done.reward:.2f}", length=f"{done.length:.1f}", refresh=False
+                )
+                bar.update()
+    finally:
+        model.train(was_training)
+    return history
+
+
+class _Update(NamedTuple):
+    """Means over the updates of one batch, and the tokens that went through the models for it."""
+
+    loss: float | None = None
+    kl: float | None = None
+    clipped: float | None = None
+    tokens_trained: int = 0
+    tokens_referred: int = 0
+
+
+def _learn(
+    model: DecoderLM,
+    optimizer: torch.optim.Optimizer,
+    rollouts: Rollouts,
+    config: GRPOConfig,
+    reference: DecoderLM | None,
+    step: int,
+) -> _Update:
+    """Make ``config.n_updates`` updates with the rollouts that teach something."""
+    rows, advantages = worth_learning(rollouts, config)
+    if not rows:
+        return _Update()
+    sequences = [rollouts.sequences[row] for row in rows]
+    n_prompt = [rollouts.n_prompt[row] for row in rows]
+    with torch.no_grad():
+        log_ref = (
+            token_log_probs(reference, sequences, n_prompt)[0] if reference is not None else None
+        )
+    log_old: Tensor | None = None
+    losses, distances, shares = [], [], []
+    for _ in range(config.n_updates):
+        log_p, mask = token_log_probs(model, sequences, n_prompt)
+        # Nothing has moved before the first update, so these are the old log-probabilities.
+        log_old = log_p.detach() if log_old is None else log_old
+        loss = grpo_loss(
+            log_p,
+            advantages,
+            mask,
+            log_old=log_old,
+            log_ref=log_ref,
+            variant=config.variant,
+            epsilon_low=config.epsilon_low,
+            epsilon_high=config.upper_epsilon,
+            beta=config.beta,
+            kl=config.kl,
+            max_length=config.max_new_tokens,
+        )
+        losses.append(_finite(loss, "loss", step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(weights, config.clip)
+        _finite(norm, "norm of the gradient", step)
+        optimizer.step()
+        ratio = (log_p.detach() - log_old).exp()
+        cut = clipped(ratio, advantages[:, None], config.epsilon_low, config.upper_epsilon)
+        shares.append(cut[mask].float().mean().item())
+        if log_ref is not None:
+            distances.append(kl_estimate(log_p.detach(), log_ref, config.kl)[mask].mean().item())
+    n_tokens = sum(len(sequence) for sequence in sequences)
+    return _Update(
+        loss=fmean(losses),
+        kl=fmean(distances) if distances else None,
+        clipped=fmean(shares),
+        tokens_trained=n_tokens * config.n_updates,
+        tokens_referred=0 if reference is None else n_tokens,
+    )
+
+
+def worth_learning(rollouts: Rollouts, config: GRPOConfig) -> tuple[list[int], Tensor]:
+    """Return which rollouts teach something, as rows of ``sequences``, and their advantages."""
+    rewards = rollouts.rewards
+    advantages = group_advantages(rewards, scale=config.advantage_scale)
+    keep = ~all_equal(rewards)[:, None].expand_as(rewards)
+    if config.mask_truncated:
+        keep = keep & rollouts.ended
+    rows: list[int] = keep.flatten().nonzero().flatten().tolist()
+    return rows, advantages.flatten()[rows]
+
+
+# --- details -----------------------------------------------------------------------------------
+
+
+def _record(
+    step: int, rollouts: Rollouts, update: _Update, n_active: int, seconds: float
+) -> GRPOStep:
+    forward = rollouts.tokens + update.tokens_referred
+    return GRPOStep(
+        step=step,
+        reward=rollouts.rewards.mean().item(),
+        length=rollouts.lengths.float().mean().item(),
+        truncated=1 - rollouts.ended.float().mean().item(),
+        equal=all_equal(rollouts.rewards).float().mean().item(),
+        loss=update.loss,
+        kl=update.kl,
+        clipped=update.clipped,
+        tokens_sampled=rollouts.tokens,
+        tokens_trained=update.tokens_trained,
+        flops=2.0 * n_active * forward + 6.0 * n_active * update.tokens_trained,
+        seconds=seconds,
+    )
+
+
+def _bar(steps: int, progress: bool) -> Any:  # noqa: ANN401 tqdm is untyped
+    """Return a progress bar over steps: a widget in a notebook, a line in a terminal.
+
+    On a page without a kernel the widget is a line of text that is the same after each run.
+    """
+    settings: dict[str, Any] = {"total": steps, "unit": " steps"}
+    if not progress or get_ipython() is None:
+        return tqdm(**settings, leave=False, disable=None if progress else True)
+    bar = tqdm_notebook(**settings, display=False)
+    bundle = bar.container._repr_mimebundle_()
+    bundle["text/plain"] = f"{steps:,} steps"
+    display(bundle, raw=True)  # type: ignore[no-untyped-call]
+    return bar
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} {value!r} is unknown; use {', '.join(choices)}")
+
+
+def _check_settings(epsilon_low: float, epsilon_high: float, beta: float) -> None:
+    if not 0 <= epsilon_low < 1 or not 0 <= epsilon_high < math.inf:
+        raise ValueError(
+            f"epsilon_low is {epsilon_low} and epsilon_high {epsilon_high}; "
+            "give how far a ratio may fall, below 1, and rise, such as 0.2 and 0.28"
+        )
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"beta is {beta}; give 0 or a small positive number")
+
+
+def _check_batch(
+    log_p: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    log_old: Tensor | None,
+    log_ref: Tensor | None,
+) -> None:
+    if log_p.ndim != 2 or advantages.shape != log_p.shape[:1]:
+        raise ValueError(
+            f"log_p has shape {tuple(log_p.shape)} and advantages {tuple(advantages.shape)}; "
+            "pass [outputs, tokens] and [outputs]"
+        )
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask has dtype {mask.dtype}; pass bool, True where there is a token")
+    for name, tensor in (("mask", mask), ("log_old", log_old), ("log_ref", log_ref)):
+        if tensor is not None and tensor.shape != log_p.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)} but log_p {tuple(log_p.shape)}; "
+                "pass one value for each token"
+            )
