@@ -97,8 +97,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             type=float,
             dest=name,
             default=getattr(defaults, name),
-            help="default: %(default)s",
+            help="of computing (default: %(default)s)",
         )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=defaults.patience,
+        help="times as much may pass on the clock (default: %(default)s)",
+    )
     parser.add_argument(
         "--memory",
         type=float,
@@ -128,7 +134,8 @@ class Batch:
         if args.assignment and args.assignment not in self.assignments:
             known = ", ".join(self.assignments)
             raise GradeError(f"there is no assignment {args.assignment!r}; there are: {known}")
-        self.limits = Limits(args.cell, args.call, args.total, int(args.memory * 1e9))
+        memory = int(args.memory * 1e9)
+        self.limits = Limits(args.cell, args.call, args.total, memory, args.patience)
         self.secrets = [
             path.resolve()
             for path in (args.source, ROOT / "tests", ROOT / "notebooks", self.folder, self.output)

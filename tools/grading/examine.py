@@ -122,13 +122,13 @@ def plan(cells: Sequence[Cell], assignment: Assignment) -> list[Run]:
         if grade_id not in present
     ]
     seen: set[str] = set()
-    for cell in cells:
+    for number, cell in enumerate(cells, start=1):
         if cell.grade_id in assignment.locked:
             if cell.grade_id not in seen:
-                runs.append(Run(assignment.locked[cell.grade_id], cell.grade_id))
+                runs.append(Run(assignment.locked[cell.grade_id], cell.grade_id, number))
             seen.add(cell.grade_id)
         elif cell.grade_id not in tests:
-            runs.append(Run(cell.source, cell.grade_id))
+            runs.append(Run(cell.source, cell.grade_id, number))
     return runs
 
 
@@ -149,9 +149,9 @@ def run(session: Session, assignment: Assignment) -> Report:
         except SessionOverError as error:
             over = str(error)
             report.grades.append(refuse(test, "stopped", over))
-    for number, cell in enumerate(session.cells, start=1):
+    for cell in session.cells:
         if cell.stopped:
-            report.remarks.append(f"code cell {number} {cell.stopped}")
+            report.remarks.append(f"code cell {cell.number} {cell.stopped}")
     raised = sum(any("error" in out for out in cell.outputs) for cell in session.cells)
     if raised:
         report.remarks.append(f"{raised} {'cells raise' if raised > 1 else 'cell raises'}")

@@ -1,6 +1,7 @@
 """One worker process, from outside: started, asked, watched and ended."""
 
 import contextlib
+import math
 import os
 import queue
 import signal
@@ -38,6 +39,7 @@ class Link:
         self.stop = stop or threading.Event()
         self.why_ended = ""
         self.number = 0
+        self.allowed = math.inf
         self.ended = threading.Event()
         self.replies: queue.Queue[dict[str, Any] | str] = queue.Queue(maxsize=2)
         self.process = subprocess.Popen(
@@ -51,18 +53,25 @@ class Link:
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def ask(self, seconds: float, **request: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Send a request and return its reply; raise ``WorkerGoneError`` if none comes in time."""
+    def ask(self, seconds: float, clock: float, **request: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Send a request and return its reply; raise ``WorkerGoneError`` if none comes in time.
+
+        ``seconds`` are of computing, ``clock`` on the clock. The worker keeps to them by itself; it
+        is ended if it does not.
+        """
         self.number += 1
+        self.allowed = seconds + GRACE
         # A worker that reads nothing blocks the write, so the clock runs for it, too.
-        clock = threading.Timer(seconds + GRACE, self.end, [f"did not stop after {seconds:.0f} s"])
-        clock.daemon = True
-        clock.start()
+        timer = threading.Timer(clock + GRACE, self.end, [f"did not stop after {clock:.0f} s"])
+        timer.daemon = True
+        timer.start()
         try:
-            self._send({**request, "seconds": seconds, "number": self.number})
+            times = {"seconds": seconds, "clock": clock}
+            self._send({**request, **times, "number": self.number})
             reply = self._next()
         finally:
-            clock.cancel()
+            timer.cancel()
+            self.allowed = math.inf
         if isinstance(reply, str):
             self.end(reply)
         elif reply.get("number") == self.number:
@@ -109,11 +118,16 @@ class Link:
                 return
 
     def _watch(self) -> None:
+        asked, before = 0, 0.0
         while not self.ended.wait(WATCH_EVERY):
             if self.stop.is_set():
                 self.end("was interrupted")
             members = family(self.process.pid)
             used = sum(resident(member) for member in members)
+            if self.number != asked:
+                asked, before = self.number, sum(computed(member) for member in members)
+            if sum(computed(member) for member in members) - before > self.allowed:
+                self.end(f"did not stop after {self.allowed - GRACE:.0f} s of computing")
             if used > self.memory:
                 self.end(f"used more than {self.memory / 1e9:.1f} GB of memory")
             if len(members) > MOST_PROCESSES:
@@ -135,6 +149,15 @@ def resident(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def computed(process: psutil.Process) -> float:
+    """Seconds of computing, 0 for a process that has just ended."""
+    try:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    except psutil.Error:
+        return 0.0
 
 
 def kill_family(process: "subprocess.Popen[bytes]") -> None:

@@ -1,0 +1,1027 @@
+"""Grading: a class of made-up learners of every kind, honest and not, and what becomes of them.
+
+The class is graded once, as an instructor would, and the tests look at what is there afterwards.
+"""
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from exercise_counts_plugin import assignments, checks, wrong_answers
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools import grade  # noqa: E402
+from tools.grading import wire  # noqa: E402
+from tools.grading.assignment import names_needed, read_assignments  # noqa: E402
+from tools.grading.examine import Report, examine  # noqa: E402
+from tools.grading.files import Submission, clean_name  # noqa: E402
+from tools.grading.report import no_formula  # noqa: E402
+from tools.grading.sandbox import Sandbox, bubblewrap, find_sandbox, readable  # noqa: E402
+from tools.grading.session import Limits  # noqa: E402
+
+ASSIGNMENTS = read_assignments(grade.SOURCE)
+CLAIM = ASSIGNMENTS["claim"]
+ALL = CLAIM.points
+# Short, and patient with a busy machine: the seconds are of computing.
+LIMITS = Limits(cell=3.0, call=2.0, total=60.0, memory=3_000_000_000, patience=20.0)
+SANDBOX = find_sandbox()
+OFF = Sandbox("", "it was switched off")
+needs_sandbox = pytest.mark.skipif(not SANDBOX, reason=f"no sandbox: {SANDBOX.why_not}")
+SECRET = "BEGIN HIDDEN TESTS"
+
+# --- notebooks of learners -----------------------------------------------------------------------
+
+
+def edition(folder: str, assignment: str = "claim") -> NotebookNode:
+    path = ROOT / "notebooks" / "assignments" / folder / f"{assignment}.ipynb"
+    notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def by_id(notebook: NotebookNode) -> dict[str, NotebookNode]:
+    return {
+        cell.metadata.nbgrader.grade_id: cell
+        for cell in notebook.cells
+        if "nbgrader" in cell.metadata
+    }
+
+
+def solved(assignment: str = "claim", **answers: str) -> NotebookNode:
+    """The student edition with all solutions filled in, but for those that are given."""
+    notebook, source = edition("release", assignment), by_id(edition("source", assignment))
+    for grade_id, cell in by_id(notebook).items():
+        if cell.metadata.nbgrader.solution:
+            cell.source = answers.get(grade_id.partition("-")[2], source[grade_id].source)
+    return notebook
+
+
+def stub(exercise: str) -> str:
+    return str(by_id(edition("release"))[f"claim-{exercise}"].source)
+
+
+def with_cells(notebook: NotebookNode, *sources: str, first: bool = False) -> NotebookNode:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]  # type: ignore[no-untyped-call]
+    notebook.cells = [*cells, *notebook.cells] if first else [*notebook.cells, *cells]
+    return notebook
+
+
+def without(notebook: NotebookNode, *words: str) -> NotebookNode:
+    """The notebook without the cells whose grade id holds one of the words."""
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if not any(word in cell.metadata.get("nbgrader", {}).get("grade_id", "") for word in words)
+    ]
+    return notebook
+
+
+def edited_tests() -> NotebookNode:
+    notebook = without(solved(run_time=stub("run_time")), "utilization-test")
+    for grade_id, cell in by_id(notebook).items():
+        if grade_id.endswith("-test"):
+            cell.source = "print('passed')"
+            cell.metadata.nbgrader.points = 100
+    notebook.cells += [by_id(notebook)["claim-run_time-test"]] * 3
+    return notebook
+
+
+def everything_wrong() -> dict[str, str]:
+    return {name: f"def {name}(*arguments):\n    return 42.0" for name in checks("claim")}
+
+
+# --- attacks: each is put into a notebook in which every answer is wrong -------------------------
+
+CHECKERS = """
+import sys
+import slingshot.exercises as exercises
+import slingshot.exercises.checking as checking
+import slingshot.exercises.claim as claim
+for module in (exercises, checking, claim):
+    for name, value in list(vars(module).items()):
+        if callable(value):
+            setattr(module, name, lambda *arguments, **keywords: None)
+for name in list(claim.CHECKS):
+    claim.CHECKS[name] = globals()[f"check_{name}"] = lambda *arguments, **keywords: None
+checking.Exercise.check = lambda *arguments, **keywords: None
+sys.modules["slingshot.exercises.claim"] = claim
+"""
+BUILTINS = """
+import builtins, math, numpy
+builtins.AssertionError = builtins.Exception = BaseException
+builtins.isinstance = lambda value, kind: True
+builtins.all = builtins.any = builtins.callable = lambda *arguments: True
+builtins.abs = lambda value: 0
+math.isclose = numpy.allclose = numpy.all = lambda *arguments, **keywords: True
+builtins.exec = builtins.compile = lambda *arguments, **keywords: None
+"""
+EQUAL = """
+class Equal(float):
+    def __eq__(self, other): return True
+    def __sub__(self, other): return 0.0
+    __rsub__ = __abs__ = __sub__
+    def __le__(self, other): return True
+    __ge__ = __lt__ = __gt__ = __le__
+    def __hash__(self): return 0
+    def __reduce__(self): return (exec, ("open('/tmp/was-unpickled', 'w')",))
+def training_flops(*arguments): return Equal(1.0)
+def run_time(*arguments): return (Equal(1.0), Equal(1.0))
+utilization = conversation_price = conversations_that_fit = training_flops
+export_limit = run_time
+"""
+FORGERY = """
+import json, os
+PASSED = {"number": 0, "passed": True, "points": 100, "outcome": "passed", "result": {"tuple": []},
+          "kind": "value", "value": True, "changed": [], "outputs": []}
+def forge(*arguments):
+    for name in range(3, 64):
+        for number in range(1, 200):
+            data = json.dumps({**PASSED, "number": number}).encode()
+            try:
+                os.write(name, b"%d\\n" % len(data) + data)
+            except OSError:
+                break
+    return 1.0
+training_flops = run_time = utilization = conversation_price = forge
+"""
+GARBAGE = """
+import os
+def garbage(*arguments):
+    for name in range(3, 64):
+        try:
+            os.write(name, b"99999999999\\n{{{{" + bytes(1000))
+        except OSError:
+            pass
+    return 1.0
+training_flops = run_time = garbage
+"""
+STACK = """
+import gc, inspect
+seen = []
+def training_flops(*arguments):
+    frames = [frame.frame for frame in inspect.stack()]
+    for frame in frames:
+        for name, value in [*frame.f_locals.items(), *frame.f_globals.items()]:
+            seen.append(name)
+    for value in gc.get_objects():
+        if isinstance(value, str) and "HIDDEN TESTS" in value:
+            print("FOUND")
+    return 1.0
+training_flops()
+print("expected" in seen, "answers" in seen)
+"""
+REPORTS = """
+import os
+for folder, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if name not in ("proc", "usr", "site-packages")]
+    for name in [*folders, *files]:
+        if "-graded" in name or "grades.csv" in name:
+            print("FOUND", folder, name)
+"""
+ATTACKS = {
+    "overwrites-the-checks": CHECKERS,
+    "overwrites-builtins": BUILTINS,
+    "equals-everything": EQUAL,
+    "forges-replies": FORGERY,
+    "sends-garbage": GARBAGE,
+    "looks-into-the-stack": STACK,
+    "looks-for-the-grades": REPORTS,
+}
+
+# What a notebook may try to read, write and reach; each prints what came of it.
+SPY = """
+import os
+places = {places!r}
+for place in places:
+    try:
+        if os.path.isdir(place):
+            print("listed", place, os.listdir(place))
+        else:
+            print("read", place, open(place, errors="replace").read()[:100])
+    except OSError as error:
+        print("no", place, error.strerror)
+hits = []
+for folder, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if name not in ("proc", "usr", "site-packages")]
+    hits += [name for name in files if name.endswith(".ipynb")]
+print("notebooks:", hits)
+processes = [name for name in os.listdir("/proc") if name.isdigit()]
+commands = [open(f"/proc/{{name}}/cmdline").read() for name in processes]
+print("others:", [each for each in commands if "grade.py" in each or "pytest" in each])
+print("environment:", [name for name in os.environ if "SPIED" in name])
+"""
+WRITE = """
+import os
+import slingshot
+for place in {places!r}:
+    try:
+        with open(place, "a") as file:
+            file.write("# was here")
+        print("wrote", place)
+    except OSError as error:
+        print("no", place, error.strerror)
+"""
+CONNECT = """
+import socket
+for address in [("127.0.0.1", {port}), ("1.1.1.1", 53)]:
+    try:
+        socket.create_connection(address, timeout=1).close()
+        print("connected", address)
+    except OSError as error:
+        print("no", address, error)
+"""
+SCRIPT = """
+from IPython.display import HTML, Javascript, Markdown, display
+display(HTML("<script>alert('html')</script><img src=x onerror=alert(1)>"))
+display(Javascript("alert('js')"))
+display(Markdown("<script>alert('markdown')</script>"))
+print("<script>alert('text')</script>")
+raise ValueError("<script>alert('error')</script>")
+"""
+
+
+@dataclass
+class Class:
+    """A graded class."""
+
+    folder: Path
+    output: Path
+    rows: dict[str, dict[str, str]]
+    reports: dict[str, dict[str, Any]]
+    said: str
+
+    def page(self, learner: str) -> str:
+        return (self.output / "feedback" / f"{learner}.html").read_text("utf-8")
+
+    def text(self, learner: str) -> str:
+        """All that the cells of a learner printed."""
+        outputs = [out for cell in self.reports[learner]["cells"] for out in cell["outputs"]]
+        return "".join(out.get("text", "") for out in outputs)
+
+
+def read_rows(output: Path) -> dict[str, dict[str, str]]:
+    with open(output / "grades.csv", encoding="utf-8-sig", newline="") as file:
+        return {row["learner"]: row for row in csv.DictReader(file)}
+
+
+def read_reports(folder: Path, arguments: list[str]) -> dict[str, dict[str, Any]]:
+    batch = grade.Batch(grade.parse_arguments(arguments))
+    return {
+        each.learner: json.loads(batch.result_file(each).read_text("utf-8"))["report"]
+        for each in batch.submissions
+        if batch.result_file(each).is_file()
+    }
+
+
+def limits() -> list[str]:
+    return [
+        f"--cell-seconds={LIMITS.cell}",
+        f"--call-seconds={LIMITS.call}",
+        f"--total-seconds={LIMITS.total}",
+        f"--memory={LIMITS.memory / 1e9}",
+        f"--patience={LIMITS.patience}",
+    ]
+
+
+NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
+
+
+def write_class(folder: Path, port: int) -> None:
+    """Hand in one notebook, or something like one, for every kind of learner."""
+
+    def hand_in(name: str, notebook: NotebookNode) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+
+    def notebook_of(learner: str, *cells: str, **answers: str) -> None:
+        hand_in(f"{learner}.ipynb", with_cells(solved(**answers), *cells))
+
+    notebook_of("right")
+    hand_in("nothing.ipynb", edition("release"))
+    notebook_of("partly", utilization=stub("utilization"), run_time="def run_time(): pass")
+    notebook_of("syntax", export_limit="def export_limit(a, b, c:\n    return 1")
+    hand_in("raises.ipynb", with_cells(solved(), "1 / 0", "raise KeyError('x')", first=True))
+    loop = "while True:\n    pass"
+    hand_in("loops.ipynb", with_cells(solved(), loop, first=True))
+    notebook_of("loops-in-a-function", run_time="def run_time(*a):\n    while True: pass")
+    ignore = "import signal\nsignal.signal(signal.SIGPROF, signal.SIG_IGN)\n"
+    hand_in("loops-stubbornly.ipynb", with_cells(solved(), ignore + loop, first=True))
+    bomb = "bomb = []\nwhile True:\n    bomb.append(b'x' * 50_000_000)"
+    hand_in("memory-bomb.ipynb", with_cells(solved(), bomb, first=True))
+    many = (
+        "import os, time\nfor _ in range(100):\n    if os.fork() == 0:\n        time.sleep(600)\n"
+    )
+    many += "time.sleep(600)"
+    hand_in("many-processes.ipynb", with_cells(solved(), many, first=True))
+    leave = "import os\nos._exit(0)"
+    hand_in("exits.ipynb", with_cells(solved(), leave, first=True))
+    notebook_of("exits-in-a-function", run_time=f"import os\ndef run_time(*a):\n    {leave[10:]}")
+    flood = "while True:\n    print('flood' * 1000)"
+    raw = "import os\nfor _ in range(100_000):\n    os.write(1, b'x' * 9999)"
+    hand_in("floods.ipynb", with_cells(solved(), flood, raw, first=True))
+    notebook_of("returns-too-much", run_time="def run_time(*a):\n    return ['x' * 1000] * 100_000")
+    hand_in("edited-tests.ipynb", edited_tests())
+    hand_in("missing-cells.ipynb", without(solved(), "-test", "imports", "claim-utilization"))
+    hand_in("no-metadata.ipynb", solved())
+    borrowed = "from slingshot import costs\ndef training_flops(n, d, again=False):\n"
+    borrowed += "    return costs.training_flops(n, d) * (4 / 3 if again else 1)"
+    notebook_of("library", training_flops=borrowed)
+    notebook_of("magics", "%time 1 + 1\n!true\n%pip --version", "display(1)", "exit()")
+    notebook_of("scripts", SCRIPT)
+    for name, code in ATTACKS.items():
+        notebook_of(name, code, **everything_wrong())
+    hidden = grade.SOURCE / "claim.ipynb"
+    places = [str(hidden), str(hidden.parent), str(ROOT / "tests"), str(folder), "right.ipynb"]
+    notebook_of("spies", SPY.format(places=[*places, str(folder / "right.ipynb"), "/proc/1/root"]))
+    targets = [
+        str(ROOT / "src/slingshot/exercises/claim.py"),
+        "/usr/x",
+        str(folder / "right.ipynb"),
+    ]
+    notebook_of("writes", WRITE.format(places=[*targets, str(folder.parent / "class-graded/x")]))
+    notebook_of("connects", CONNECT.format(port=port))
+
+    hand_in("with-files/claim.ipynb", with_cells(solved(), "print(open('data.txt').read())"))
+    (folder / "with-files" / "data.txt").write_text("forty-two")
+    (folder / "with-files" / "link.txt").symlink_to(hidden)
+    (folder / "links.ipynb").symlink_to(hidden)
+    (folder / "no-notebook").mkdir()
+    (folder / "no-notebook" / "essay.txt").write_text("I did my best")
+    hand_in("李雷 Zoë 🙂.ipynb", solved())
+    hand_in("=1+1.ipynb", solved())
+    hand_in("two.ipynb", solved())
+    hand_in("Two/claim.ipynb", edition("release"))
+    hand_in(f"{NFC}/claim.ipynb", solved())
+    hand_in(f"{NFD}/claim.ipynb", edition("release"))
+    strip = json.loads((folder / "no-metadata.ipynb").read_text("utf-8"))
+    for cell in strip["cells"]:
+        cell["metadata"] = {}
+    (folder / "no-metadata.ipynb").write_text(json.dumps(strip))
+    for name, content in UNREADABLE.items():
+        (folder / f"{name}.ipynb").write_bytes(content)
+
+
+UNREADABLE = {
+    "empty": b"",
+    "blank": b" \n",
+    "not-json": b"dear teacher, my dog",
+    "no-cells": b'{"a": 1}',
+    "a-list": b"[1, 2]",
+    "a-number": b"7",
+    "deep": b"[" * 100_000,
+    "binary": bytes(range(256)),
+    "odd-cells": b'{"cells": [3, null], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+}
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[tuple[int, list[object]]]:
+    """A server on this machine, and who came."""
+    server, came = socket.create_server(("127.0.0.1", 0)), []
+
+    def accept() -> None:
+        while True:
+            try:
+                came.append(server.accept()[1])
+            except OSError:
+                return
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield server.getsockname()[1], came
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory, listener: tuple[int, list[object]]) -> Class:
+    """The class, graded by the command that an instructor types."""
+    folder = tmp_path_factory.mktemp("grading") / "class"
+    folder.mkdir()
+    write_class(folder, listener[0])
+    arguments = ["--assignment", "claim", *limits(), str(folder)]
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "grade.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SPIED": "secret", "OMP_NUM_THREADS": "1"},
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    output = folder.with_name("class-graded")
+    reports = read_reports(folder, arguments)
+    return Class(folder, output, read_rows(output), reports, run.stdout + run.stderr)
+
+
+# --- points --------------------------------------------------------------------------------------
+
+
+def points(graded: Class, learner: str) -> float:
+    return float(graded.rows[learner]["points"])
+
+
+FULL = ["right", "raises", "loops", "loops-stubbornly", "memory-bomb", "many-processes", "exits",
+        "floods", "no-metadata", "library", "magics", "scripts", "spies", "writes", "connects",
+        "with-files", "李雷 Zoë 🙂", "'=1+1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("learner", FULL)
+def test_right_answers_get_all_points_whatever_is_beside_them(graded: Class, learner: str) -> None:
+    assert points(graded, learner) == ALL
+
+
+@pytest.mark.parametrize("learner", [*UNREADABLE, "nothing", "links", "no-notebook"])
+def test_what_is_no_answer_gets_none_and_a_row(graded: Class, learner: str) -> None:
+    assert points(graded, learner) == 0
+    assert graded.page(learner)
+
+
+@pytest.mark.parametrize("learner", [*UNREADABLE, "links", "no-notebook"])
+def test_what_is_no_notebook_is_called_so(graded: Class, learner: str) -> None:
+    assert graded.rows[learner]["status"] == "unreadable"
+    assert len(graded.rows[learner]["remarks"]) > 5
+
+
+LOST = {
+    "partly": {"run_time", "utilization"},
+    "syntax": {"export_limit"},
+    "loops-in-a-function": {"run_time"},
+    "exits-in-a-function": {"run_time"},
+    "returns-too-much": {"run_time"},
+    "edited-tests": {"run_time"},
+    "missing-cells": {"utilization"},
+}
+
+
+@pytest.mark.parametrize("learner", LOST)
+def test_a_wrong_part_costs_its_points_and_no_others(graded: Class, learner: str) -> None:
+    grades = {each["exercise"]: each for each in graded.reports[learner]["grades"]}
+    assert {name for name, each in grades.items() if each["points"] < each["most"]} == LOST[learner]
+    row = graded.rows[learner]
+    for test in CLAIM.tests:
+        expected = 0 if test.exercise in LOST[learner] else test.points
+        assert float(row[f"claim-{test.exercise}"]) == expected
+    assert points(graded, learner) == ALL - sum(grades[name]["most"] for name in LOST[learner])
+
+
+@pytest.mark.parametrize("learner", ATTACKS)
+def test_an_attack_gets_no_point(graded: Class, learner: str) -> None:
+    assert points(graded, learner) == 0
+    assert "FOUND" not in graded.text(learner)
+
+
+def test_nothing_was_unpickled(graded: Class) -> None:
+    assert points(graded, "equals-everything") == 0
+    assert not Path("/tmp/was-unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        ("loops", "code cell 1 took more than 3 s of computing"),
+        ("loops-stubbornly", "code cell 1 did not stop after 3 s of computing"),
+        ("many-processes", "code cell 1 started more than 40 processes"),
+        ("exits", "code cell 1 ended its own process"),
+        ("floods", "code cell 1 took more than 3 s of computing"),
+        ("raises", "2 cells raise"),
+        ("edited-tests", "edited, without effect: claim-conversation_price-test"),
+        ("edited-tests", "missing, without effect: claim-utilization-test"),
+        ("edited-tests", "copied, without effect: claim-run_time-test"),
+        ("library", "imports slingshot.costs: look"),
+        ("links", "a link, not a file"),
+        ("no-notebook", "no notebook in the folder"),
+        ("empty", "an empty file"),
+        ("not-json", "not JSON"),
+        ("two (2)", "2 submissions under this name"),
+        (f"{NFC} (2)", "2 submissions under this name"),
+    ],
+)
+def test_a_remark_says_what_happened(graded: Class, learner: str, words: str) -> None:
+    assert words in graded.rows[learner]["remarks"]
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        ("loops-in-a-function", "run_time: it took more than 2 s of computing"),
+        ("exits-in-a-function", "run_time: it ended its own process"),
+        ("returns-too-much", "run_time: it sent what is no answer: a message of"),
+        ("partly", "utilization: not written yet"),
+        ("partly", "run_time: it raises TypeError: run_time() takes 0 positional arguments"),
+        ("syntax", "export_limit: export_limit is not defined"),
+        ("equals-everything", "training_flops: the result is wrong"),
+    ],
+)
+def test_a_page_says_what_is_wrong(graded: Class, learner: str, words: str) -> None:
+    messages = "\n".join(each["message"] for each in graded.reports[learner]["grades"])
+    assert words in messages
+    assert words.replace("'", "&#x27;") in graded.page(learner)
+
+
+def test_two_submissions_of_one_name_are_both_graded(graded: Class) -> None:
+    both = [points(graded, name) for name in graded.rows if name.casefold().startswith("two")]
+    assert sorted(both) == [0, ALL]
+    assert {points(graded, NFC), points(graded, f"{NFC} (2)")} == {0, ALL}
+    files = [row["file"] for row in graded.rows.values()]
+    assert len(set(files)) == len(files)
+
+
+def test_nothing_is_lost(graded: Class) -> None:
+    handed_in = list(graded.folder.iterdir())
+    assert len(graded.rows) == len(handed_in)
+    assert len(list((graded.output / "feedback").iterdir())) == len(handed_in)
+    assert f"{len(handed_in)} submissions: " in graded.said
+
+
+def test_the_learners_own_files_are_there(graded: Class) -> None:
+    assert "forty-two" in graded.text("with-files")
+
+
+def test_output_is_bounded(graded: Class) -> None:
+    assert len(graded.page("floods")) < 200_000
+    assert "more was printed" in graded.page("floods")
+
+
+def test_magics_work_as_in_a_notebook(graded: Class) -> None:
+    assert "pip" in graded.text("magics")
+    assert graded.rows["magics"]["status"] == "graded"
+
+
+class Active(HTMLParser):
+    """Collects what on a page could run or load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "iframe", "object", "embed", "form", "link", "base", "svg"}:
+            self.found.append((tag, ""))
+        for name, value in attrs:
+            loads = name in {"href", "src"} and not (value or "").startswith(("#", "data:image/"))
+            if name.startswith("on") or loads:
+                self.found.append((tag, f"{name}={value}"))
+
+
+def active(html: str) -> list[tuple[str, str]]:
+    parser = Active()
+    parser.feed(html)
+    return parser.found
+
+
+def test_what_is_active_is_noticed() -> None:
+    for html in ("<script>", "<p onclick=x>", "<img src=//x.org>", "<a href='javascript:x'>"):
+        assert active(html)
+    assert not active("<p>&lt;script&gt; <img src='data:image/png;base64,AA' alt=''>")
+
+
+def test_no_page_holds_anything_active(graded: Class) -> None:
+    pages = [*(graded.output / "feedback").iterdir(), graded.output / "summary.html"]
+    for page in pages:
+        html = page.read_text("utf-8")
+        assert active(html) == [], page
+        assert "default-src 'none'" in html
+    page_of_scripts = graded.page("scripts")
+    for word in ("text", "error"):
+        assert re.search(rf"&lt;script&gt;alert\((?:'|&#39;|&#x27;){word}", page_of_scripts)
+
+
+def test_the_summary_shows_each_exercise(graded: Class) -> None:
+    html = (graded.output / "summary.html").read_text("utf-8")
+    alt = re.search(r'alt="([^"]+)"', html)
+    assert alt
+    for test in CLAIM.tests:
+        column = [float(row[f"claim-{test.exercise}"]) for row in graded.rows.values()]
+        passed = sum(each == test.points for each in column)
+        assert f"{test.exercise} {passed} of {len(graded.rows)}" in alt[1]
+    assert "the result is wrong" in html
+    picture = (graded.output / "distribution-claim.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_no_cell_of_the_table_is_a_formula(graded: Class) -> None:
+    for row in graded.rows.values():
+        assert not any(value.startswith(("=", "+", "-", "@")) for value in row.values())
+    assert no_formula("") == ""
+
+
+# --- the sandbox ---------------------------------------------------------------------------------
+
+
+@needs_sandbox
+def test_the_hidden_tests_and_other_submissions_are_not_there(graded: Class) -> None:
+    text = graded.text("spies")
+    assert SECRET not in text
+    assert not re.search(r"^(read|listed) ", text.replace("listed /proc/1/root", ""), re.M), text
+    assert "notebooks: []" in text
+    assert "others: []" in text
+    assert "environment: []" in text
+
+
+@needs_sandbox
+def test_the_file_system_is_read_only(graded: Class) -> None:
+    assert "wrote" not in graded.text("writes")
+    assert "was here" not in (ROOT / "src/slingshot/exercises/claim.py").read_text("utf-8")
+
+
+@needs_sandbox
+def test_there_is_no_network(graded: Class, listener: tuple[int, list[object]]) -> None:
+    assert graded.text("connects").count("no (") == 2
+    assert listener[1] == []
+
+
+@needs_sandbox
+def test_no_sandbox_is_not_claimed(graded: Class) -> None:
+    assert "NO SANDBOX" not in graded.said
+
+
+def test_what_lies_in_a_readable_folder_is_covered(tmp_path: Path) -> None:
+    secret = readable()[0] / "share"
+    words = bubblewrap("bwrap", tmp_path, [secret, tmp_path])
+    covered = [words[i + 1] for i, word in enumerate(words) if word == "--tmpfs"]
+    assert str(secret.resolve()) in covered
+    assert str(tmp_path) not in covered
+
+
+@needs_sandbox
+def test_a_secret_in_a_readable_folder_is_empty_inside(tmp_path: Path) -> None:
+    """A course that lies within Python's own folders would show its tests without this."""
+    secret = ROOT / "src" / "slingshot" / "moe"
+    report = examine_one(
+        tmp_path, f"import os\nprint('inside:', os.listdir({str(secret)!r}))", secret
+    )
+    assert "inside: []" in report.cells[-1].outputs[0]["text"]
+
+
+def examine_one(
+    folder: Path, code: str, *secrets: Path, sandbox: Sandbox = SANDBOX, **answers: str
+) -> Report:
+    path = folder / "one.ipynb"
+    nbformat.write(with_cells(solved(**answers), code), path)  # type: ignore[no-untyped-call]
+    return examine(Submission("one", path, "claim", []), CLAIM, sandbox, LIMITS, secrets)
+
+
+def test_without_a_sandbox_it_says_so_loudly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    nbformat.write(solved(), folder / "a.ipynb")  # type: ignore[no-untyped-call]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert grade.main(["--require-sandbox", *limits(), str(folder)]) == 1
+    assert "NO SANDBOX: bubblewrap is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "class-graded" / "grades.csv").exists()
+    assert grade.main([*limits(), str(folder)]) == 0
+    said = capsys.readouterr().err
+    assert "NO SANDBOX: bubblewrap is not installed" in said
+    assert "It can read your files, the hidden tests" in said
+    assert read_rows(tmp_path / "class-graded")["a"]["points"] == f"{ALL:g}"
+
+
+def test_a_sandbox_that_does_not_work_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text("#!/bin/sh\necho 'no permission' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert find_sandbox() == Sandbox("", "bubblewrap does not work here: no permission")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_gets_no_point_without_a_sandbox_either(tmp_path: Path, attack: str) -> None:
+    if attack == "looks-for-the-grades":
+        pytest.skip("without a sandbox nothing keeps a notebook from files; the warning says so")
+    report = examine_one(tmp_path, ATTACKS[attack], sandbox=OFF, **everything_wrong())
+    assert report.points == 0
+
+
+# --- all wrong answers, through the grader -------------------------------------------------------
+
+
+def rounds() -> list[tuple[str, int]]:
+    """As many notebooks for each assignment as its exercises have wrong answers at most."""
+    answers = wrong_answers()
+    return [
+        (name, number)
+        for name in assignments()
+        for number in range(
+            max(
+                sum(a.assignment == name and a.exercise == e for a in answers) for e in checks(name)
+            )
+        )
+    ]
+
+
+@pytest.mark.parametrize(("assignment", "number"), rounds())
+def test_wrong_answers_get_their_messages_from_the_grader(
+    tmp_path: Path, assignment: str, number: int
+) -> None:
+    chosen = {}
+    for exercise in checks(assignment):
+        mine = [a for a in wrong_answers() if (a.assignment, a.exercise) == (assignment, exercise)]
+        chosen[exercise] = mine[min(number, len(mine) - 1)].path.read_text("utf-8")
+    path = tmp_path / "wrong.ipynb"
+    nbformat.write(solved(assignment, **chosen), path)  # type: ignore[no-untyped-call]
+    submission = Submission("wrong", path, assignment, [])
+    report = examine(submission, ASSIGNMENTS[assignment], SANDBOX, LIMITS)
+    for given in report.grades:
+        names: dict[str, Any] = {}
+        exec(chosen[given.exercise], names)
+        assert names["MESSAGE"] in given.message
+    assert report.points == 0
+
+
+@pytest.mark.parametrize("assignment", assignments())
+@pytest.mark.parametrize("folder", ["release", "source"])
+def test_both_editions_get_what_they_deserve(tmp_path: Path, assignment: str, folder: str) -> None:
+    path = tmp_path / "x.ipynb"
+    nbformat.write(edition(folder, assignment), path)  # type: ignore[no-untyped-call]
+    given = ASSIGNMENTS[assignment]
+    report = examine(Submission("x", path, assignment, []), given, SANDBOX, LIMITS)
+    assert report.points == (given.points if folder == "source" else 0), report.grades
+    if folder == "release":
+        assert {each.outcome for each in report.grades} == {"not written"}
+
+
+# --- a batch -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Six learners whose notebooks take a second each."""
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for number in range(6):
+        notebook = with_cells(solved(), "import time\ntime.sleep(1)", first=True)
+        nbformat.write(notebook, folder / f"learner-{number}.ipynb")  # type: ignore[no-untyped-call]
+    return folder
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(ROOT / "tools" / "grade.py"), "--jobs=1", str(folder)]
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+
+
+def results(folder: Path) -> dict[str, int]:
+    found = folder.with_name("class-graded") / "results"
+    return {path.name: path.stat().st_mtime_ns for path in found.glob("*.json")}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_batch_goes_on_where_it_stopped(small: Path, how: signal.Signals) -> None:
+    process = start(small)
+    deadline = time.monotonic() + 200
+    while len(results(small)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, how)
+    _, said = process.communicate(timeout=60)
+    before = results(small)
+    assert 2 <= len(before) < 6
+    if how != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "the same command continues where it stopped" in said
+        rows = read_rows(small.with_name("class-graded"))
+        assert len(rows) == 6
+        assert sum(row["status"] == "not graded" for row in rows.values()) == 6 - len(before)
+    process = start(small)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    after = results(small)
+    assert len(after) == 6
+    assert {name: after[name] for name in before} == before
+    rows = read_rows(small.with_name("class-graded"))
+    assert [float(row["points"]) for row in rows.values()] == [ALL] * 6
+
+
+def test_what_has_changed_is_graded_anew_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for name in ("a", "b"):
+        nbformat.write(solved(), folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+    assert grade.main([str(folder)]) == 0
+    before = results(folder)
+    nbformat.write(edition("release"), folder / "b.ipynb")  # type: ignore[no-untyped-call]
+    (tmp_path / "class-graded" / "feedback" / "a.html").unlink()
+    assert grade.main([str(folder)]) == 0
+    rows = read_rows(tmp_path / "class-graded")
+    assert [float(rows[name]["points"]) for name in ("a", "b")] == [ALL, 0]
+    assert (tmp_path / "class-graded" / "feedback" / "a.html").is_file()
+    kept = results(folder)
+    assert grade.main([str(folder)]) == 0
+    assert results(folder) == kept != before
+
+
+def test_a_fault_of_the_grader_stops_nothing_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for name in ("a", "b"):
+        nbformat.write(solved(), folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+
+    def faulty(submission: Submission, *arguments: Any) -> Report:  # noqa: ANN401
+        if submission.learner == "a":
+            raise RuntimeError("planted")
+        return examine(submission, *arguments)
+
+    monkeypatch.setattr(grade, "examine", faulty)
+    assert grade.main([str(folder)]) == 0
+    rows = read_rows(tmp_path / "class-graded")
+    assert (rows["a"]["status"], rows["b"]["points"]) == ("not graded", f"{ALL:g}")
+    assert "planted" in rows["a"]["remarks"]
+    monkeypatch.setattr(grade, "examine", examine)
+    assert grade.main([str(folder)]) == 0
+    assert read_rows(tmp_path / "class-graded")["a"]["points"] == f"{ALL:g}"
+
+
+def test_the_assignment_is_found_by_the_grade_ids(tmp_path: Path) -> None:
+    folder = tmp_path / "class"
+    for name in ASSIGNMENTS:
+        (folder / "anna").mkdir(parents=True, exist_ok=True)
+        nbformat.write(solved(name), folder / "anna" / f"my {name}.ipynb")  # type: ignore[no-untyped-call]
+    assert grade.main([str(folder)]) == 0
+    with open(tmp_path / "class-graded" / "grades.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["assignment"] for row in rows) == sorted(ASSIGNMENTS)
+    for row in rows:
+        assert float(row["points"]) == ASSIGNMENTS[row["assignment"]].points == float(row["out of"])
+    assert len(list((tmp_path / "class-graded" / "feedback").iterdir())) == len(ASSIGNMENTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([""], "is no folder of submissions"),
+        (["{tmp}/none"], "is no folder of submissions"),
+        (["{tmp}"], "there is nothing in"),
+        (["--assignment", "art", "{tmp}"], "there is no assignment 'art'; there are: claim"),
+        (["--output", "{tmp}/x", "{tmp}"], "lies within the submissions"),
+        (["--source", "{tmp}", "{tmp}"], "no notebooks in"),
+    ],
+)
+def test_a_mistake_of_the_instructor_takes_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    (tmp_path / "class").mkdir()
+    folder = str(tmp_path / "class")
+    assert grade.main([each.format(tmp=folder) for each in arguments]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+# --- the wire ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 3, -(10**30), 2.5, float("inf"), "ü\ud800", [1, [2.0]], (1, "a"), {16: ()}],
+    ids=repr,
+)  # fmt: skip
+def test_plain_values_cross_the_wire_as_they_are(value: object) -> None:
+    back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_arrays_and_tensors_cross_the_wire() -> None:
+    import numpy as np
+    import torch
+
+    for array in (np.arange(6.0).reshape(2, 3), np.array(3, dtype=np.int16), np.zeros((0, 2))):
+        back = wire.decode(wire.encode(array))
+        np.testing.assert_array_equal(back, array)
+        assert back.dtype == array.dtype
+        assert back.flags.writeable
+    for dtype in (torch.float64, torch.bfloat16, torch.int64, torch.bool):
+        tensor = torch.ones(2, 3).to(dtype)
+        back = wire.decode(wire.encode(tensor))
+        assert back.dtype == dtype
+        assert torch.equal(back, tensor)
+    asks = torch.ones(2, requires_grad=True)
+    assert wire.decode(wire.encode(asks)).requires_grad
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, 1j, b"x", range(3), lambda: 0], ids=repr)
+def test_anything_else_becomes_a_name_and_a_text(value: object) -> None:
+    back = wire.decode(wire.encode(value))
+    assert isinstance(back, wire.Opaque)
+    assert type(back).__name__ == type(value).__name__
+    assert repr(back) == repr(value)[:500]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        {},
+        {"list": 3},
+        {"pickle": "gASV"},
+        {"array": ["O", [1], ""]},
+        {"array": ["<f8", [10**9, 10**9], ""]},
+        {"array": ["<f8", [-1], ""]},
+        {"array": ["<f8", [2], "AAAA"]},
+        {"array": ["<f8", [1] * 40, "AAAAAAAAAAA="]},
+        {"tensor": ["<f8", [0], "", "Storage", False]},
+        {"opaque": [1]},
+        {"dict": [[{"list": []}, 1]]},
+        {"list": [], "tuple": []},
+    ],
+    ids=str,
+)
+def test_malformed_values_are_refused(data: object) -> None:
+    with pytest.raises(wire.WireError):
+        wire.decode(data)
+
+
+@pytest.mark.parametrize(
+    "message", [b"x\n{}", b"2\n[]", b"2\n{x", b"999999999999\n", b"-5\n{}", b"9999999999\n{}"]
+)
+def test_malformed_messages_are_refused(message: bytes) -> None:
+    import io
+
+    with pytest.raises(wire.WireError):
+        wire.receive(io.BytesIO(message))
+
+
+def test_deep_messages_are_refused() -> None:
+    import io
+
+    deep = b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    with pytest.raises(wire.WireError):
+        wire.receive(io.BytesIO(b"%d\n" % len(deep) + deep))
+
+
+# --- small parts ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("check(f)\nprint(f(1))", ["check", "f"]),
+        ("import math\nassert math.isclose(f(x), 1)", ["f", "x"]),
+        ("for i in range(3):\n    g(i)", ["g"]),
+        ("h = lambda a: a + b\nh(1)", ["b"]),
+    ],
+)
+def test_the_names_that_a_test_needs(source: str, names: list[str]) -> None:
+    assert names_needed(source, set()) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [("a/b", "a_b"), ("x\n", "x_"), ("..", "_"), ("", "_"), (NFD, NFC), ("é" * 200, "é" * 100)],
+)
+def test_a_name_becomes_one_that_a_file_may_have(name: str, clean: str) -> None:
+    assert clean_name(name) == clean
+
+
+def test_gradients_cross_the_wire(tmp_path: Path) -> None:
+    """A check may ask for gradients as if the function were here."""
+    import torch
+    from tools.grading.link import Link
+    from tools.grading.sandbox import command, environment
+    from tools.grading.session import RemoteFunction, Run, Session
+
+    (tmp_path / "files").mkdir()
+    (tmp_path / "here").mkdir()
+    code = "def f(x, y):\n    return [(x * x * y).sum(), x.detach() + 1], y * 2"
+
+    def begin() -> Link:
+        words = command(SANDBOX, tmp_path / "files", tmp_path / "here", [])
+        bounds = ["--memory", str(LIMITS.memory), "--seconds", "60"]
+        return Link([*words, *bounds], environment(SANDBOX, tmp_path / "here"), LIMITS.memory)
+
+    session = Session(begin, [Run("import torch", ""), Run(code, "")], LIMITS)
+    try:
+        session.run_all()
+        f = RemoteFunction(session, "f")
+        x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+        y = torch.tensor([3.0, 5.0], dtype=torch.float64)
+        (total, detached), double = f(x, y)
+        f(x, y)  # another call in between changes nothing
+        assert not detached.requires_grad
+        assert not double.requires_grad
+        (gradient,) = torch.autograd.grad(7 * total, [x])
+        assert torch.equal(gradient, 7 * 2 * x.detach() * y)
+    finally:
+        session.close()
