@@ -93,7 +93,7 @@ def test_matrices_of_one_shape_are_moved_as_if_each_were_alone() -> None:
 
 def test_momentum_remembers_and_what_has_no_gradient_stays() -> None:
     moving, still = (nn.Parameter(draw(3, 3)) for _ in range(2))
-    optimizer = Muon([moving, still], lr=0.1)
+    optimizer = Muon([moving, still], lr=0.1, weight_decay=0.1)
     moving.grad = draw(3, 3, seed=1)
     optimizer.step()
     moving.grad = torch.zeros(3, 3)

@@ -283,6 +283,7 @@ def test_what_is_nearly_the_answer_is_wrong(text: str) -> None:
         ("(1) 2-6 6 5 (2) 1-4 6 5 ! 6 4 (3) 2-3 6 5 = 6 5 $", 2),  # a right state taken back
         ("(1) 2-6 6 5 (2) 1-4 6 5 !", 2),
         ("(1) 2-6 6 5 !", 1),
+        ("(1) 2-6 5 6 (2) 1-4 6 5 (3) 2-3 6 5 = 6 5 $", 1),  # the other way round
         ("(1) 2-6 (2) 1-4 (3) 2-3 6 5 = 6 5 $", 2),  # three at a time
         ("(1) 2-6 6", 1),
         ("(1)", 1),
@@ -415,6 +416,7 @@ def test_ways_of_writing_that_cannot_be_are_named(options: dict[str, Any], messa
         "",
         "2 5 ?",
         "2 5 (1) 2-6",
+        "2 5 (1) 2-6 !",
         "2 5 (1) 2-6 (3) 1-4 ?",
         "2 5 (1) 6-2 ?",
         "2 5 (1) > ?",
