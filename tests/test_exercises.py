@@ -26,7 +26,6 @@ from slingshot.exercises.checking import (
     Exercise,
     NoAnswerError,
     close,
-    describe_case,
     number,
     roundings,
     same,
@@ -139,15 +138,14 @@ def test_a_table_of_the_visible_answers_fails_the_hidden_tests(
     assignment: str, exercise: str
 ) -> None:
     names = namespace(assignment, solution("source", assignment, exercise))
-    solve, answers = names[exercise], {}
+    solve, known = names[exercise], {}
 
     def record(*arguments: object) -> object:
-        answers[describe_case(dict(enumerate(map(repr, arguments))))] = solve(*arguments)  # type: ignore[arg-type]
+        known[repr(arguments)] = arguments
         return solve(*arguments)
 
     def remember(*arguments: object) -> object:
-        key = describe_case(dict(enumerate(map(repr, arguments))))  # type: ignore[arg-type]
-        return answers.get(key, next(iter(answers.values())))
+        return solve(*(arguments if repr(arguments) in known else next(iter(known.values()))))
 
     check = checks(assignment)[exercise]
     check(record)
@@ -161,7 +159,10 @@ def known_mistakes(assignment: str) -> dict[str, list[str]]:
     """The messages that the checks of an assignment can name, by exercise."""
     module = __import__(f"slingshot.exercises.{assignment}", fromlist=["CHECKS"])
     found = [value for value in vars(module).values() if isinstance(value, Exercise)]
-    return {each.name: [mistake.message for mistake in each.mistakes] for each in found}
+    messages: dict[str, list[str]] = {}
+    for each in found:
+        messages.setdefault(each.name, []).extend(mistake.message for mistake in each.mistakes)
+    return messages
 
 
 @pytest.mark.parametrize("assignment", assignments())

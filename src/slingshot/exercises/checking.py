@@ -216,12 +216,15 @@ class Exercise:
         ]
         if wrong:
             first = wrong[0]
+            texts = [describe(each[first]) for each in (expected, answers)]
+            if texts[0] == texts[1]:
+                texts = [describe(each[first], digits=17) for each in (expected, answers)]
             raise CheckFailed(
                 self.name,
                 self.diagnose(cases, answers, expected, first),
                 case=describe_case(cases[first]),
-                expected=describe(expected[first]),
-                got=describe(answers[first]),
+                expected=texts[0],
+                got=texts[1],
                 allowed=self.tolerance.reason,
             )
 
@@ -232,6 +235,8 @@ class Exercise:
             result = function(*copies)
         except NotImplementedError:
             raise CheckFailed(self.name, NOT_WRITTEN) from None
+        except CheckFailed:
+            raise
         except NoAnswerError as error:
             raise self.failed(str(error), case) from None
         except Exception as error:
@@ -319,7 +324,10 @@ def difference(answers: list[Answer], expected: list[Answer], first: int) -> str
     # A step in float32 costs a relative 6e-8. This only words the message; the answer is refused.
     far = sum(not close(a, b, 1e-6 * np.abs(b)) for a, b in zip(answers, expected, strict=True))
     if not far:
-        return "the result is close, but not as close as float64 is; is a step rounded or float32?"
+        return (
+            "the result is close, but not as close as float64 is; is a step rounded, in float32, "
+            "or is a small number added?"
+        )
     return f"the result is wrong, on {far} of {len(answers)} inputs"
 
 
@@ -335,17 +343,21 @@ def _common_factor(answers: list[Answer], expected: list[Answer]) -> float | Non
 
 
 def describe_case(case: Case) -> str:
-    """Return the arguments as they would be typed."""
-    return ", ".join(f"{name}={describe(value)}" for name, value in case.items())
+    """Return the arguments as they would be typed, on a line each if a matrix is among them."""
+    texts = []
+    for name, value in case.items():
+        text = describe(value).replace("\n", "\n" + " " * (len(name) + 1))
+        texts.append(f"{name}={text}")
+    return (",\n" if any("\n" in text for text in texts) else ", ").join(texts)
 
 
-def describe(value: object) -> str:
-    """Return a value as text: numbers in full, tensors with four digits and at most 40 numbers."""
+def describe(value: object, digits: int = 4) -> str:
+    """Return a value as text: numbers in full, tensors with some digits and at most 40 numbers."""
     plain = _plain(value)
     if isinstance(plain, np.ndarray) and plain.ndim:
         if plain.size > 40:
             return f"a tensor of shape {list(plain.shape)}"
-        return str(np.array2string(plain, precision=4, separator=", ", max_line_width=88))
+        return str(np.array2string(plain, precision=digits, separator=", ", max_line_width=88))
     if isinstance(plain, np.ndarray):
         plain = plain.item()
     if isinstance(plain, Mapping):

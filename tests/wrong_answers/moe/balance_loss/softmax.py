@@ -1,0 +1,10 @@
+MESSAGE = "a softmax of the scores"
+
+
+import torch
+
+
+def balance_loss(scores, experts):
+    load = torch.bincount(experts.flatten(), minlength=scores.shape[1]).double()
+    f = load / experts.numel()
+    return scores.shape[1] * (f * scores.softmax(dim=1).mean(dim=0)).sum()
