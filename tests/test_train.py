@@ -252,6 +252,15 @@ def test_muon_moves_the_hidden_matrices_and_adamw_the_rest() -> None:
     assert isinstance(alone, torch.optim.AdamW)
 
 
+def test_hidden_matrices_learn_and_have_two_dimensions() -> None:
+    model = nn.Sequential(
+        nn.Embedding(4, 2), nn.Linear(2, 2), nn.Linear(2, 3).requires_grad_(False)
+    )
+    model.add_module("head", nn.Linear(3, 4))
+    (only,) = hidden_matrices(model)
+    assert only is model.get_parameter("1.weight")
+
+
 def test_both_optimizers_follow_the_schedule() -> None:
     model = DecoderLM(DENSE)
     places: list[tuple[float, float]] = []
@@ -408,6 +417,13 @@ def test_prompts_of_one_length_come_together_and_completions_mixed() -> None:
         mixed += len(set(batch.learned.sum(1).tolist())) > 1
         assert len(set(prompts.tolist())) == 1 or n_batches > 1
     assert mixed >= n_batches - 2
+
+
+def test_lengths_come_in_a_random_order() -> None:
+    examples = make_examples([(n, 2) for n in range(1, 9) for _ in range(5)])
+    batches = islice(completion_batches(examples, 50, seed=0), 12)
+    lengths = [batch.tokens.shape[1] for batch in batches]
+    assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
 
 
 def test_another_seed_and_another_pass_have_another_order() -> None:
