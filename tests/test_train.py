@@ -421,7 +421,7 @@ def test_prompts_of_one_length_come_together_and_completions_mixed() -> None:
 
 def test_lengths_come_in_a_random_order() -> None:
     examples = make_examples([(n, 2) for n in range(1, 9) for _ in range(5)])
-    batches = islice(completion_batches(examples, 50, seed=0), 12)
+    batches = islice(completion_batches(examples, 50, seed=0), 6)  # of one pass
     lengths = [batch.tokens.shape[1] for batch in batches]
     assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
 
