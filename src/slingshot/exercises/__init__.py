@@ -2,7 +2,7 @@
 
 ``slingshot.exercises.claim`` belongs to the assignment ``claim``, and so on. For every exercise
 there is one function ``check_<exercise>``. It takes the learner's function, calls it on several
-inputs and raises :class:`CheckFailed` when an answer is wrong.
+inputs and raises :class:`~slingshot.exercises.checking.CheckFailed` when an answer is wrong.
 
 A check looks at a function from outside only: it calls it with numbers, texts, lists, dictionaries
 and tensors, and reads what comes back. So the same check runs in the learner's notebook, where the

@@ -74,8 +74,8 @@ TRAINING_FLOPS = Exercise(
 def check_training_flops(function: Learner, *, seed: int = 0) -> None:
     """Check ``training_flops(n_active, n_tokens, recompute)``: 6ND, and 8ND with recomputing.
 
-    Raises :class:`~slingshot.exercises.CheckFailed`. Source: arXiv 2001.08361, §2.1; for
-    recomputing, arXiv 2205.05198, §5.
+    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2001.08361, §2.1; for
+    recomputing, arXiv 2205.05198.
     """
     rng = np.random.default_rng([seed, 1])
     sizes = [(1, 1), (facts.value("v3.parameters.active"), facts.value("v3.tokens"))]
@@ -166,7 +166,7 @@ RUN_TIME = Exercise(
 def check_run_time(function: Learner, *, seed: int = 0) -> None:
     """Check ``run_time(flops, n_gpus, peak_flops, mfu, uptime)``: GPU hours paid, and days.
 
-    Raises :class:`~slingshot.exercises.CheckFailed`.
+    Raises :class:`~slingshot.exercises.checking.CheckFailed`.
     """
     rng = np.random.default_rng([seed, 2])
     cases: list[Case] = [
@@ -245,7 +245,7 @@ UTILIZATION = Exercise(
 def check_utilization(function: Learner, *, seed: int = 0) -> None:
     """Check ``utilization(flops, gpu_hours, peaks, shares)`` of a run in several formats.
 
-    Raises :class:`~slingshot.exercises.CheckFailed`.
+    Raises :class:`~slingshot.exercises.checking.CheckFailed`.
     """
     rng = np.random.default_rng([seed, 3])
     peaks = {"bf16": facts.value("chip.h800.bf16"), "fp8": facts.value("chip.h800.fp8")}
@@ -348,7 +348,7 @@ CONVERSATION_PRICE = Exercise(
 def check_conversation_price(function: Learner, *, seed: int = 0) -> None:
     """Check ``conversation_price(turns, prompt_tokens, answer_tokens, cost, margin)``, in dollars.
 
-    Raises :class:`~slingshot.exercises.CheckFailed`.
+    Raises :class:`~slingshot.exercises.checking.CheckFailed`.
     """
     rng = np.random.default_rng([seed, 4])
     names = ("turns", "prompt_tokens", "answer_tokens", "cost", "margin")
@@ -465,9 +465,10 @@ CONVERSATIONS_THAT_FIT = Exercise(
 
 
 def check_conversations_that_fit(function: Learner, *, seed: int = 0) -> None:
-    """Check ``conversations_that_fit(memory, weights, n_layers, attention, context, bytes_...)``.
+    """Check ``conversations_that_fit``: whole conversations in what the weights leave of memory.
 
-    Raises :class:`~slingshot.exercises.CheckFailed`. Source: arXiv 2405.04434, Table 1.
+    The arguments are ``memory, weights, n_layers, attention, context, bytes_per_element``.
+    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2405.04434, Table 1.
     """
     rng = np.random.default_rng([seed, 5])
     names = ("memory", "weights", "n_layers", "attention", "context", "bytes_per_element")
@@ -557,7 +558,7 @@ EXPORT_LIMIT = Exercise(
 def check_export_limit(function: Learner, *, seed: int = 0) -> None:
     """Check ``export_limit(rates, die_mm2, rule)``: a chip's TPP, and the least that is caught.
 
-    Raises :class:`~slingshot.exercises.CheckFailed`. The rule is that of 2023-10-17, see
+    Raises :class:`~slingshot.exercises.checking.CheckFailed`. The rule is that of 2023-10-17, see
     ``slingshot.costs.rule_2023``.
     """
     rng = np.random.default_rng([seed, 6])
