@@ -776,8 +776,13 @@ def small(tmp_path: Path) -> Path:
 
 
 def start(folder: Path) -> "subprocess.Popen[str]":
+    # A shell starts what is in its background deaf to Ctrl-C, and so would this child of a test be.
     command = [sys.executable, str(ROOT / "tools" / "grade.py"), "--jobs=1", str(folder)]
-    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def results(folder: Path) -> dict[str, int]:
