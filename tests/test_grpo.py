@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
-import nbformat
 import pytest
 import torch
 from hypothesis import given, settings
@@ -1123,36 +1122,6 @@ def test_what_is_not_finite_is_named_and_spoils_no_weight(
     assert torch.equal(weights(model), before)
 
 
-# --- the progress bar --------------------------------------------------------------------------
-
-IN_A_KERNEL = """
-from slingshot.grpo import GRPOConfig, train_grpo
-from slingshot.lm import DecoderLM, LMConfig
-from slingshot.tasks import ShellGame
-
-def run(**options):
-    task = ShellGame(swaps=(1, 1))
-    model = DecoderLM(LMConfig(task.vocabulary_size, 8, 1, 1, 8))
-    config = GRPOConfig(3, n_problems=1, n_rollouts=2, max_new_tokens=2)
-    train_grpo(model, task, task.verify, config, **options)
-"""
-
-
-def test_a_stored_bar_reads_the_same_after_each_run(
-    run_notebook: Callable[..., nbformat.NotebookNode],
-) -> None:
-    notebook = run_notebook(IN_A_KERNEL, "run()", "run()", "run(progress=False)")
-    _, first, second, hidden = notebook.cells
-    for cell in (first, second):
-        (output,) = cell.outputs
-        assert output.data["text/plain"] == "3 steps"
-        assert "application/vnd.jupyter.widget-view+json" in output.data
-    assert hidden.outputs == []
-
-
-@pytest.mark.parametrize("progress", [True, False])
-def test_nothing_is_printed_where_nobody_watches(
-    progress: bool, capfd: pytest.CaptureFixture[str]
-) -> None:
-    train_grpo(make_model(), CAPITAL, CAPITAL.verify, SHORT, progress=progress)
+def test_nothing_is_printed_where_nobody_watches(capfd: pytest.CaptureFixture[str]) -> None:
+    train_grpo(make_model(), CAPITAL, CAPITAL.verify, SHORT, progress=True)
     assert capfd.readouterr() == ("", "")

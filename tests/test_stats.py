@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import pytest
-import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,20 +83,6 @@ def test_values_without_an_interval_are_named(
 
 
 # --- shares of right answers -------------------------------------------------------------------
-
-
-@given(
-    n=st.integers(1, 2000),
-    share=st.floats(0, 1),
-    confidence=st.sampled_from([0.5, 0.9, 0.95, 0.99]),
-)
-@settings(max_examples=200, deadline=None)
-def test_the_interval_of_a_share_is_scipys(n: int, share: float, confidence: float) -> None:
-    successes = round(n * share)
-    interval = wilson_interval(successes, n, confidence)
-    theirs = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    assert interval == pytest.approx((successes / n, theirs.low, theirs.high), abs=1e-12)
-    assert 0 <= interval.low <= interval.mean <= interval.high <= 1
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (7, 10), (250, 500), (500, 500)])

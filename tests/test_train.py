@@ -22,7 +22,6 @@ from slingshot.moe import (
     sequence_balance_loss,
     update_expert_bias,
 )
-from slingshot.muon import Muon
 from slingshot.train import (
     Balancing,
     CompletionBatch,
@@ -242,7 +241,7 @@ def test_muon_moves_the_hidden_matrices_and_adamw_the_rest() -> None:
     assert hidden == attention | shared
     adamw, muon = make_optimizers(model, replace(SHORT, muon_rate=0.02, weight_decay=0.3))
     assert isinstance(adamw, torch.optim.AdamW)
-    assert isinstance(muon, Muon)
+    assert isinstance(muon, torch.optim.Muon)
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.3, 0.0]
     assert (muon.param_groups[0]["lr"], muon.param_groups[0]["weight_decay"]) == (0.02, 0.3)
     moved = [p for each in (adamw, muon) for group in each.param_groups for p in group["params"]]

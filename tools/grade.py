@@ -30,6 +30,7 @@ from tools.grading.files import Submission, digest, find_submissions  # noqa: E4
 from tools.grading.report import Row, feedback, write_grades, write_summary  # noqa: E402
 from tools.grading.sandbox import Sandbox, find_sandbox  # noqa: E402
 from tools.grading.session import Limits, Run  # noqa: E402
+from tools.notebooks import write_atomically  # noqa: E402
 
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
 NO_SANDBOX = """
@@ -226,9 +227,11 @@ class Batch:
         """Write the learner's page, then the result, each in one step."""
         assignment = self.assignments.get(submission.assignment)
         if assignment is not None:
-            write_whole(self.feedback_file(submission), feedback(submission, report, assignment))
+            write_atomically(
+                self.feedback_file(submission), feedback(submission, report, assignment)
+            )
         record = {"key": self.key(submission), "report": asdict(report)}
-        write_whole(self.result_file(submission), json.dumps(record, indent=1))
+        write_atomically(self.result_file(submission), json.dumps(record, indent=1))
         self.reports[submission.path] = report
 
     def feedback_file(self, submission: Submission) -> Path:
@@ -287,13 +290,6 @@ def hash_machinery() -> str:
     for path in [*paths, ROOT / "src" / "slingshot" / "facts.yml"]:
         result.update(path.read_bytes())
     return result.hexdigest()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    part = path.with_name(f"{path.name[:80]}.{os.getpid()}.part")
-    part.write_text(text, "utf-8")
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

@@ -279,7 +279,7 @@ def serialize(notebook: NotebookNode) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step, so that an interruption leaves the old one whole."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:20]}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)

@@ -32,18 +32,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import torch
-from IPython.core.getipython import get_ipython
-from IPython.display import display
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
-from tqdm.notebook import tqdm_notebook
 
 from slingshot import costs
 from slingshot.lm import DecoderLM, generate
+from slingshot.progress import progress_bar
 from slingshot.tasks import Problem, Task
 from slingshot.train import _finite
 
@@ -527,7 +524,7 @@ def train_grpo(
     was_training = model.training
     model.train()
     try:
-        with _bar(config.steps, progress) as bar:
+        with progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress) as bar:
             for step in range(config.steps):
                 if config.max_flops and history.flops >= config.max_flops:
                     break
@@ -651,21 +648,6 @@ def _record(
         flops=2.0 * n_active * forward + 6.0 * n_active * update.tokens_trained,
         seconds=seconds,
     )
-
-
-def _bar(steps: int, progress: bool) -> Any:  # noqa: ANN401 tqdm is untyped
-    """Return a progress bar over steps: a widget in a notebook, a line in a terminal.
-
-    On a page without a kernel the widget is a line of text that is the same after each run.
-    """
-    settings: dict[str, Any] = {"total": steps, "unit": " steps"}
-    if not progress or get_ipython() is None:
-        return tqdm(**settings, leave=False, disable=None if progress else True)
-    bar = tqdm_notebook(**settings, display=False)
-    bundle = bar.container._repr_mimebundle_()
-    bundle["text/plain"] = f"{steps:,} steps"
-    display(bundle, raw=True)  # type: ignore[no-untyped-call]
-    return bar
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

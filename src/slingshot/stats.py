@@ -59,14 +59,8 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} cannot be; give at least 1 trial")
     _check_confidence(confidence)
-    z = float(stats.norm.ppf((1 + confidence) / 2))
-    share, shrink = successes / n, 1 + z * z / n
-    center = (share + z * z / (2 * n)) / shrink
-    reach = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / shrink
-    # With no success, or nothing else, one end is 0 or 1, and rounding would miss it by a little.
-    low = 0.0 if successes == 0 else center - reach
-    high = 1.0 if successes == n else center + reach
-    return Interval(share, low, high)
+    low, high = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(successes / n, float(low), float(high))
 
 
 def pass_at_1(correct: Tensor, confidence: float = 0.95) -> Interval:

@@ -11,12 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
-from IPython.core.getipython import get_ipython
-from IPython.display import display
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
-from tqdm.notebook import tqdm_notebook
 
 from slingshot.lm import DecoderLM
 from slingshot.moe import (
@@ -26,7 +22,7 @@ from slingshot.moe import (
     sequence_balance_loss,
     update_expert_bias,
 )
-from slingshot.muon import Muon
+from slingshot.progress import progress_bar
 
 Batch = TypeVar("Batch")
 
@@ -38,7 +34,8 @@ class TrainConfig:
     The learning rate climbs for ``warmup`` steps, stays, and falls in a line over the last share
     ``decay`` of the steps; one step more would reach ``final`` of its peak. The optimizer is AdamW;
     matrices decay, vectors do not. With ``muon_rate`` the matrices of `hidden_matrices` are moved
-    by `slingshot.muon.Muon` instead, at that rate. Gradients are cut to norm ``clip``.
+    by ``torch.optim.Muon`` instead, at that rate (Jordan et al., 2024). Gradients are cut to norm
+    ``clip``.
 
     ``batch_tokens`` is the size of a batch whose examples differ in length, in place of
     ``batch_size`` times ``sequence_length``.
@@ -146,7 +143,8 @@ def fit(
     history = History()
     source = iter(batches)
     model.train()
-    with _bar(config, progress) as bar:
+    text = f"{config.steps:,} steps of {config.tokens_per_step:,} tokens"
+    with progress_bar(config.tokens, "tokens", text, progress) as bar:
         for step in range(config.steps):
             batch = next(source, None)
             if batch is None:
@@ -188,7 +186,8 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
             f"muon_rate is {config.muon_rate} but no linear layer inside the model learns; "
             "give None, AdamW then moves all"
         )
-    return [adamw, Muon(hidden, lr=config.muon_rate, weight_decay=config.weight_decay)]
+    muon = torch.optim.Muon(hidden, lr=config.muon_rate, weight_decay=config.weight_decay)
+    return [adamw, muon]
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -485,18 +484,3 @@ def _finite(value: Tensor, name: str, step: int) -> float:
             f"the {name} is {number} at step {step}; lower learning_rate or check the batches"
         )
     return number
-
-
-def _bar(config: TrainConfig, progress: bool) -> Any:  # noqa: ANN401 tqdm is untyped
-    """Return a progress bar over tokens: a widget in a notebook, a line in a terminal.
-
-    On a page without a kernel the widget is a line of text that is the same after each run.
-    """
-    settings: dict[str, Any] = {"total": config.tokens, "unit": " tokens", "unit_scale": True}
-    if not progress or get_ipython() is None:
-        return tqdm(**settings, leave=False, disable=None if progress else True)
-    bar = tqdm_notebook(**settings, display=False)
-    bundle = bar.container._repr_mimebundle_()
-    bundle["text/plain"] = f"{config.steps:,} steps of {config.tokens_per_step:,} tokens"
-    display(bundle, raw=True)  # type: ignore[no-untyped-call]
-    return bar
