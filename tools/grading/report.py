@@ -83,7 +83,8 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
   vertical-align: top; overflow-wrap: anywhere; }
 pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); border-radius: .3rem;
   white-space: pre-wrap; overflow-wrap: anywhere; }
-tbody th { font-weight: 600; min-width: 9rem; overflow-wrap: normal; }
+th { overflow-wrap: normal; } td:nth-child(2) { white-space: nowrap; }
+td ul { margin: 0; padding-left: 1.2rem; }
 .prompt, .jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none; }
 .passed { color: var(--good); font-weight: 600; } .failed { color: var(--bad); font-weight: 600; }
 img { max-width: 100%; background: #fff; }
@@ -115,9 +116,14 @@ def feedback(submission: Submission, report: Report, assignment: Assignment) -> 
         items = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
         head.append(f"<h2>Remarks</h2><ul>{items}</ul>")
     head.append("<h2>Exercises</h2><table><thead><tr><th>Exercise</th><th>Points</th>")
-    head.append("<th>What the check says</th></tr></thead><tbody>")
+    head.append("<th>Outcome</th></tr></thead><tbody>")
     head += [grade_row(grade) for grade in report.grades]
     head.append("</tbody></table>")
+    messages = [grade for grade in report.grades if grade.message]
+    if messages:
+        head.append("<h2>What the checks say</h2>")
+    for grade in messages:
+        head.append(f"<h3>{breakable(grade.exercise)}</h3><pre>{html.escape(grade.message)}</pre>")
     if report.cells:
         head.append("<h2>Your notebook as it ran</h2>")
         head.append(render(report.cells))
@@ -126,13 +132,11 @@ def feedback(submission: Submission, report: Report, assignment: Assignment) -> 
 
 def grade_row(grade: Grade) -> str:
     """A line of the table of exercises."""
-    says = html.escape(grade.message)
     kind = "passed" if grade.outcome == "passed" else "failed"
-    message = f"<pre>{says}</pre>" if says else ""
     return (
         f'<tr><th scope="row">{breakable(grade.exercise)}</th>'
         f"<td>{grade.points:g} of {grade.most:g}</td>"
-        f'<td><span class="{kind}">{html.escape(grade.outcome)}</span>{message}</td></tr>'
+        f'<td><span class="{kind}">{html.escape(grade.outcome)}</span></td></tr>'
     )
 
 
