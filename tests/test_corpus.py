@@ -1,8 +1,13 @@
 """Text from source files: what is read, what is held out, what leaks, and how it becomes tokens."""
 
+import hashlib
+import inspect
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +19,7 @@ from slingshot.corpus import (
     Split,
     encode,
     load_corpus,
+    numpy_documentation,
     repeated_share,
     split_documents,
     standard_library,
@@ -234,3 +240,31 @@ def test_the_standard_library_is_enough_to_train_on() -> None:
     n_bytes = sum(len(document.text.encode()) for document in split.held_out)
     assert corpus.bytes_per_token == pytest.approx(n_bytes / len(corpus.held_out))
     assert 1.5 < corpus.bytes_per_token < 3
+
+
+# --- the documentation of NumPy ----------------------------------------------------------------
+
+
+def test_the_documentation_is_the_same_whatever_else_is_imported() -> None:
+    # SciPy rewrites the documentation of functions of NumPy when it is imported.
+    program = (
+        "import hashlib\nfrom slingshot.corpus import numpy_documentation as text\n"
+        "print(hashlib.sha256(text().encode()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", f"{before}\n{program}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for before in ("", "import scipy.special, scipy.signal, matplotlib.pyplot, torch")
+    }
+    assert found == {hashlib.sha256(numpy_documentation().encode()).hexdigest()}
+
+
+def test_the_documentation_is_that_of_functions() -> None:
+    text = numpy_documentation()
+    assert "Compute the arithmetic mean along the specified axis." in text
+    assert inspect.cleandoc(np.ndarray.__doc__ or "") not in text
+    assert len(text) > 500_000

@@ -2,7 +2,7 @@
 
 A task makes problems at random, writes out how to solve them, and verifies what anyone else wrote.
 In the two tasks of this module, `ShellGame` and `Walk`, something has a state and a list of moves
-changes it; the question is the last state. A trace writes the states in between:
+changes it; the question is the last state. A trace writes the states in between::
 
     prompt      2 5 (1) 2-6 (2) 1-4 (3) 2-3 ?
     direct      = 6 5 $
