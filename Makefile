@@ -33,7 +33,7 @@ lab: setup ## open JupyterLab on your own copies of the notebooks, in workspace/
 notebooks: setup model ## re-execute the notebooks and store their outputs
 	$(VENV_PYTHON) tools/notebooks.py
 
-experiments: setup ## train what the notebooks only read; makes the runs that are missing (over an hour)
+experiments: setup model ## train what the notebooks only read; makes the runs that are missing (over an hour)
 	set -e; for experiment in experiments/[a-z]*.py; do $(VENV_PYTHON) "$$experiment"; done
 
 bench: setup-dev ## compare the library with its peers (several minutes)

@@ -127,7 +127,7 @@ def number(answer: object) -> float:
         try:
             return float(scalar)
         except OverflowError:
-            return math.inf if scalar > 0 else -math.inf  # type: ignore[operator]
+            return -math.inf if scalar < 0 else math.inf
     raise UnusableError(f"it returns {describe_kind(answer)}; return one number")
 
 
