@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Final
 
+import numpy as np
 import torch
 from _runner import Run, main
 from torch import Tensor, nn
@@ -80,6 +81,9 @@ SCHEMES: Final[dict[str, tuple[Setting | None, Setting | None]]] = {
     "weights INT4 groups of 32": (Setting(INT4, G32), None),
     "weights NVFP4": (NVFP4, None),
 }
+# Also run with all weights of the layers moved by what means nothing, to see what is luck.
+MOVED: Final = ("float32", "INT8 tensor", "INT8 row, token", "FP8 tensor", "FP8 blocks")
+MOVED_BY, MOVED_SEEDS = 1e-7, range(3)
 WITH_TEXT = ("float32", "INT8 tensor", "INT8 row, token", "FP8 tensor", "NVFP4", "MXFP4")
 
 
@@ -176,37 +180,52 @@ def in_int8(x: Tensor) -> Tensor:
     return quantize(x.flatten(0, 1), INT8).dequantize().view(x.shape)
 
 
-def special() -> dict[str, Change]:
-    """By name, changes that are no rounding of everything in one way."""
+def special() -> dict[str, tuple[dict[str, Any], Change]]:
+    """By name, changes that are no rounding of everything in one way, with their settings."""
+    down = f"layers.{OUTLIER_LAYER}.ffn.down"
+    tensor, token = list(TENSOR), list(ROW)
+    two, every = [".11.ffn.down", ".28.ffn.down"], [".ffn.down"]
+    zeroed, cut = list(OUTLIER_CHANNELS), 100
     return {
-        "INT8 tensor, two down kept": rounded_model(
-            "INT8 tensor", (".11.ffn.down", ".28.ffn.down")
+        "INT8 tensor, two down kept": ({"keep": two}, rounded_model("INT8 tensor", tuple(two))),
+        "INT8 tensor, all down kept": ({"keep": every}, rounded_model("INT8 tensor", tuple(every))),
+        "LLM.int8": ({"threshold": 6.0}, lambda m: replaced(m, SplitLinear)),
+        "SmoothQuant tensor": ({"smooth": tensor}, partial(smoothed, block=TENSOR)),
+        "SmoothQuant row, token": ({"smooth": token}, partial(smoothed, block=ROW)),
+        "outlier zeroed": ({"zeroed": zeroed, "of": down}, at_outlier(without_channels)),
+        "outlier cut to 100": ({"cut": cut, "of": down}, at_outlier(lambda x: x.clamp(-cut, cut))),
+        "one input INT8 tensor": ({"rounded": tensor, "of": down}, at_outlier(in_int8)),
+        "one input zeroed but for two tokens": (
+            {"kept": FIRST_TOKENS, "of": down},
+            at_outlier(only_first_tokens),
         ),
-        "INT8 tensor, all down kept": rounded_model("INT8 tensor", (".ffn.down",)),
-        "LLM.int8": lambda m: replaced(m, SplitLinear),
-        "SmoothQuant tensor": partial(smoothed, block=TENSOR),
-        "SmoothQuant row, token": partial(smoothed, block=ROW),
-        "outlier zeroed": at_outlier(without_channels),
-        "outlier cut to 100": at_outlier(lambda x: x.clamp(-100, 100)),
-        "one input INT8 tensor": at_outlier(in_int8),
-        "one input zeroed but for two tokens": at_outlier(only_first_tokens),
     }
 
 
 def runs() -> list[Run]:
     """All runs, in the order in which they are stored."""
-    reading = {"windows": WINDOWS, "length": LENGTH, "model": "SmolLM2-135M-Instruct.Q4_1"}
-    schemes = [
-        Run(
-            name,
-            0,
-            {**reading, "weight": told(weight), "input": told(x), "text": name in WITH_TEXT},
-        )
-        for name, (weight, x) in SCHEMES.items()
+    reading = {
+        "windows": WINDOWS,
+        "length": LENGTH,
+        "text": f"NumPy {np.__version__}",
+        "model": "SmolLM2-135M-Instruct.Q4_1",
+    }
+    schemes = []
+    for name, (weight, x) in SCHEMES.items():
+        scheme = {"weight": told(weight), "input": told(x)}
+        asked = {"question": QUESTION, "new_tokens": NEW_TOKENS} if name in WITH_TEXT else {}
+        schemes.append(Run(name, 0, {**reading, **scheme, **asked}))
+    changes = [
+        Run(name, 0, {**reading, "calibration": CALIBRATION, "change": words})
+        for name, (words, _) in special().items()
     ]
-    changes = [Run(name, 0, {**reading, "calibration": CALIBRATION}) for name in special()]
+    nudged = [
+        Run(f"{name}, moved", seed, {**reading, "scheme": name, "moved": MOVED_BY, "seed": seed})
+        for name in MOVED
+        for seed in MOVED_SEEDS
+    ]
     outliers = {**reading, "queries": SINK_QUERIES, "first_tokens": FIRST_TOKENS}
-    return [*schemes, *changes, Run("outliers", 0, outliers)]
+    return [*schemes, *changes, *nudged, Run("outliers", 0, outliers)]
 
 
 def told(setting: Setting | None) -> list[Any] | None:
@@ -222,10 +241,14 @@ def execute(run: Run) -> dict[str, Any]:
     model, tokenizer = pretrained()
     if run.name == "outliers":
         return {"down": largest_inputs(model), "sink": sinks(model)}
-    change = special().get(run.name) or rounded_model(run.name)
+    if "moved" in run.configuration:
+        model = moved(model, run.configuration["moved"], run.seed)
+        changed = rounded_model(run.configuration["scheme"])(model)
+        return {"losses": window_losses(changed, windows())}
+    change = special()[run.name][1] if run.name in special() else rounded_model(run.name)
     changed = change(model)
     result: dict[str, Any] = {"losses": window_losses(changed, windows())}
-    if run.configuration.get("text"):
+    if run.name in WITH_TEXT:
         prompt = torch.tensor(tokenizer.encode(chat_prompt(QUESTION)).ids)
         assert isinstance(changed, DecoderLM)
         answer = generate(
@@ -267,6 +290,20 @@ def window_losses(model: nn.Module, tokens: Tensor, batch_size: int = 4) -> list
         loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
         losses += loss.view(len(batch), -1).mean(1).tolist()
     return losses
+
+
+def moved(model: DecoderLM, size: float, seed: int) -> DecoderLM:
+    """A copy whose layers' weights are multiplied by 1 plus ``size`` times normal numbers."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(name: str, linear: nn.Linear) -> nn.Linear:
+        if name == "head":
+            return linear
+        noise = torch.randn(linear.weight.shape, generator=generator)
+        linear.weight = nn.Parameter(linear.weight * (1 + size * noise), requires_grad=False)
+        return linear
+
+    return replace_linears(model, make)
 
 
 def largest_inputs(model: DecoderLM) -> list[dict[str, Any]]:

@@ -305,7 +305,6 @@ REVIEWED: dict[tuple[str, str], str] = {
     ("notebooks/sparse_vs_dense.ipynb", "95%"): "the confidence that we chose",
     ("book/low_precision_results.md", "95%"): "the confidence that we chose",
     ("notebooks/quantize_real_llm.ipynb", "95%"): "the confidence that we chose",
-    ("notebooks/quantize_real_llm.ipynb", "0.02 nats"): "a bound that the cell before it tests",
     ("notebooks/price_of_a_token.ipynb", "90%"): "a made-up cut in a question",
     ("notebooks/price_of_a_token.ipynb", "97.5%"): "a made-up cut in a question",
     ("notebooks/price_of_a_token.ipynb", "500 tokens"): "an assumption, named as ours",

@@ -44,7 +44,7 @@ def logits(model: nn.Module, tokens: Tensor) -> Tensor:
 
 def test_what_is_stored_can_be_said_in_json() -> None:
     runs = quantized_llm.runs()
-    assert len({run.key for run in runs}) == len(runs) == len(SCHEMES) + 10
+    assert len({run.key for run in runs}) == len(runs) == len(SCHEMES) + 10 + 15
     for run in runs:
         assert json.loads(json.dumps(run.configuration)) == run.configuration
     described = [json.dumps(run.configuration) for run in runs]
@@ -172,6 +172,21 @@ def test_the_share_of_the_first_token_is_that_of_attention(
     model(tokens[:4, :128])
     assert shares[5] == pytest.approx(float(weights[0]), rel=1e-5)
     assert all(0 < share < 1 for share in shares)
+
+
+def test_weights_are_moved_in_a_copy_but_for_the_head(model: DecoderLM) -> None:
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    twin, again = (quantized_llm.moved(model, 1e-3, seed=1) for _ in range(2))
+    other = quantized_llm.moved(model, 1e-3, seed=2)
+    for name, parameter in twin.named_parameters():
+        assert torch.equal(model.get_parameter(name), before[name])
+        assert torch.equal(parameter, again.get_parameter(name))
+        if ".ffn." in name or ".attention." in name:
+            relative = (parameter - before[name]) / before[name]
+            assert relative.std() == pytest.approx(1e-3, rel=0.5)
+            assert not torch.equal(parameter, other.get_parameter(name))
+        else:
+            assert torch.equal(parameter, before[name])
 
 
 def test_fp8_without_a_scale_saturates() -> None:
