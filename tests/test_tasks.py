@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from slingshot.tasks import (
+    Opening,
     Problem,
     ReasoningGym,
     ShellGame,
@@ -542,3 +543,85 @@ def test_a_real_generator_accepts_answers_that_differ_from_its_own() -> None:
     (problem,) = draw(task, 1)
     assert task.verify(problem, f"({problem.answer}) + 0 * 1\x03") is False  # 0 and 1 are not given
     assert task.verify(problem, f"({problem.answer})\x03")
+
+
+# --- openings and styles -----------------------------------------------------------------------
+
+
+def test_an_opening_stops_after_the_state_of_its_step() -> None:
+    assert GAME.opening(PROBLEM, 2) == Opening("(1) 2-6 6 5 (2) 1-4 6 5", "6 5")
+
+
+@given(task=long_tasks, seed=seeds)
+@settings(max_examples=50, deadline=None)
+def test_an_opening_begins_the_careful_trace(task: StateTask, seed: int) -> None:
+    (problem,) = draw(task, 1, seed)
+    _, moves = task.read(problem)
+    for step in range(1, len(moves) + 1):
+        opening = task.opening(problem, step)
+        assert task.trace(problem).startswith(f"{opening.text} ")
+        assert opening.answer == problem.answer
+
+
+@given(task=long_tasks, seed=seeds)
+@settings(max_examples=50, deadline=None)
+def test_a_wrong_opening_is_right_up_to_its_last_state(task: StateTask, seed: int) -> None:
+    (problem,) = draw(task, 1, seed)
+    start, moves = task.read(problem)
+    for step in range(1, len(moves) + 1):
+        opening = task.opening(problem, step, generator=make_generator(seed))
+        right = task.opening(problem, step).text.split()
+        words = opening.text.split()
+        assert words[: -len(start)] == right[: -len(start)]
+        assert words[-len(start) :] != right[-len(start) :]
+        assert task.first_wrong_step(problem, opening.text) == step
+
+
+@given(task=long_tasks, seed=seeds)
+@settings(max_examples=50, deadline=None)
+def test_the_answer_of_a_wrong_opening_is_that_of_whoever_goes_on_from_it(
+    task: StateTask, seed: int
+) -> None:
+    (problem,) = draw(task, 1, seed)
+    start, moves = task.read(problem)
+    step = 1 + seed % len(moves)
+    opening = task.opening(problem, step, generator=make_generator(seed))
+    state = " ".join(opening.text.split()[-len(start) :])
+    rest = " ".join(f"({n}) {move}" for n, move in enumerate(moves[step:], 1))
+    expected = state
+    if rest:
+        prompt = f"{state} {rest} ?"
+        expected = played(prompt, task.cups) if isinstance(task, ShellGame) else walked(prompt)
+    assert opening.answer == expected != problem.answer
+
+
+@pytest.mark.parametrize("step", [0, 4, -1])
+def test_an_opening_needs_a_step_of_the_problem(step: int) -> None:
+    with pytest.raises(ValueError, match=rf"^step is {step}; the problem has steps 1 to 3$"):
+        GAME.opening(PROBLEM, step)
+
+
+@given(task=long_tasks, style=st.sampled_from(["direct", "skip", "careful"]), seed=seeds)
+@settings(max_examples=100, deadline=None)
+def test_the_style_of_a_trace_is_the_one_it_was_written_in(
+    task: StateTask, style: Style, seed: int
+) -> None:
+    (problem,) = draw(task, 1, seed)
+    text = task.trace(problem, style, slips=0.3, generator=make_generator(seed))
+    assert task.style(text) == style
+
+
+@pytest.mark.parametrize(
+    ("text", "style"),
+    [
+        ("", "direct"),
+        ("6 5 6 5", "direct"),
+        ("6 5 = (1) 2-6 6 5 $", "direct"),
+        ("(1) 2-6 (2) 1-4", "skip"),
+        ("(1) 2-6 (2) 1-4 6 5 (3) 2-3 6 5 (4) 1-2", "skip"),
+        ("(1) 2-6", "careful"),
+        ("(1) 2-6 ! 3 (2) 1-4 = 6 5 $", "careful"),
+    ],
+)
+def test_a_text_that_goes_astray_has_a_style_too(text: str, style: Style) -> None:
+    assert GAME.style(text) == style

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, combinations
+from itertools import accumulate, combinations, pairwise
 from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import torch
@@ -54,6 +54,13 @@ class Trace(NamedTuple):
 
     problem: Problem
     text: str
+
+
+class Opening(NamedTuple):
+    """The first steps of a trace, and the answer that follows from the last state in them."""
+
+    text: str
+    answer: str
 
 
 class Task(Protocol):
@@ -274,6 +281,42 @@ class StateTask(ABC):
                 f"it is written like {self.sample(torch.Generator().manual_seed(0)).prompt!r}"
             )
         return tuple(int(word) for word in words[:width]), moves
+
+    def opening(
+        self, problem: Problem, step: int, *, generator: torch.Generator | None = None
+    ) -> Opening:
+        """Write a careful trace as far as the state after move ``step``, for a model to continue.
+
+        With a ``generator`` that last state is wrong, as a slip that nobody notices. ``answer`` is
+        what the moves that are left make of it: the problem's own without a generator, and with one
+        what a writer ends with who trusts what is written.
+
+        Raises ``ValueError`` for a step that the problem does not have, and as `read` does.
+        """
+        start, moves = self.read(problem)
+        if not 1 <= step <= len(moves):
+            raise ValueError(f"step is {step}; the problem has steps 1 to {len(moves)}")
+        states = list(self._follow(start, moves))[1 : step + 1]
+        if generator is not None:
+            states[-1] = self.mistaken(states[-1], generator)
+        lines = zip(range(1, step + 1), moves, states, strict=False)
+        text = " ".join(f"{_label(n)} {move} {_written(state)}" for n, move, state in lines)
+        last = list(self._follow(states[-1], moves[step:]))[-1]
+        return Opening(text, _written(last))
+
+    def style(self, text: str) -> Style:
+        """Say in which style somebody answered, be it right or wrong.
+
+        ``"direct"`` when no move stands before the answer, ``"skip"`` when somewhere a move follows
+        another with no state in between, ``"careful"`` otherwise.
+        """
+        words = text.split()
+        thought = words[: words.index(ANSWER)] if ANSWER in words else words
+        labels, moves = set(self.words[-self.longest :]), set(self.move_words())
+        if moves.isdisjoint(thought):
+            return "direct"
+        together = any(a in moves and b in labels for a, b in pairwise(thought))
+        return "skip" if together else "careful"
 
     # Verifiers -------------------------------------------------------------------------------
 
