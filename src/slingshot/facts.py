@@ -44,6 +44,7 @@ UNITS = {
     "node": "nodes",
     "problem": "problems",
     "row": "rows",
+    "step": "steps",
     "nat": "nats",
     "bit": "bits",
     "mm2": "mm²",
