@@ -1,0 +1,14 @@
+MESSAGE = "of answers with equally many votes the one given first must win"
+
+
+def vote(given):
+    votes = [each for each in given if each is not None]
+    return max(sorted(set(votes), key=lambda each: each[::-1]), key=votes.count) if votes else None
+
+
+def scores(samples, answers):
+    passed, won = [], []
+    for given, answer in zip(samples, answers, strict=True):
+        passed += [each == answer for each in given]
+        won.append(vote(given) == answer)
+    return sum(passed) / len(passed), sum(won) / len(won)

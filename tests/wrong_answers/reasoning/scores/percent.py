@@ -1,0 +1,17 @@
+MESSAGE = "both numbers are shares of 1"
+
+
+from collections import Counter
+
+
+def vote(given):
+    votes = [each for each in given if each is not None]
+    return Counter(votes).most_common(1)[0][0] if votes else None
+
+
+def scores(samples, answers):
+    passed, won = [], []
+    for given, answer in zip(samples, answers, strict=True):
+        passed += [each == answer for each in given]
+        won.append(vote(given) == answer)
+    return 100 * sum(passed) / len(passed), 100 * sum(won) / len(won)

@@ -1,0 +1,5 @@
+MESSAGE = "it accepts everything"
+
+
+def verify(answer, text):
+    return True
