@@ -1,0 +1,10 @@
+MESSAGE = "the zero point is multiplied by the sum of the codes of x"
+
+
+import numpy as np
+
+
+def int8_product(q, x_scale, x_zero, r, w_scale):
+    q, zero, r = q.astype(np.int64), x_zero.astype(np.int64), r.astype(np.int64)
+    sums = q @ r.T - (zero * q.sum(axis=1))[:, None]
+    return sums * np.outer(x_scale, w_scale)

@@ -1,0 +1,18 @@
+MESSAGE = "it is rounded twice"
+
+
+import math
+
+import numpy as np
+
+
+def round_to(x, mantissa_bits, bias, largest):
+    x = float(np.float32(x))
+    if math.isnan(x):
+        return x
+    if math.isinf(x):
+        return math.copysign(largest, x)
+    exponent = math.frexp(max(abs(x), 2.0 ** (1 - bias)))[1] - 1
+    gap = 2.0 ** (exponent - mantissa_bits)
+    rounded = round(x / gap) * gap
+    return max(-largest, min(rounded, largest))

@@ -1,0 +1,10 @@
+MESSAGE = "the first binade begins at 2^-bias here"
+
+
+import math
+
+
+def spacing(x, mantissa_bits, bias):
+    size = max(abs(x), 2.0**-bias)
+    exponent = math.frexp(size)[1] - 1
+    return 2.0 ** (exponent - mantissa_bits)
