@@ -35,7 +35,7 @@ GAME = ShellGame()  # six cups, two balls, one to twelve swaps
 EASY, HARD = 4, 10  # swaps of the problems that models are compared on
 PRACTICE = replace(GAME, swaps=(4, 12))  # of reinforcement learning
 N_PROBLEMS = 30_000  # in the text that base models learn from
-STYLES: Final[dict[Style, float]] = {"direct": 0.5, "skip": 0.15, "careful": 0.35}
+MIX: Final[tuple[tuple[Style, float], ...]] = (("direct", 0.5), ("skip", 0.15), ("careful", 0.35))
 SLIPS = 0.08
 
 TEACHER = LMConfig(
@@ -84,7 +84,7 @@ class Arm:
     """
 
     kind: Kind
-    styles: tuple[tuple[Style, float], ...] = tuple(STYLES.items())
+    styles: tuple[tuple[Style, float], ...] = MIX
     rewards: tuple[str, ...] = ("answer",)
     rl: GRPOConfig = RL
     votes: bool = False
@@ -108,7 +108,7 @@ def arms() -> dict[str, Arm]:
         "trust, teacher": Arm("trust", model="teacher"),
         "trust, base": Arm("trust", model="base"),
         "trust, student": Arm("trust", model="student"),
-        **{f"traces {n}": Arm("distill", learned="verified", n_traces=n) for n in (300, 100)},
+        **{f"traces {n}": Arm("distill", learned="verified", n_traces=n) for n in (300, 100, 30, 10)},
         "unfiltered": Arm("distill", learned="unfiltered"),
         "logits": Arm("distill", learned="logits"),
         "steps of others": Arm("distill", learned="shuffled"),
@@ -209,10 +209,7 @@ class Trained:
 # A run makes what it needs, and a later one of the same process finds it made.
 @lru_cache(maxsize=8)
 def base(
-    seed: int,
-    model: LMConfig = TEACHER,
-    train: TrainConfig = BASE,
-    styles: tuple[tuple[Style, float], ...] = tuple(STYLES.items()),
+    seed: int, model: LMConfig, train: TrainConfig, styles: tuple[tuple[Style, float], ...]
 ) -> Trained:
     """A model that has read the text and nothing else."""
     generator = torch.Generator().manual_seed(seed)
@@ -225,10 +222,15 @@ def base(
     return Trained(learner, operations(model, train.tokens), history.seconds)
 
 
+def teacher_base(seed: int, styles: tuple[tuple[Style, float], ...] = MIX) -> Trained:
+    """The teacher before it was reinforced."""
+    return base(seed, TEACHER, BASE, styles)
+
+
 @lru_cache(maxsize=2)
 def teacher(seed: int) -> Trained:
     """The teacher's base after reinforcement learning."""
-    model = deepcopy(base(seed).model)
+    model = deepcopy(teacher_base(seed).model)
     history = train_grpo(model, PRACTICE, GAME.verify, RL, seed=seed, progress=False)
     return Trained(model, history.flops, history.seconds)
 
@@ -238,7 +240,7 @@ def written(seed: int, writer: Literal["teacher", "base"], n: int) -> tuple[list
     """What the teacher, or its base, answers to n problems, and the operations that this takes."""
     generator = torch.Generator().manual_seed(seed + 500)
     problems = [GAME.sample(generator) for _ in range(n)]
-    model = (teacher(seed) if writer == "teacher" else base(seed)).model
+    model = (teacher(seed) if writer == "teacher" else teacher_base(seed)).model
     traces = sample_traces(model, GAME, problems, generator=generator)
     tokens = sum(len(f"{trace.problem.prompt} {trace.text}".split()) for trace in traces)
     return traces, operations(TEACHER, tokens) / 3
@@ -267,7 +269,7 @@ REWARDS: Final[Mapping[str, Reward]] = {
 
 def reinforce(arm: Arm, seed: int) -> dict[str, Any]:
     """Reinforce the base of the teacher, with one reward after another."""
-    begun = base(seed, styles=arm.styles)
+    begun = teacher_base(seed, arm.styles)
     model = deepcopy(begun.model)
     reference = begun.model if arm.rl.beta else None
     steps: list[dict[str, Any]] = []
@@ -335,7 +337,7 @@ def fine_tune(arm: Arm, seed: int) -> dict[str, Any]:
 
 def distilled(arm: Arm, seed: int) -> tuple[DecoderLM, dict[str, Any]]:
     """The base of the student after it has learned from what ``arm`` names."""
-    begun = base(seed, STUDENT, arm.student_base)
+    begun = base(seed, STUDENT, arm.student_base, MIX)
     student = deepcopy(begun.model)
     told: dict[str, Any] = {
         "before": measure(student),
@@ -421,7 +423,7 @@ def reinforce_student(arm: Arm, seed: int) -> dict[str, Any]:
 
 
 def thinned(steps: list[dict[str, Any]], most: int = 100) -> list[dict[str, Any]]:
-    """Every so manieth step, with its number, at most ``most`` of them."""
+    """One step of every so many, with its number, at most ``most`` of them."""
     stride = -(-len(steps) // most)
     return [{"step": n, **steps[n]} for n in range(0, len(steps), stride)]
 
@@ -434,7 +436,7 @@ def budgets(seed: int) -> dict[str, float]:
         "student": student,
         "half of the student": student / 2,
         "with the teacher's learning": bill,
-        "with the teacher's base": bill + base(seed).flops,
+        "with the teacher's base": bill + teacher_base(seed).flops,
     }
 
 
@@ -443,7 +445,7 @@ def trust(arm: Arm, seed: int) -> dict[str, Any]:
     if arm.model == "student":
         model, _ = distilled(arms()["traces 3000"], seed)
     else:
-        model = (teacher(seed) if arm.model == "teacher" else base(seed)).model
+        model = (teacher(seed) if arm.model == "teacher" else teacher_base(seed)).model
     return {
         "interventions": [
             intervene(model, swaps, step)
@@ -471,15 +473,15 @@ def tests(swaps: int, n: int) -> tuple[Problem, ...]:
 def measure(model: DecoderLM) -> dict[str, Any]:
     """Counts on easy and hard problems, sampled at temperature 1 and at 0."""
     return {
-        f"{name}{', greedy' if not temperature else ''}": answered(model, swaps, temperature)
+        f"{name}{', greedy' if not temperature else ''}": answered(
+            model, swaps, N_TESTS, temperature
+        )
         for temperature in (1.0, 0.0)
         for name, swaps in (("easy", EASY), ("hard", HARD))
     }
 
 
-def answered(
-    model: DecoderLM, swaps: int, temperature: float = 1.0, n: int = N_TESTS
-) -> dict[str, Any]:
+def answered(model: DecoderLM, swaps: int, n: int, temperature: float = 1.0) -> dict[str, Any]:
     """How many answers, and how many thoughts, of ``n`` are right."""
     generator = torch.Generator().manual_seed(7)
     traces = sample_traces(
@@ -498,7 +500,7 @@ def answered(
 
 def by_swaps(model: DecoderLM) -> dict[str, Any]:
     """The same for every second number of swaps."""
-    return {str(swaps): answered(model, swaps, n=200) for swaps in range(2, 13, 2)}
+    return {str(swaps): answered(model, swaps, 200) for swaps in range(2, 13, 2)}
 
 
 def forced(model: DecoderLM) -> dict[str, int]:
