@@ -58,7 +58,7 @@ def table() -> list[str]:
     """A line for each exercise: how many wrong answers there are."""
     answers = wrong_answers()
     return [
-        f"{assignment:10} {exercise:26} "
+        f"{assignment:13} {exercise:26} "
         f"{sum((a.assignment, a.exercise) == (assignment, exercise) for a in answers):3} wrong"
         for assignment, exercise in exercises()
     ]

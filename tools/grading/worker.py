@@ -191,7 +191,7 @@ class Worker:
         if leaves:
             self.waiting[call] = (gradient_ends(result), leaves)
         after = [wire.encode(value) for value in values]
-        changed = [[i, new] for i, new in enumerate(after) if new != before[i]]
+        changed = [[i, new] for i, new in enumerate(after) if repr(new) != repr(before[i])]  # nan
         return {"result": wire.encode(result), "changed": changed}
 
     def backward(self, call: int, gradients: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -361,20 +361,19 @@ class PartOf(Exercise):
 
 def _pair(index: int) -> Callable[[object], Array]:
     """Return a reader of one array of ``(values, scales)``."""
+    wanted = "two arrays of float64, (values, scales)"
 
     def read(answer: object) -> Array:
         if not isinstance(answer, list | tuple) or len(answer) != 2:
-            raise UnusableError(
-                f"it returns {describe_kind(answer)}; return two arrays, (values, scales)"
-            )
-        part = answer[index]
-        if "float8" in str(getattr(part, "dtype", "")):  # NumPy has no such type
-            raise UnusableError(f"it returns a tensor of {part.dtype}; return it as float64")
+            raise UnusableError(f"it returns {describe_kind(answer)}; return {wanted}")
+        part, name = answer[index], ("values", "scales")[index]
+        kind = str(getattr(part, "dtype", ""))
+        if "float8" in kind:  # NumPy has no such type
+            raise UnusableError(f"{name}: it returns a tensor of {kind}; return {wanted}")
         try:
             return tensor(part)
         except UnusableError as error:
-            name = ("values", "scales")[index]
-            raise UnusableError(f"{name}: {error}; two arrays, (values, scales)") from None
+            raise UnusableError(f"{name}: {error}; {wanted}") from None
 
     return read
 

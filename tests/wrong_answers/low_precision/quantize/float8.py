@@ -1,4 +1,4 @@
-MESSAGE = "return it as float64"
+MESSAGE = "values: it returns"
 
 
 import torch
