@@ -79,12 +79,6 @@ def _deviation(rewards: Tensor, correction: int = 1) -> Tensor:
     return rewards.std(dim=1, keepdim=True, correction=correction)
 
 
-def _by_columns(rewards: Tensor) -> Tensor:
-    centered = rewards - rewards.mean(dim=0)
-    # Not std(), which warns of a single row.
-    return centered / ((centered.square().sum(dim=0) / (len(rewards) - 1)).sqrt() + EPS)
-
-
 def _with_eps(eps: float) -> Callable[[Tensor], Tensor]:
     return _wrong_advantages(lambda rewards: _deviation(rewards) + eps)
 
@@ -154,7 +148,7 @@ ADVANTAGES = Exercise(
         ),
         Mistake(
             "the mean and the standard deviation go down the columns; a group is a row",
-            _by_columns,
+            lambda rewards: (rewards - rewards.mean(dim=0)) / (rewards.std(dim=0) + EPS),
         ),
         Mistake(
             "the sign is turned: what is better than its group has a positive advantage",
@@ -175,7 +169,10 @@ def check_advantages(function: Learner, *, seed: int = 0) -> None:
     arXiv 2501.12948, eq. 3.
     """
     rng = np.random.default_rng([seed, 31])
-    rows: list[list[list[float]]] = [[[1, 0, 0, 0]], [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]]
+    rows: list[list[list[float]]] = [
+        [[1, 0, 0, 0], [1, 1, 1, 1]],
+        [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]],
+    ]
     # Eighths: a mean of 4, 8 or 16 of them is exact, so equal rewards are 0 apart from their mean.
     for n_problems, group in ((2, 4), (3, 8), (5, 16)):
         drawn = rng.integers(0, 9, (n_problems, group)) / 8
@@ -391,6 +388,11 @@ VERIFY = Explained(
             lambda answer, text: answer in text,
         ),
         Mistake(
+            "it looks for the answer anywhere in the text, like the leaky one; whole words do not "
+            "help against one who writes down every possible answer",
+            lambda answer, text: f" {answer} " in f" {text} ",
+        ),
+        Mistake(
             "`$` is not asked for; a text that was cut off has not ended",
             _verify_words(lambda a, w: [*_after(w, ANSWER)] in (a, [*a, END]) and ANSWER in w),
         ),
@@ -437,7 +439,7 @@ VERIFY = Explained(
             ),
         ),
         Mistake(
-            "letters are compared instead of words: `17` ends like `7`, and so does `-7`",
+            "the end is compared letter by letter, without `=`: `17` and `-7` end like `7`",
             lambda answer, text: (
                 ANSWER in text and " ".join(text.split()).endswith(f"{answer} {END}")
             ),
@@ -837,7 +839,7 @@ GRPO_LOSS = Exercise(
             _wrong_loss(kl=lambda p, ref, old: grpo.kl_estimate(p, old)),
         ),
         Mistake(
-            "the KL is estimated with k1, whose gradient as a loss has no meaning; take k3",
+            "the KL is estimated with k1, whose gradient is 0 on average; take k3",
             _wrong_loss(kl=lambda p, ref, old: grpo.kl_estimate(p, ref, "k1")),
         ),
         Mistake(

@@ -1,4 +1,4 @@
-MESSAGE = "letters are compared instead of words"
+MESSAGE = "the end is compared letter by letter"
 
 
 def verify(answer, text):
