@@ -6,8 +6,8 @@ VENV_PYTHON = .venv/bin/python
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
 
 .NOTPARALLEL:
-.PHONY: help book test model lab notebooks experiments bench assignments grade clean distclean setup setup-dev \
-	setup-instructor python
+.PHONY: help book test model lab progress notebooks experiments bench assignments grade clean distclean setup \
+	setup-dev setup-instructor python
 
 help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -27,8 +27,11 @@ test: setup-dev model ## lint, check types, run the tests and re-execute the not
 model: setup ## bring the pretrained language model, 93 MB, once
 	@$(VENV_PYTHON) tools/model.py
 
-lab: setup ## open JupyterLab on your own copies of the notebooks, in workspace/
-	$(VENV_PYTHON) tools/lab.py
+lab: setup ## open JupyterLab on your own copies of chapters and assignments, in workspace/
+	@$(VENV_PYTHON) tools/lab.py $(if $(NEW_EDITIONS),--new-editions)
+
+progress: setup ## run the checks on your assignments in workspace/ and show which exercises pass
+	@$(VENV_PYTHON) tools/progress.py
 
 notebooks: setup model ## re-execute the notebooks and store their outputs
 	$(VENV_PYTHON) tools/notebooks.py

@@ -1,4 +1,4 @@
-"""The set-up, the re-execution of notebooks and the learner's workspace."""
+"""The set-up and the re-execution of notebooks."""
 
 import ast
 import http.server
@@ -16,12 +16,11 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbformat.sign import NotebookNotary
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools import bootstrap, lab, notebooks  # noqa: E402
+from tools import bootstrap, notebooks  # noqa: E402
 
 # A developer's proxy must not answer for the indexes of these tests.
 NO_PROXY = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -521,70 +520,3 @@ def test_an_unknown_or_malformed_notebook_takes_one_line(
         err = capsys.readouterr().err
         assert words in err
         assert len(err.splitlines()) == 1
-
-
-# --- lab ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))  # where signatures are kept
-    folder = tmp_path / "notebooks"
-    (folder / "assignments").mkdir(parents=True)
-    for name in ("a.ipynb", "b.ipynb", "assignments/hidden.ipynb"):
-        write(folder / name, f"print({name!r})")
-    return folder
-
-
-def test_the_learners_file_is_never_overwritten(course: Path, tmp_path: Path) -> None:
-    workspace = tmp_path / "workspace"
-    assert lab.prepare(course, workspace) == lab.Handout(new=["a.ipynb", "b.ipynb"])
-    (workspace / "a.ipynb").write_text("mine")
-    assert lab.prepare(course, workspace) == lab.Handout()
-
-    write(course / "a.ipynb", "'new edition'")
-    handout = lab.prepare(course, workspace)
-    assert handout == lab.Handout(changed=["a.ipynb"])
-    assert (workspace / "a.ipynb").read_text() == "mine"
-    assert "the course has changed a.ipynb" in lab.report(handout, workspace)[0]
-
-    (workspace / "a.ipynb").rename(workspace / "a-old.ipynb")
-    assert lab.prepare(course, workspace) == lab.Handout(new=["a.ipynb"])
-    assert "new edition" in (workspace / "a.ipynb").read_text()
-    assert lab.prepare(course, workspace) == lab.Handout()
-
-
-def test_only_what_the_course_hands_out_is_trusted(course: Path, tmp_path: Path) -> None:
-    other = write(tmp_path / "other.ipynb", "print('from elsewhere')")
-    lab.prepare(course, tmp_path / "workspace")
-    for path, trusted in [(tmp_path / "workspace" / "a.ipynb", True), (other, False)]:
-        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-        assert NotebookNotary().check_signature(notebook) is trusted  # type: ignore[no-untyped-call]
-
-
-@pytest.mark.parametrize("record", ["damaged", "[]"])
-def test_a_file_of_the_same_name_is_the_learners(course: Path, tmp_path: Path, record: str) -> None:
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
-    (workspace / "a.ipynb").write_text("mine")
-    (workspace / lab.RECORD).write_text(record)
-    assert lab.prepare(course, workspace) == lab.Handout(new=["b.ipynb"])
-    assert (workspace / "a.ipynb").read_text() == "mine"
-
-
-def test_jupyter_starts_in_the_workspace(
-    course: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    started: list[list[str]] = []
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lab, "ROOT", tmp_path)
-    monkeypatch.setattr(os, "execv", lambda program, command: started.append(command))
-    assert lab.main(["--prepare-only"]) == 0
-    assert started == []
-    assert "new in workspace/: a.ipynb" in capsys.readouterr().out
-    lab.main(["--no-browser", "--", "--port=9999"])
-    assert started[0][1:] == ["-m", "jupyterlab", "--no-browser", "--port=9999"]
-    assert Path.cwd() == tmp_path / "workspace"

@@ -1,11 +1,13 @@
-"""Open JupyterLab on the learner's own copies of the notebooks, in workspace/.
+"""Open JupyterLab on the learner's own copies of the chapters and assignments, in workspace/.
 
-A notebook is copied only where workspace/ has none of its name; a learner's file is never
-overwritten. What the course has changed since it was handed out is named.
+What a learner has worked in is never overwritten. When the course has changed a notebook, a copy
+that is still as it was handed out is replaced by the new edition. Any other copy stays, and the new
+edition is put beside it on request.
 """
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -17,7 +19,12 @@ import nbformat
 from nbformat.sign import NotebookNotary
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools import progress  # noqa: E402
+
 RECORD = ".handed_out.json"
+SECONDS_FOR_PROGRESS = 10.0
 
 
 @dataclass
@@ -25,21 +32,27 @@ class Handout:
     """What one preparation of the workspace did, by the notebooks' names."""
 
     new: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare workspace/ and, unless told not to, replace this process by JupyterLab."""
     args = parse_arguments(argv)
+    course = ROOT / "notebooks"
     try:
-        handout = prepare(ROOT / "notebooks", args.workspace)
+        handout = prepare(course, args.workspace, beside=args.new_editions)
+        print(*report(handout, args.workspace), sep="\n", flush=True)
+        if args.prepare_only:
+            return 0
+        print(*short_progress(course, args.workspace), sep="\n", flush=True)
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
-    for line in report(handout, args.workspace):
-        print(line, flush=True)
-    if args.prepare_only:
-        return 0
+    except KeyboardInterrupt:
+        print("interrupted; every notebook is whole", file=sys.stderr)
+        return 130
     browser = ["--no-browser"] if args.no_browser else []
     command = [sys.executable, "-m", "jupyterlab", *browser, *args.jupyter_arguments]
     os.chdir(args.workspace)
@@ -50,6 +63,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--prepare-only", action="store_true", help="copy, but start nothing")
+    parser.add_argument(
+        "--new-editions",
+        action="store_true",
+        help="where you have worked and the course has changed, put its new edition beside yours",
+    )
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     parser.add_argument(
         "--workspace",
@@ -63,32 +81,110 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def prepare(course: Path, workspace: Path) -> Handout:
-    """Copy what is absent from ``workspace`` and note the hash of what was handed out."""
-    workspace.mkdir(parents=True, exist_ok=True)
+def editions(course: Path) -> dict[str, bytes]:
+    """What the course hands out: the chapters, and the student edition of each assignment."""
+    chapters = {path.name: path.read_bytes() for path in sorted(course.glob("*.ipynb"))}
+    released = sorted((course / "assignments" / "release").glob("*.ipynb"))
+    # From workspace/assignments a chapter is one folder away, in the course two.
+    return chapters | {
+        f"{progress.FOLDER}/{path.name}": path.read_bytes().replace(b"](../../", b"](../")
+        for path in released
+    }
+
+
+def prepare(course: Path, workspace: Path, *, beside: bool = False) -> Handout:
+    """Bring ``workspace`` up to date and note the hash of what was handed out."""
+    (workspace / progress.FOLDER).mkdir(parents=True, exist_ok=True)
     record = read_record(workspace)
     handout = Handout()
-    for source in sorted(course.glob("*.ipynb")):
-        content = source.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        try:
-            # "x" creates or fails: no race can overwrite what the learner has just saved.
-            with open(workspace / source.name, "xb") as copy:
-                copy.write(content)
-        except FileExistsError:
-            if record.get(source.name, digest) != digest:
-                handout.changed.append(source.name)
-        else:
-            trust(workspace / source.name)
-            record[source.name] = digest
-            handout.new.append(source.name)
+    for name, content in editions(course).items():
+        mine, handed_out = workspace / name, record.get(name, "")
+        if create(mine, content):
+            handout.new.append(name)
+        elif digest(mine.read_bytes()) != digest(content):
+            if handed_out in ("", digest(content)):
+                continue  # the learner's work, or a file of the learner's that has this name
+            if replace_untouched(mine, content, handed_out):
+                handout.updated.append(name)
+            elif beside:
+                other = put_beside(mine, content)
+                handout.beside.append(other.relative_to(workspace).as_posix())
+            else:
+                handout.changed.append(name)
+                continue
+        if handed_out != digest(content):
+            record[name] = digest(content)
             write_record(workspace, record)
     return handout
+
+
+def digest(content: bytes) -> str:
+    """The hash by which a copy is known again."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Write a notebook and trust it; return False, and do nothing, where there is a file."""
+    try:
+        # "x" creates or fails: no race can overwrite what the learner has just saved.
+        with open(path, "xb") as file:
+            try:
+                file.write(content)
+            except BaseException:
+                path.unlink()
+                raise
+    except FileExistsError:
+        return False
+    trust(path)
+    return True
+
+
+def replace_untouched(path: Path, content: bytes, handed_out: str) -> bool:
+    """Replace a copy by the new edition if it is still what was handed out.
+
+    It is moved aside before it is judged for good: what JupyterLab saves at that moment is either
+    the file that was moved, which then comes back, or a new one, which then stays.
+    """
+    if digest(path.read_bytes()) != handed_out:
+        return False
+    aside = path.with_name(f".{path.name}.old")
+    try:
+        os.replace(path, aside)
+        return digest(aside.read_bytes()) == handed_out and create(path, content)
+    finally:
+        if path.exists():
+            aside.unlink(missing_ok=True)
+        else:
+            os.replace(aside, path)
+
+
+def put_beside(path: Path, content: bytes) -> Path:
+    """Write the new edition under a name that is free, or find it there; return its path."""
+    ends = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (path.with_name(f"{path.stem}.new-edition{end}.ipynb") for end in ends)
+    return next(p for p in names if create(p, content) or p.read_bytes() == content)
 
 
 def trust(notebook: Path) -> None:
     """Sign a fresh copy, so that JupyterLab lets the scripts of its stored figures run."""
     NotebookNotary().sign(nbformat.read(notebook, as_version=4))  # type: ignore[no-untyped-call]
+
+
+def short_progress(course: Path, workspace: Path) -> list[str]:
+    """How many exercises pass, if that is soon known. No fault here keeps JupyterLab closed."""
+    try:
+        release = course / "assignments" / "release"
+        worked_in = find_worked_in(workspace)
+        return progress.in_short(workspace, worked_in, release, SECONDS_FOR_PROGRESS)
+    except Exception as error:
+        return [f"how many exercises pass is not known: {type(error).__name__}: {error}"]
+
+
+def find_worked_in(workspace: Path) -> set[Path]:
+    """The notebooks of assignments that are not as they were handed out."""
+    known = set(read_record(workspace).values())
+    found = (workspace / progress.FOLDER).glob("*.ipynb")
+    return {path for path in found if digest(path.read_bytes()) not in known}
 
 
 def read_record(workspace: Path) -> dict[str, str]:
@@ -99,7 +195,7 @@ def read_record(workspace: Path) -> dict[str, str]:
         return {}
     if not isinstance(record, dict):
         return {}
-    return {str(name): str(digest) for name, digest in record.items()}
+    return {str(name): str(known) for name, known in record.items()}
 
 
 def write_record(workspace: Path, record: dict[str, str]) -> None:
@@ -111,13 +207,20 @@ def write_record(workspace: Path, record: dict[str, str]) -> None:
 
 def report(handout: Handout, workspace: Path) -> list[str]:
     """Return the lines that tell the learner what is new and what the course has changed."""
-    lines = [f"new in {workspace.name}/: {name}" for name in handout.new]
+    place = f"{workspace.name}/"
+    lines = [f"new in {place}: {name}" for name in handout.new]
     lines += [
-        f"the course has changed {name} since you got it; yours is untouched. To get the new one, "
-        f"rename {workspace.name}/{name} and run this again"
+        f"new edition in {place}: {name}, in place of the old one, in which you had changed nothing"
+        for name in handout.updated
+    ]
+    lines += [f"new edition in {place}, beside yours: {name}" for name in handout.beside]
+    lines += [
+        f"the course has changed {name} since you got it; yours stays, with your work in it"
         for name in handout.changed
     ]
-    return lines or [f"{workspace.name}/ has every notebook of the course"]
+    if handout.changed:
+        lines.append("to get the new editions, each beside yours: make lab NEW_EDITIONS=yes")
+    return lines or [f"{place} has every notebook of the course"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""An assignment as the grader sees it: the source edition, cell by cell, by grade id."""
+"""An assignment as the grader sees it, cell by cell, by grade id.
+
+An instructor grades with the source edition. A learner has the student edition, and needs no
+nbgrader to be checked with it.
+"""
 
 import ast
 import builtins
@@ -10,12 +14,10 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader import utils
-from tools.assignments import make_student_edition
 
 
 class AssignmentError(Exception):
-    """A source edition that cannot be graded with, as one line."""
+    """An edition that cannot be graded with, as one line."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,21 @@ class Test:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The graded cells and the locked cells of an assignment, each by its grade id."""
+    """The graded cells and the locked cells of an assignment, each by its grade id.
+
+    ``handed_out`` holds the cells of the student edition.
+    """
 
     name: str
     tests: tuple[Test, ...]
     locked: dict[str, str]
-    ids: frozenset[str]
-    checksums: dict[str, str]
+    handed_out: dict[str, NotebookNode]
     digest: str
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """All grade ids."""
+        return frozenset(self.handed_out)
 
     @property
     def points(self) -> float:
@@ -52,46 +61,58 @@ class Assignment:
         return sum(test.points for test in self.tests)
 
 
-def read_assignments(folder: Path) -> dict[str, Assignment]:
-    """Return the assignments of the source edition by name."""
+def read_assignments(folder: Path, *, student_edition: bool = False) -> dict[str, Assignment]:
+    """Return the assignments of a folder by name: of the source edition, or of the student's."""
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
         raise AssignmentError(f"no notebooks in {folder}")
-    return {path.stem: read_assignment(path) for path in paths}
+    return {path.stem: read_assignment(path, student_edition) for path in paths}
 
 
-def read_assignment(path: Path) -> Assignment:
-    """Read one source notebook; raise ``AssignmentError`` when it grades nothing."""
+def read_assignment(path: Path, student_edition: bool = False) -> Assignment:
+    """Read one notebook; raise ``AssignmentError`` when it grades nothing."""
     data = path.read_bytes()
     try:
-        source: NotebookNode = nbformat.reads(data.decode("utf-8"), as_version=4)  # type: ignore[no-untyped-call]
-        released = make_student_edition(nbformat.from_dict(source))  # type: ignore[no-untyped-call]
-        source = nbformat.reads(data.decode("utf-8"), as_version=4)  # type: ignore[no-untyped-call]
+        source = dict(cells_by_id(parse(data)))
+        handed_out = source if student_edition else dict(cells_by_id(make_student_edition(data)))
     except Exception as error:
         raise AssignmentError(f"{path.name} is no assignment of nbgrader: {error}") from error
-    shown = dict(cells_by_id(released))
     tests, locked = [], {}
-    for grade_id, cell in cells_by_id(source):
+    for grade_id, cell in source.items():
         if is_test(cell):
             points = float(cell.metadata.nbgrader.points)
-            tests.append(Test(grade_id, cell.source, shown[grade_id].source, points))
-        elif cell.cell_type == "code" and utils.is_locked(cell):
+            tests.append(Test(grade_id, cell.source, handed_out[grade_id].source, points))
+        elif is_locked(cell):
             locked[grade_id] = cell.source
     if not tests:
         raise AssignmentError(f"{path.name} has no graded cell")
-    return Assignment(
-        path.stem,
-        tuple(tests),
-        locked,
-        frozenset(shown),
-        {grade_id: cell.metadata.nbgrader.checksum for grade_id, cell in shown.items()},
-        hashlib.sha256(data).hexdigest(),
-    )
+    digest = hashlib.sha256(data).hexdigest()
+    return Assignment(path.stem, tuple(tests), locked, handed_out, digest)
+
+
+def parse(data: bytes) -> NotebookNode:
+    """Return the notebook of a file."""
+    notebook: NotebookNode = nbformat.reads(data.decode("utf-8"), as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def make_student_edition(data: bytes) -> NotebookNode:
+    """Return what nbgrader hands out of a source edition."""
+    from tools import assignments  # late: a learner has no nbgrader, and a student edition already
+
+    return assignments.make_student_edition(parse(data))
 
 
 def is_test(cell: NotebookNode) -> bool:
     """Whether a cell is graded by being run, as opposed to being an answer."""
-    return bool(cell.cell_type == "code" and utils.is_grade(cell) and not utils.is_solution(cell))
+    data = cell.metadata.nbgrader
+    return bool(cell.cell_type == "code" and data.grade and not data.solution)
+
+
+def is_locked(cell: NotebookNode) -> bool:
+    """Whether a cell is neither a test nor an answer, such as one of imports."""
+    data = cell.metadata.nbgrader
+    return bool(cell.cell_type == "code" and data.locked and not data.solution and not data.grade)
 
 
 def cells_by_id(notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:

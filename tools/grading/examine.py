@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbgrader import utils
+from nbformat import NotebookNode
 from tools.grading.assignment import Assignment, Test, names_needed
 from tools.grading.files import Cell, Submission, UnreadableError, copy_files, read_notebook
 from tools.grading.link import Link
@@ -204,7 +204,7 @@ def changes(cells: Sequence[Cell], assignment: Assignment) -> Iterator[str]:
     for cell in cells:
         if cell.grade_id in count:
             count[cell.grade_id] += 1
-            if not unchanged(cell, assignment.checksums[cell.grade_id]):
+            if not unchanged(cell, assignment.handed_out[cell.grade_id]):
                 edited.append(cell.grade_id)
     for word, ids in {
         "edited": sorted(set(edited)),
@@ -215,12 +215,11 @@ def changes(cells: Sequence[Cell], assignment: Assignment) -> Iterator[str]:
             yield f"{word}, without effect: {', '.join(ids)}"
 
 
-def unchanged(cell: Cell, checksum: str) -> bool:
-    """Whether a cell has the checksum that nbgrader gave it in the student edition."""
-    try:
-        return bool(utils.compute_checksum(cell.raw) == checksum)
-    except Exception:  # a stranger's metadata
-        return False
+def unchanged(cell: Cell, handed_out: NotebookNode) -> bool:
+    """Whether a cell has the text and the points that it has in the student edition."""
+    points = cell.raw["metadata"]["nbgrader"].get("points")
+    due = handed_out.metadata.nbgrader.get("points")
+    return bool(cell.source == handed_out.source and points == due)
 
 
 def library_imports(cells: Sequence[Run]) -> Iterator[str]:
