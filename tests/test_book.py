@@ -1,5 +1,6 @@
 """The book as it is built: strict, self-contained, readable, and its interactive parts alive."""
 
+import html
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from ledger import VERDICTS, load_claims
+from test_prose import docstrings
 
 ROOT = Path(__file__).resolve().parent.parent
 CLAIMS = load_claims(ROOT / "book" / "claims.yml")
@@ -126,6 +128,68 @@ def test_every_internal_link_leads_somewhere(book: Path, addresses: dict[str, Ad
                 dead += [(page, link)] * (fragment not in addresses[name].ids)
     assert dead == []
     assert checked > 500
+
+
+def secrets(assignments: Path) -> set[str]:
+    """The lines of solutions and hidden tests that stand in the source edition and nowhere else."""
+    public = [path.read_text("utf-8") for path in (ROOT / "book").glob("*.md")]
+    public += [text for _, text in docstrings()]
+    for folder in (ROOT / "notebooks", assignments / "release"):
+        public += [source for path in folder.glob("*.ipynb") for source in sources(path)]
+    hidden = [
+        line.strip()
+        for path in (assignments / "source").glob("*.ipynb")
+        for source in sources(path)
+        for block in re.findall(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", source, re.S)
+        for line in block.splitlines()
+    ]
+    shown = "\n".join(public)
+    return {line for line in hidden if len(line) > 15 and line not in shown}
+
+
+def sources(path: Path) -> list[str]:
+    """The texts of a notebook's cells."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells]
+
+
+def given_away(folder: Path, lines: set[str]) -> dict[str, list[str]]:
+    """The files below a folder that hold one of the lines, however they are marked up."""
+    found = {}
+    for file in folder.rglob("*"):
+        if file.suffix == ".ipynb":
+            text = "\n".join(sources(file))
+        elif file.suffix in (".html", ".js", ".txt", ".md"):
+            text = html.unescape(re.sub(r"<[^<>]+>", "", file.read_text("utf-8")))
+        else:
+            continue
+        found[str(file.relative_to(folder))] = [line for line in lines if line in text]
+    return {name: seen for name, seen in found.items() if seen}
+
+
+def test_the_book_shows_the_student_edition_and_gives_nothing_away(book: Path) -> None:
+    assignments = ROOT / "notebooks" / "assignments"
+    lines = secrets(assignments)
+    assert len(lines) > 50
+    assert given_away(book, lines) == {}
+    shown = [page for page in pages() if "assignments/" in page]
+    assert shown
+    assert all("assignments/release/" in page for page in shown)
+    for page in shown:
+        assert "raise NotImplementedError" in re.sub(
+            r"<[^<>]+>", "", (book / page).read_text("utf-8")
+        )
+
+
+def test_a_solution_in_the_book_would_be_found(
+    build: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    assignments = ROOT / "notebooks" / "assignments"
+    files = {"a.ipynb": (assignments / "source" / "claim.ipynb").read_text("utf-8")}
+    build("# A page\n\n```{toctree}\na\n```\n", files=files)
+    found = given_away(tmp_path / "html", secrets(assignments))
+    assert len(found["a.html"]) > 20
+    assert len(found["_sources/a.ipynb.txt"]) > 20
 
 
 @pytest.mark.parametrize("name", pages())
