@@ -108,7 +108,7 @@ def arms() -> dict[str, Arm]:
         "trust, teacher": Arm("trust", model="teacher"),
         "trust, base": Arm("trust", model="base"),
         "trust, student": Arm("trust", model="student"),
-        **{f"traces {n}": Arm("distill", learned="verified", n_traces=n) for n in (300, 100, 30, 10)},
+        **{f"traces {n}": Arm("distill", learned="verified", n_traces=n) for n in (300, 100)},
         "unfiltered": Arm("distill", learned="unfiltered"),
         "logits": Arm("distill", learned="logits"),
         "steps of others": Arm("distill", learned="shuffled"),
