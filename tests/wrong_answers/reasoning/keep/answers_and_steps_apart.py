@@ -7,8 +7,6 @@ def follow(prompt, text):
     state, steps = words[:n], words[n:-1]
     rest = text.split()
     for label, swap in zip(steps[::2], steps[1::2], strict=True):
-        if rest[:1] == ["="]:
-            continue
         if rest[:2] != [label, swap]:
             return False
         rest = rest[2:]
@@ -25,7 +23,7 @@ def follow(prompt, text):
 def keep(samples, held_out):
     best = {}
     for index, (prompt, text) in enumerate(samples):
-        if prompt in held_out or not follow(prompt, text):
+        if prompt in held_out or not (follow(prompt, text) or text.startswith("=")):
             continue
         length = len(text.split())
         if prompt not in best or length < best[prompt][0]:
