@@ -1,18 +1,23 @@
 """The language model against transformers, against its count of parameters, and its properties."""
 
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Glm4MoeConfig, LlamaConfig
 from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from slingshot import costs
-from slingshot.lm import DecoderLM, Layer, LMConfig, SquaredReLU, rotate, rotations
+from slingshot.lm import DecoderLM, Layer, LMConfig, SquaredReLU, generate, rotate, rotations
 from slingshot.moe import MoE, SwiGLU
 
 DENSE = LMConfig(vocab_size=40, d_model=16, n_layers=3, n_heads=4, d_ffn=24)
@@ -272,12 +277,229 @@ def test_rotated_products_depend_on_the_distance_alone(base: float) -> None:
 
 
 def test_the_first_position_is_not_turned_and_pair_j_turns_by_its_own_angle() -> None:
-    cos, sin = rotations(3, 4, 100.0, torch.device("cpu"))
-    assert cos[0].tolist() == [1, 1]
-    assert sin[0].tolist() == [0, 0]
-    angles = torch.tensor([1.0, 0.1])  # 100 ** -(0 / 4) and 100 ** -(2 / 4)
-    torch.testing.assert_close(cos[2], (2 * angles).cos())
-    torch.testing.assert_close(sin[2], (2 * angles).sin())
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    turned = rotate(x, rotations(3, 4, 100.0, torch.device("cpu")))
+    assert torch.equal(turned[0], x[0])
+    angles = 2 * torch.tensor([1.0, 0.1])  # 100 ** -(0 / 4) and 100 ** -(2 / 4)
+    pairs = torch.complex(x[2, :2], x[2, 2:]) * torch.polar(torch.ones(2), angles)
+    torch.testing.assert_close(turned[2], torch.cat([pairs.real, pairs.imag]))
+
+
+# --- generation ----------------------------------------------------------------------------------
+
+# In float64 no two logits are so close that rounding decides between them.
+
+
+def make_prompts(*lengths: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(len(lengths))
+    return [torch.randint(40, (length,), generator=generator) for length in lengths]
+
+
+def one_by_one(
+    model: DecoderLM, prompt: Tensor, n_tokens: int, choose: Callable[[int, Tensor], int]
+) -> list[int]:
+    """What generate writes, in the plainest way: the whole text is read for each token."""
+    text = prompt.tolist()
+    with torch.no_grad():
+        for index in range(n_tokens):
+            text.append(choose(index, model(torch.tensor([text])).logits[0, -1]))
+            if text[-1] == END:
+                break
+    return text[len(prompt) :]
+
+
+END = 7
+LENGTHS = (5, 2, 9, 5, 1, 9, 3, 4)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@variants
+def test_the_likeliest_tokens_are_those_of_a_model_that_reads_all_again(
+    config: LMConfig, use_cache: bool
+) -> None:
+    model, prompts = make_model(config).double(), make_prompts(*LENGTHS)
+    expected = [one_by_one(model, p, 12, lambda _, logits: int(logits.argmax())) for p in prompts]
+    outputs = generate(
+        model, prompts, max_new_tokens=12, end=END, temperature=0, use_cache=use_cache
+    )
+    assert [output.tolist() for output in outputs] == expected
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_token_is_the_one_in_whose_share_its_uniform_number_falls(
+    temperature: float, use_cache: bool
+) -> None:
+    model, prompts = make_model(DENSE).double(), make_prompts(*LENGTHS)
+    outputs = generate(
+        model,
+        prompts,
+        max_new_tokens=30,
+        end=END,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(3),
+        use_cache=use_cache,
+    )
+    numbers = torch.rand(
+        len(prompts), 30, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    ).tolist()
+    for prompt, row, output in zip(prompts, numbers, outputs, strict=True):
+
+        def choose(index: int, logits: Tensor, row: list[float] = row) -> int:
+            bounds = list(accumulate((logits / temperature).softmax(0).tolist()))
+            return next(token for token, bound in enumerate(bounds) if bound > row[index])
+
+        assert output.tolist() == one_by_one(model, prompt, 30, choose)
+    assert len({len(output) for output in outputs}) > 2  # rows that end at different times
+
+
+def test_the_tokens_are_those_of_generate_of_transformers() -> None:
+    model, prompts = make_model(DENSE), make_prompts(*LENGTHS)
+    theirs: Any = LlamaForCausalLM(LlamaConfig(**sizes_for_transformers(DENSE)))
+    theirs.load_state_dict(weights_for_transformers(model))
+    theirs.eval()
+    outputs = generate(model, prompts, max_new_tokens=20, temperature=0)
+    padded = pad_sequence(prompts, batch_first=True, padding_side="left")
+    lengths = torch.tensor([[len(prompt)] for prompt in prompts])
+    mask = torch.arange(padded.shape[1]) >= padded.shape[1] - lengths
+    written = theirs.generate(
+        padded,
+        attention_mask=mask.long(),
+        max_new_tokens=20,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert torch.equal(torch.stack(outputs), written[:, padded.shape[1] :])
+
+
+def test_a_row_is_read_once_and_leaves_when_it_ends() -> None:
+    model, prompts, shapes = make_model(DENSE).double(), make_prompts(*LENGTHS), []
+    model.embedding.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    outputs = generate(model, prompts, max_new_tokens=12, end=END, temperature=0)
+    last = [len(prompt) + len(output) for prompt, output in zip(prompts, outputs, strict=True)]
+    assert max(last) > min(last)
+    # The token at the last place of a row is never read; the shortest prompt has one token.
+    assert shapes == [(sum(place > read for place in last), 1) for read in range(1, max(last))]
+    shapes.clear()
+    generate(model, make_prompts(6, 4, 5), max_new_tokens=3, temperature=0)
+    assert shapes == [(3, 4), (3, 1), (3, 1), (2, 1), (1, 1)]
+
+
+def test_a_row_ends_with_its_budget_or_with_the_end() -> None:
+    outputs = generate(
+        make_model(DENSE),
+        make_prompts(*LENGTHS) * 5,
+        max_new_tokens=25,
+        end=END,
+        generator=torch.Generator().manual_seed(0),
+    )
+    ended = [output.tolist().index(END) + 1 if END in output else 25 for output in outputs]
+    assert [len(output) for output in outputs] == ended
+    assert 0 < ended.count(25) < len(ended)
+
+
+def test_numbers_are_drawn_before_anything_is_written() -> None:
+    generator, reference = (torch.Generator().manual_seed(0) for _ in range(2))
+    generate(make_model(DENSE), make_prompts(2, 3), max_new_tokens=9, end=END, generator=generator)
+    torch.rand(2, 9, generator=reference, dtype=torch.float64)
+    assert torch.equal(generator.get_state(), reference.get_state())
+    generate(make_model(DENSE), make_prompts(2), max_new_tokens=9, temperature=0)
+    state = torch.get_rng_state()
+    generate(make_model(DENSE).eval(), make_prompts(2), max_new_tokens=9, generator=generator)
+    assert not torch.equal(generator.get_state(), reference.get_state())
+    make_model(DENSE)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["finished", "failed"])
+def test_the_model_is_left_as_it_was(broken: bool) -> None:
+    model = make_model(MIXTURE).train()
+    model.layers[1].eval()
+    if broken:
+        with torch.no_grad():
+            model.head.weight[3, 0] = math.inf
+    before = [(set(vars(module)), module.training) for module in model.modules()]
+    with pytest.raises(ValueError, match="diverged") if broken else nullcontext():
+        generate(model, make_prompts(2, 3), max_new_tokens=4)
+    assert [(set(vars(module)), module.training) for module in model.modules()] == before
+    assert {module.training for module in model.modules()} == {True, False}
+
+
+def test_a_model_that_has_written_can_change_and_write_again() -> None:
+    model, other, prompts = make_model(DENSE), make_model(DENSE, seed=1), make_prompts(3, 6)
+
+    def write(model: DecoderLM) -> list[list[int]]:
+        outputs = generate(model, prompts, max_new_tokens=9, temperature=0)
+        assert not any(output.is_inference() for output in outputs)
+        return [output.tolist() for output in outputs]
+
+    first = write(model)
+    model.head, model.layers[0] = other.head, other.layers[0]
+    replaced = write(model)
+    assert replaced != first
+    model.load_state_dict(other.state_dict())
+    assert write(model) == write(other) != replaced
+    model.embedding.weight = nn.Parameter(make_model(DENSE).embedding.weight.detach())
+    assert write(model) != write(other)
+    model(make_tokens()).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_replaced_or_hooked_part_takes_part() -> None:
+    model, seen = make_model(DENSE), []
+    layers_of(model)[2].attention.register_forward_hook(lambda *_: seen.append(1))
+    generate(model, make_prompts(3), max_new_tokens=5, temperature=0)
+    assert len(seen) == 5
+    model.head = nn.Linear(16, 40, bias=True)
+    nn.init.constant_(model.head.bias, 0.0)
+    with torch.no_grad():
+        model.head.bias[11] = 1e6
+    (output,) = generate(model, make_prompts(3), max_new_tokens=5, temperature=0)
+    assert output.tolist() == [11] * 5
+
+
+def test_no_prompts_give_no_outputs() -> None:
+    assert generate(make_model(DENSE), [], max_new_tokens=3) == []
+
+
+@pytest.mark.parametrize(
+    ("prompts", "settings", "message"),
+    [
+        (
+            [torch.ones(0).long()],
+            {},
+            r"a prompt has shape \(0,\); give one dimension, at least one",
+        ),
+        ([torch.ones(1, 2).long()], {}, r"a prompt has shape \(1, 2\); give one dimension"),
+        ([torch.ones(2)], {}, "dtype torch.float32; pass int64"),
+        ([torch.tensor([1]), torch.tensor([40])], {}, "token 40 is not within 0 to 39"),
+        ([torch.tensor([1])], {"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
+        ([torch.tensor([1])], {"temperature": -1.0}, "temperature is -1.0; give 0 for the likel"),
+        ([torch.tensor([1])], {"temperature": math.inf}, "temperature is inf; give 0 for"),
+        ([torch.tensor([1])], {"temperature": math.nan}, "temperature is nan; give 0 for"),
+        ([torch.tensor([1])], {"end": 40}, "end is 40, not a token within 0 to 39; give one, or"),
+        ([torch.tensor([1])], {"end": -1}, "end is -1, not a token"),
+        ([], {"end": -1}, "end is -1, not a token"),
+    ],
+)
+def test_what_cannot_be_generated_is_named(
+    prompts: list[Tensor], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(make_model(DENSE), prompts, **{"max_new_tokens": 3, **settings})
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, -math.nan])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_are_named(value: float, temperature: float) -> None:
+    model = make_model(DENSE)
+    with torch.no_grad():
+        model.embedding.weight[5] = value
+    with pytest.raises(
+        ValueError, match=r"largest logit is (nan|inf); .* load or train them again"
+    ):
+        generate(model, [torch.tensor([5, 5])], max_new_tokens=3, temperature=temperature)
 
 
 # --- the mixture inside --------------------------------------------------------------------------
