@@ -4,6 +4,7 @@ The class is graded once, as an instructor would, and the tests look at what is 
 """
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from nbformat import NotebookNode
 
@@ -325,8 +327,11 @@ def write_class(folder: Path, port: int) -> None:
     notebook_of("loops-in-a-function", run_time="def run_time(*a):\n    while True: pass")
     ignore = "import signal\nsignal.signal(signal.SIGPROF, signal.SIG_IGN)\n"
     hand_in("loops-stubbornly.ipynb", with_cells(solved(), ignore + loop, first=True))
-    bomb = "bomb = []\nwhile True:\n    bomb.append(b'x' * 50_000_000)"
+    # Zeros take no time to fill, so that it is memory that ends before time does.
+    bomb = "bomb = []\nwhile True:\n    bomb.append(bytes(50_000_000))"
     hand_in("memory-bomb.ipynb", with_cells(solved(), bomb, first=True))
+    indented = bomb.replace("\n", "\n    ")
+    notebook_of("memory-bomb-in-a-function", run_time=f"def run_time(*a):\n    {indented}")
     many = (
         "import os, time\nfor _ in range(100):\n    if os.fork() == 0:\n        time.sleep(600)\n"
     )
@@ -338,6 +343,8 @@ def write_class(folder: Path, port: int) -> None:
     flood = "while True:\n    print('flood' * 1000)"
     raw = "import os\nfor _ in range(100_000):\n    os.write(1, b'x' * 9999)"
     hand_in("floods.ipynb", with_cells(solved(), flood, raw, first=True))
+    many_shown = "from IPython.display import display\nwhile True:\n    display('shown ' * 1000)"
+    hand_in("floods-displays.ipynb", with_cells(solved(), many_shown, first=True))
     notebook_of("returns-too-much", run_time="def run_time(*a):\n    return ['x' * 1000] * 100_000")
     hand_in("edited-tests.ipynb", edited_tests())
     hand_in("missing-cells.ipynb", without(solved(), "-test", "imports", "claim-utilization"))
@@ -439,8 +446,8 @@ def points(graded: Class, learner: str) -> float:
 
 
 FULL = ["right", "raises", "loops", "loops-stubbornly", "memory-bomb", "many-processes", "exits",
-        "floods", "no-metadata", "library", "magics", "scripts", "spies", "writes", "connects",
-        "with-files", "李雷 Zoë 🙂", "'=1+1"]  # fmt: skip
+        "floods", "floods-displays", "no-metadata", "library", "magics", "scripts", "spies",
+        "writes", "connects", "with-files", "李雷 Zoë 🙂", "'=1+1"]  # fmt: skip
 
 
 @pytest.mark.parametrize("learner", FULL)
@@ -465,6 +472,7 @@ LOST = {
     "syntax": {"export_limit"},
     "loops-in-a-function": {"run_time"},
     "exits-in-a-function": {"run_time"},
+    "memory-bomb-in-a-function": {"run_time"},
     "returns-too-much": {"run_time"},
     "edited-tests": {"run_time"},
     "missing-cells": {"utilization"},
@@ -501,6 +509,7 @@ def test_nothing_was_unpickled(graded: Class) -> None:
         ("many-processes", "code cell 1 started more than 40 processes"),
         ("exits", "code cell 1 ended its own process"),
         ("floods", "code cell 1 took more than 3 s of computing"),
+        ("memory-bomb", "1 cell raises"),
         ("raises", "2 cells raise"),
         ("edited-tests", "edited, without effect: claim-conversation_price-test"),
         ("edited-tests", "missing, without effect: claim-utilization-test"),
@@ -523,6 +532,7 @@ def test_a_remark_says_what_happened(graded: Class, learner: str, words: str) ->
     [
         ("loops-in-a-function", "run_time: it took more than 2 s of computing"),
         ("exits-in-a-function", "run_time: it ended its own process"),
+        ("memory-bomb-in-a-function", "run_time: it raises MemoryError"),
         ("returns-too-much", "run_time: it sent what is no answer: a message of"),
         ("partly", "utilization: not written yet"),
         ("partly", "run_time: it raises TypeError: run_time() takes 0 positional arguments"),
@@ -556,8 +566,38 @@ def test_the_learners_own_files_are_there(graded: Class) -> None:
 
 
 def test_output_is_bounded(graded: Class) -> None:
-    assert len(graded.page("floods")) < 200_000
+    for learner in ("floods", "floods-displays"):
+        assert len(graded.page(learner)) < 200_000
     assert "more was printed" in graded.page("floods")
+
+
+def test_memory_is_bounded(graded: Class) -> None:
+    errors = [out["error"][0] for out in graded.reports["memory-bomb"]["cells"][0]["outputs"]]
+    assert errors == ["MemoryError"]
+
+
+def test_memory_of_children_counts(tmp_path: Path) -> None:
+    """Each process stays within the limit; all together do not."""
+    code = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        block = bytearray(os.urandom(1000) * 200_000)
+        time.sleep(600)
+time.sleep(600)
+"""
+    path = tmp_path / "one.ipynb"
+    nbformat.write(with_cells(solved(), code, first=True), path)  # type: ignore[no-untyped-call]
+    limits = dataclasses.replace(LIMITS, memory=800_000_000)
+    report = examine(Submission("one", path, "claim", []), CLAIM, SANDBOX, limits)
+    assert "code cell 1 used more than 0.8 GB of memory" in report.remarks
+    assert report.points == ALL
+
+
+def test_a_bar_shows_how_far_it_is(graded: Class) -> None:
+    count = len(graded.rows)
+    assert re.search(rf"grading: +\d+%.* \d+/{count} ", graded.said)
+    assert re.search(rf"grading: 100%.* {count}/{count} ", graded.said)
 
 
 def test_magics_work_as_in_a_notebook(graded: Class) -> None:
@@ -796,8 +836,11 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(small: Path, how: signal.
     deadline = time.monotonic() + 200
     while len(results(small)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, how)
     _, said = process.communicate(timeout=60)
+    assert family
+    assert psutil.wait_procs(family, timeout=30)[1] == []  # no learner's code outlives the grader
     before = results(small)
     assert 2 <= len(before) < 6
     if how != signal.SIGKILL:
@@ -814,6 +857,22 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(small: Path, how: signal.
     assert {name: after[name] for name in before} == before
     rows = read_rows(small.with_name("class-graded"))
     assert [float(row["points"]) for row in rows.values()] == [ALL] * 6
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"key": "', b"[]", b'{"key": 1}'], ids=repr)
+def test_a_damaged_result_is_none(tmp_path: Path, damage: bytes) -> None:
+    """A machine that stops may leave half a file, and a half must not count as a grade."""
+    folder = tmp_path / "class"
+    folder.mkdir()
+    nbformat.write(solved(), folder / "a.ipynb")  # type: ignore[no-untyped-call]
+    assert grade.main([str(folder)]) == 0
+    (result,) = (tmp_path / "class-graded" / "results").iterdir()
+    whole = json.loads(result.read_text("utf-8"))
+    result.write_bytes(damage)
+    (tmp_path / "class-graded" / "grades.csv").write_text("half a")
+    assert grade.main([str(folder)]) == 0
+    assert json.loads(result.read_text("utf-8"))["key"] == whole["key"]
+    assert read_rows(tmp_path / "class-graded")["a"]["points"] == f"{ALL:g}"
 
 
 def test_what_has_changed_is_graded_anew_and_nothing_else(tmp_path: Path) -> None:
@@ -976,6 +1035,43 @@ def test_deep_messages_are_refused() -> None:
     deep = b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
     with pytest.raises(wire.WireError):
         wire.receive(io.BytesIO(b"%d\n" % len(deep) + deep))
+
+
+# --- a made-up class -----------------------------------------------------------------------------
+
+
+def test_a_made_up_class_has_every_kind_and_is_the_same_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import made_up_class  # late: it takes its kinds from here
+
+    tables = []
+    for name in ("one", "two"):
+        assert made_up_class.main([str(tmp_path / name), "--size", "80", "--seed", "3"]) == 0
+        tables.append((tmp_path / f"{name}-expected.csv").read_text("utf-8"))
+    assert tables[0] == tables[1]
+    handed_in = {path.name for path in (tmp_path / "one").iterdir()}
+    assert len(handed_in) == 80
+    assert {name.removesuffix(".ipynb") for name in handed_in} > set(
+        made_up_class.points_of_kinds()
+    )
+    assert made_up_class.main([str(tmp_path / "one")]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_points_that_are_not_those_of_a_made_up_class_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import made_up_class
+
+    (tmp_path / "class-graded").mkdir()
+    (tmp_path / "class-expected.csv").write_text("file,points\na,1\nb,2\nc,3\n")
+    rows = f"file,points\n{tmp_path}/class/a,1\n{tmp_path}/class/b/claim.ipynb,1\n"
+    (tmp_path / "class-graded" / "grades.csv").write_text(rows)
+    assert made_up_class.main([str(tmp_path / "class"), "--compare"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "b: 1 points, must be 2"
+    assert lines[1:] == ["c: no points, must be 3", "2 of 3 differ"]
 
 
 # --- small parts ---------------------------------------------------------------------------------
