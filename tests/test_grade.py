@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -719,6 +720,22 @@ def examine_one(
     return examine(Submission("one", path, "claim", []), CLAIM, sandbox, LIMITS, secrets)
 
 
+@needs_sandbox
+def test_a_course_that_lies_in_the_temporary_folder_has_a_sandbox_too(tmp_path: Path) -> None:
+    for name in ("tools", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    code = "from tools.grading import sandbox; print(sandbox.ROOT, sandbox.find_sandbox())"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{tmp_path / 'src'}"},
+        check=True,
+    )
+    assert run.stdout.startswith(f"{tmp_path} Sandbox(program='/")
+
+
 def test_without_a_sandbox_it_says_so_loudly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -836,11 +853,8 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(small: Path, how: signal.
     deadline = time.monotonic() + 200
     while len(results(small)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, how)
     _, said = process.communicate(timeout=60)
-    assert family
-    assert psutil.wait_procs(family, timeout=30)[1] == []  # no learner's code outlives the grader
     before = results(small)
     assert 2 <= len(before) < 6
     if how != signal.SIGKILL:
@@ -857,6 +871,28 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(small: Path, how: signal.
     assert {name: after[name] for name in before} == before
     rows = read_rows(small.with_name("class-graded"))
     assert [float(row["points"]) for row in rows.values()] == [ALL] * 6
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=needs_sandbox)]
+)
+def test_no_code_of_a_learner_outlives_the_grader(tmp_path: Path, how: signal.Signals) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    endless = with_cells(solved(), "import time\ntime.sleep(600)", first=True)
+    nbformat.write(endless, folder / "a.ipynb")  # type: ignore[no-untyped-call]
+    process = start(folder)
+    family: list[psutil.Process] = []
+    deadline = time.monotonic() + 120
+    # The sandbox, its own first process, and Python in it.
+    while len(family) < (3 if SANDBOX else 1) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        family = psutil.Process(process.pid).children(recursive=True)
+    time.sleep(1)
+    os.killpg(process.pid, how)
+    process.communicate(timeout=60)
+    assert family
+    assert psutil.wait_procs(family, timeout=30)[1] == []
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"key": "', b"[]", b'{"key": 1}'], ids=repr)

@@ -98,6 +98,8 @@ def bubblewrap(program: str, files: Path, secrets: Sequence[Path] = ()) -> list[
     command += ["--cap-drop", "ALL", "--clearenv"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
+    size = ["--size", str(TEMPORARY_BYTES), "--tmpfs"]
+    command += [*size, "/tmp"]  # first: the course may lie in it
     for path in readable():
         if path.is_symlink() and len(path.parts) == 2:  # /bin is a link to usr/bin
             command += ["--symlink", os.readlink(path), str(path)]
@@ -107,8 +109,7 @@ def bubblewrap(program: str, files: Path, secrets: Sequence[Path] = ()) -> list[
         if any(inside(secret.resolve(), path.resolve()) for path in readable()):
             command += ["--size", "4096", "--tmpfs", str(secret.resolve())]
     command += ["--ro-bind", str(files), "/submission", "--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/dev/shm", "/tmp"):
-        command += ["--size", str(TEMPORARY_BYTES), "--tmpfs", folder]
+    command += [*size, "/dev/shm"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
 
 
