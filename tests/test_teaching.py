@@ -1,0 +1,459 @@
+"""The teaching guide: nothing in it drifts from the course, and what it tells to type works."""
+
+import ast
+import csv
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import teaching
+from exercise_counts_plugin import assignments, checks, wrong_answers
+from test_prose import style_faults, typed_numbers
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = (ROOT / "book" / "teaching.md").read_text("utf-8")
+ASSIGNMENTS = [f"{teaching.ASSIGNMENTS}{name}" for name in assignments()]
+SLOW = 20.0
+
+# What a goal begins with: something that can be seen to be done, or not.
+VERBS = re.compile(
+    "Bound|Break|Build|Change|Check|Compare|Compute|Construct|Count|Date|Decide|Derive|Design|"
+    "Distinguish|Estimate|Explain|Implement|Judge|Look|Measure|Predict|Put|Quantize|Read|Recompute|"
+    "Retell|Rewrite|Run|Sample|Say|Separate|Show|Split|State|Take|Test|Trace|Vary|Write"
+)
+
+
+# --- what the guide says, and what is wrong with it ---------------------------------------------
+
+
+def goals(page: str) -> dict[str, list[str]]:
+    """The goals of all chapters."""
+    bodies = teaching.directive_bodies(page, "chapter-goals")
+    return {c: texts for _, body in bodies for c, texts in teaching.parse_goals(body).items()}
+
+
+def plans(page: str) -> list[list[teaching.Week]]:
+    """The plans of the guide."""
+    return [teaching.parse_plan(body) for _, body in teaching.directive_bodies(page, "course-plan")]
+
+
+def live(page: str) -> dict[str, teaching.Live]:
+    """The cells that the guide leaves out on slow machines."""
+    ((_, body),) = teaching.directive_bodies(page, "live-cells")
+    return teaching.parse_live(body)
+
+
+def announced() -> set[str]:
+    """The chapters of the book, and those that its first page links to."""
+    index = (ROOT / "book" / "index.md").read_text("utf-8")
+    links = re.findall(r"\]\((?:\.\./)?([\w/]+)\.(?:md|ipynb)\)", index)
+    linked = {link if "/" in link else f"book/{link}" for link in links}
+    return {*teaching.chapters(ROOT), *linked, *ASSIGNMENTS}
+
+
+def without_goals(page: str) -> list[str]:
+    """The chapters for which the guide has no goal, and the goals that have no chapter."""
+    found, named = goals(page), announced() | {"book/verifiers"}
+    missing = [chapter for chapter in teaching.chapters(ROOT) if chapter not in found]
+    return missing + [chapter for chapter in found if chapter not in named]
+
+
+def weak_goals(page: str) -> list[str]:
+    """The goals that say nothing that can be seen."""
+    return [
+        goal
+        for texts in goals(page).values()
+        for goal in texts
+        if not VERBS.fullmatch(goal.split()[0]) or not goal.endswith(".") or len(goal.split()) > 35
+    ]
+
+
+def unplanned(page: str) -> list[tuple[int, str]]:
+    """For each plan the assignments that it has not, and chapters that are none."""
+    named = announced() | {"book/verifiers"}
+    found = []
+    for number, plan in enumerate(plans(page)):
+        planned = [chapter for week in plan for chapter in week.all]
+        handed_in = [chapter for week in plan for chapter in week.hand_in]
+        found += [(number, name) for name in ASSIGNMENTS if name not in handed_in]
+        found += [(number, chapter) for chapter in planned if chapter not in named]
+    return found
+
+
+def links_of(assignment: str) -> set[str]:
+    """The notebooks that an assignment refers to."""
+    text = "\n".join(text for _, text in teaching.cells(teaching.source(ROOT, assignment)))
+    return {f"notebooks/{name}" for name in re.findall(r"\]\(\.\./\.\./(\w+)\.ipynb\)", text)}
+
+
+def too_late(page: str) -> list[tuple[int, str, str]]:
+    """The notebooks that an assignment needs and that a plan has later, or not at all."""
+    found = []
+    for number, plan in enumerate(plans(page)):
+        week_of = {chapter: i for i, week in enumerate(plan) for chapter in week.all}
+        for assignment in ASSIGNMENTS:
+            due = week_of.get(assignment, -1)
+            needed = links_of(assignment) & set(teaching.chapters(ROOT))
+            late = [c for c in sorted(needed) if week_of.get(c, len(plan)) > due]
+            found += [(number, assignment, chapter) for chapter in late]
+    return found
+
+
+def wrong_live_cells(page: str) -> list[str]:
+    """What does not hold of the cells to leave out: the text, or the section to read."""
+    found = []
+    for chapter, entry in live(page).items():
+        cells = teaching.code_cells(teaching.source(ROOT, chapter))
+        try:
+            left_out = [teaching.cell_with(cells, text) for text in entry.cells]
+        except ValueError as error:
+            found.append(f"{chapter}: {error}")
+            continue
+        readable = {c.section for c in cells if any(w in c.text for w in ("stored", "runs_of"))}
+        headings = {cell.section for cell in cells}
+        if entry.read not in headings:
+            found.append(f"{chapter}: no section {entry.read!r}")
+        stopped = teaching.stopped_without(cells, left_out)
+        lost = {cell.section for cell in stopped}
+        if entry.read in lost and entry.read not in {c.section for c in left_out}:
+            found.append(f"{chapter}: {entry.read!r} needs what is left out")
+        if len(stopped) > len(cells) / 4:
+            found.append(f"{chapter}: {len(stopped)} of {len(cells)} cells stop")
+        assert readable or chapter == "notebooks/moe_gating"
+    return found
+
+
+def slow_without_remedy(page: str) -> list[str]:
+    """The notebooks of the book that run long and of which the guide says nothing."""
+    named = live(page)
+    return [
+        chapter
+        for chapter in teaching.chapters(ROOT)
+        if (teaching.effort(ROOT, chapter).seconds or 0) > SLOW and chapter not in named
+    ]
+
+
+FAULTS: dict[str, Callable[[str], list[str] | list[tuple[int, str]] | list[tuple[int, str, str]]]]
+FAULTS = {
+    "goals": without_goals,
+    "verbs": weak_goals,
+    "plans": unplanned,
+    "order": too_late,
+    "live": wrong_live_cells,
+    "slow": slow_without_remedy,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_guide_fits_the_course(fault: str) -> None:
+    assert FAULTS[fault](GUIDE) == [], "mend book/teaching.md"
+
+
+@pytest.mark.parametrize(
+    ("fault", "old", "new"),
+    [
+        ("goals", "book/cost:\n- Explain", "book/story:\n- Explain"),
+        ("goals", "notebooks/moe_layer:\n- Derive", "notebooks/moe_lair:\n- Derive"),
+        ("verbs", "- Derive the error", "- Understand the error"),
+        ("verbs", "- Write the whole router", "- Know the whole router"),
+        ("plans", "  hand in: [notebooks/assignments/release/moe]\n", ""),
+        ("plans", "  class: [notebooks/claims_arithmetic]", "  class: [notebooks/claims]"),
+        ("order", "notebooks/training_cost, notebooks/price_of_a_token", "notebooks/training_cost"),
+        ("order", "[book/moe, notebooks/moe_balancing, notebooks", "[book/moe, notebooks"),
+        ("live", "alone = train(", "together = train("),
+        ("live", "read: Which is best?", "read: Which is worst?"),
+        ("live", 'cells: ["alone = train("]', 'cells: ["import torch"]'),
+        ("slow", "notebooks/moe_balancing:\n  cells", "notebooks/moe_layer:\n  cells"),
+    ],
+)
+def test_a_fault_in_the_guide_is_found(fault: str, old: str, new: str) -> None:
+    assert old in GUIDE
+    assert FAULTS[fault](GUIDE.replace(old, new, 1)) != []
+
+
+def test_there_are_two_plans_and_the_longer_has_every_chapter() -> None:
+    short, long = plans(GUIDE)
+    assert (len(short), len(long)) == (4, 10)
+    planned = {chapter for week in long for chapter in week.all}
+    results = {"book/moe_results", "book/low_precision_results"}  # read aloud where they belong
+    assert results <= planned
+    assert [c for c in teaching.chapters(ROOT) if c not in planned] == []
+
+
+def test_every_assignment_has_its_mistakes_on_the_page() -> None:
+    named = [name for name, _ in re.findall(r"\{known-mistakes\} (\w+)\n(```)", GUIDE)]
+    assert sorted(named) == assignments()
+
+
+def test_the_prose_in_the_directives_obeys_the_rules() -> None:
+    texts = [goal for found in goals(GUIDE).values() for goal in found]
+    texts += [week.title for plan in plans(GUIDE) for week in plan]
+    assert [text for text in texts if typed_numbers(text) or style_faults(text)] == []
+
+
+def test_every_command_of_make_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    code = re.findall(r"`([^`\n]+)`|^(make .+)$", GUIDE, re.M)
+    commands = {a or b for a, b in code if (a or b).startswith("make ")}
+    targets = {command.split()[1] for command in commands}
+    assert targets >= {"lab", "grade", "book", "assignments", "progress", "model"}
+    assert [t for t in targets if not re.search(rf"^{t}: ", makefile, re.M)] == []
+
+
+def test_every_option_and_script_is_there() -> None:
+    named = {"grade": "--require-sandbox", "lab": "--prepare-only", "progress": "--workspace"}
+    for tool, option in named.items():
+        assert f'"{option}"' in (ROOT / "tools" / f"{tool}.py").read_text("utf-8")
+        assert re.search(rf"tools/{tool}\.py[^`]*{option}", GUIDE)
+    paths = re.findall(r"(?:tools|src)/[\w/]+(?:\.py)?", GUIDE.replace("\\", "/"))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+# --- the minutes --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """A course of one part with two chapters and an assignment."""
+    (tmp_path / "book").mkdir()
+    (tmp_path / "notebooks" / "assignments" / "release").mkdir(parents=True)
+    toc = {
+        "parts": [
+            {"caption": "One", "chapters": [{"file": "book/a"}, {"file": "notebooks/b"}]},
+            {"caption": "Reference", "chapters": [{"file": "book/z"}]},
+        ]
+    }
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (tmp_path / "book" / "a.md").write_text("word " * 181)
+    claims = [{"quote": "three more words", "finding": "and two"}]
+    (tmp_path / "book" / "claims.yml").write_text(yaml.safe_dump(claims))
+    (tmp_path / "notebooks" / "seconds.json").write_text('{"seconds": {"b": 61.0}}')
+    write_notebook(
+        tmp_path / "notebooks" / "b.ipynb",
+        ["word " * 176 + "\n:class: predict\n\n", "x = 1\n\n" * 25],
+    )
+    return tmp_path
+
+
+def write_notebook(path: Path, texts: list[str]) -> None:
+    """Write a notebook in which Markdown and code take turns."""
+    notebook = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]
+    make = [nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell]
+    notebook.cells = [make[index % 2](text) for index, text in enumerate(texts)]  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+
+
+def test_minutes_are_counted_from_the_text(course: Path) -> None:
+    assert teaching.chapters(course) == ["book/a", "notebooks/b"]
+    assert teaching.effort(course, "book/a") == teaching.Effort(reading=2)
+    effort = teaching.effort(course, "notebooks/b")
+    assert effort == teaching.Effort(reading=2, predictions=1, seconds=61.0)
+    assert (effort.alone, effort.in_class) == (4, 6)
+
+
+def test_the_ledger_is_counted_with_the_page_that_shows_it(course: Path) -> None:
+    page = course / "book" / "a.md"
+    page.write_text("word " * 174 + "```{claims-ledger} claims.yml\n```")
+    assert teaching.effort(course, "book/a").reading == 2  # 177 words of the page, 5 of the ledger
+
+
+HEADING = "(x)=\n## 1. A gate\n\n*Difficulty: two of four. Time: ten minutes. Two points.*\n\nText"
+
+
+def test_exercises_are_read_from_their_headings(course: Path) -> None:
+    path = course / "notebooks" / "assignments" / "release" / "c.ipynb"
+    write_notebook(path, ["# Exercises", "1", HEADING, "2"])
+    assert teaching.tasks(path) == [teaching.Task(1, "A gate", "two", 10, 2)]
+    assert teaching.effort(course, f"{teaching.ASSIGNMENTS}c") == teaching.Effort(exercises=10)
+    for old, new in [("ten minutes", "some minutes"), ("*Difficulty", "Difficulty")]:
+        write_notebook(path, ["# Exercises", "1", HEADING.replace(old, new), "2"])
+        with pytest.raises(ValueError, match=r"c\.ipynb, '1\. A gate': it needs difficulty"):
+            teaching.tasks(path)
+
+
+@pytest.mark.parametrize("assignment", assignments())
+def test_every_exercise_of_the_course_has_minutes_and_mistakes(assignment: str) -> None:
+    tasks = teaching.tasks(teaching.source(ROOT, f"{teaching.ASSIGNMENTS}{assignment}"))
+    found = teaching.mistakes(assignment)
+    assert len(tasks) == len(checks(assignment))
+    assert list(found) == list(checks(assignment))
+    assert [name for name, messages in found.items() if len(messages) < 3] == []
+    assert [name for name, messages in found.items() if len(set(messages)) < len(messages)] == []
+
+
+@pytest.mark.parametrize("assignment", assignments())
+def test_no_named_mistake_is_missing_from_the_list(assignment: str) -> None:
+    """Each ``Mistake`` in the text of the module is found, wherever it was declared."""
+    module = ROOT / "src" / "slingshot" / "exercises" / f"{assignment}.py"
+    written = {
+        node.args[0].value
+        for node in ast.walk(ast.parse(module.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "Mistake" and isinstance(node.args[0], ast.Constant)
+    }
+    listed = {text for messages in teaching.mistakes(assignment).values() for text in messages}
+    assert len(written) > 20
+    assert written - listed == set()
+
+
+def test_the_wrong_answers_are_explained_by_the_list() -> None:
+    """Most of the wrong answers that are kept get a sentence of the list."""
+    found = {a: teaching.mistakes(a) for a in assignments()}
+    messages = {
+        answer: re.findall(r'^MESSAGE = "(.+)"$', answer.path.read_text("utf-8"), re.M)
+        for answer in wrong_answers()
+    }
+    explained = [
+        any(text[0] in each for each in found[answer.assignment][answer.exercise])
+        for answer, text in messages.items()
+        if text
+    ]
+    assert sum(explained) > 0.7 * len(wrong_answers())
+
+
+# --- leaving cells out --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> list[teaching.CodeCell]:
+    """Cells that train, use what was trained, and do neither."""
+    texts = [
+        "# Title",
+        "import math",
+        "## Live",
+        "def train():\n    return math.pi\n\n\nmodel = train()",
+        "",
+        "stored = 3\nprint(model)\nlater = 4",
+        "## Stored",
+        "print(stored)",
+        "",
+        "def show():\n    return later\n\n\nshow()",
+        "## More",
+        "model = 5",
+        "",
+        "print(model)",
+    ]
+    write_notebook(tmp_path / "n.ipynb", texts)
+    return teaching.code_cells(tmp_path / "n.ipynb")
+
+
+def test_what_a_missing_cell_stops(notebook: list[teaching.CodeCell]) -> None:
+    trains = teaching.cell_with(notebook, "model = train()")
+    stopped = teaching.stopped_without(notebook, [trains])
+    # The second cell defines `stored`, stops at `model`, and so never defines `later`.
+    assert [cell.text.splitlines()[0] for cell in stopped] == ["stored = 3", "def show():"]
+    assert [cell.section for cell in stopped] == ["Live", "Stored"]
+    assert teaching.stopped_without(notebook, []) == []
+
+
+@pytest.mark.parametrize(("text", "count"), [("no such", 0), ("print(", 3)])
+def test_a_cell_is_named_by_a_text_that_only_it_holds(
+    notebook: list[teaching.CodeCell], text: str, count: int
+) -> None:
+    with pytest.raises(ValueError, match=f"{count} cells hold"):
+        teaching.cell_with(notebook, text)
+
+
+# --- mistakes of whoever writes the guide -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parse", "content", "message"),
+    [
+        (teaching.parse_goals, "- book/a", "give a mapping"),
+        (teaching.parse_goals, "book/a: Write a gate.", "book/a: give a list of goals"),
+        (teaching.parse_goals, "book/a:\n- Write: a gate.", "a goal holds no colon"),
+        (teaching.parse_plan, "- before: [book/a]", "week 1: give title"),
+        (teaching.parse_plan, "- title: A\n  home: [book/a]", "week 1: give title"),
+        (
+            teaching.parse_plan,
+            "- {title: A, class: [book/a]}\n- {title: B, before: [book/a]}",
+            "book/a is planned twice",
+        ),
+        (teaching.parse_live, "notebooks/a:\n  cells: [x]", "notebooks/a: give cells and read"),
+    ],
+)
+def test_a_mistake_in_a_directive_is_named(
+    parse: Callable[[str], object], content: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(content)
+
+
+def test_a_chapter_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no chapter 'book/nowhere'; give it as _toc\.yml does"):
+        teaching.source(ROOT, "book/nowhere")
+
+
+# --- the script that the guide hands out --------------------------------------------------------
+
+GRADES = (
+    "\ufefflearner,assignment,status,points,out of\n"
+    "Ada Lovelace_12345_assignsubmission_file_,claim,graded,11,11\n"
+    "Ada Lovelace_12345_assignsubmission_file_ (2),claim,graded,7,11\n"
+    "Grace Hopper_12348_assignsubmission_onlinetext,claim,unreadable,0,11\n"
+    "Grace Hopper_12348_assignsubmission_file,claim,stopped,2.5,11\n"
+    "turingalan_LATE_12346_678902_claim-1,claim,graded,4,11\n"
+    "turingalan_12346_678903_moe,moe,graded,10,10\n"
+    "Noether,claim,graded,9,11\n"
+    "Hilbert_12350_assignsubmission_file,claim,not graded,0,\n"
+    "Gauss_99999_assignsubmission_file,claim,graded,1,11\n"
+)
+
+
+def fill(tmp_path: Path, exported: str, *columns: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of the guide on an exported file."""
+    (script,) = [s for s in re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S) if "csv" in s]
+    (tmp_path / "gradebook.py").write_text(script)
+    (tmp_path / "grades.csv").write_text(GRADES, "utf-8")
+    (tmp_path / "exported.csv").write_text(exported, "utf-8")
+    words = ["gradebook.py", "grades.csv", "claim", "exported.csv", *columns, "filled.csv"]
+    return subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+
+def filled(tmp_path: Path) -> Iterator[list[str]]:
+    """The rows of the file that the script has written."""
+    with open(tmp_path / "filled.csv", encoding="utf-8", newline="") as file:
+        yield from csv.reader(file)
+
+
+def test_points_reach_the_worksheet_of_moodle(tmp_path: Path) -> None:
+    exported = (
+        "\ufeffIdentifier,Full name,Status,Grade,Maximum grade,Last modified (grade)\n"
+        'Participant 12345,"Lovelace, Ada",Submitted,,11.00,-\n'
+        "Participant 12348,Grace Hopper,Submitted,,11.00,-\n"
+        "Participant 12350,David Hilbert,Submitted,,11.00,-\n"
+        "Participant 12399,Nobody,No submission,,11.00,-\n"
+    )
+    run = fill(tmp_path, exported, "Identifier", "Grade")
+    assert run.stdout == "2 filled in; in no line of exported.csv: ['12346', '99999']\n"
+    table = list(filled(tmp_path))
+    assert [row[3] for row in table] == ["Grade", "11", "2.5", "", ""]
+    assert table[1][1] == "Lovelace, Ada"
+
+
+def test_points_reach_the_gradebook_of_canvas(tmp_path: Path) -> None:
+    exported = (
+        "Student,ID,SIS Login ID,Section,Claim (4711),Final Score\n"
+        "    Points Possible,,,,11,(read only)\n"
+        '"Turing, Alan",12346,at,A,,50\n'
+        '"Student, Test",,,A,,\n'
+    )
+    run = fill(tmp_path, exported, "ID", "Claim (4711)")
+    assert run.stdout.startswith("1 filled in")
+    assert [row[4] for row in filled(tmp_path)] == ["Claim (4711)", "11", "4", ""]
+
+
+def test_a_wrong_column_is_named(tmp_path: Path) -> None:
+    run = fill(tmp_path, "ID,Points\n1,\n", "ID", "Grade")
+    assert run.returncode == 1
+    assert "exported.csv has no column 'Grade'; it has ['ID', 'Points']" in run.stderr
+    assert not (tmp_path / "filled.csv").exists()
