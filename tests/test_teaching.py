@@ -257,6 +257,14 @@ def test_minutes_are_counted_from_the_text(course: Path) -> None:
     assert (effort.alone, effort.in_class) == (4, 6)
 
 
+def test_what_was_not_measured_is_no_number() -> None:
+    page, measured = teaching.Effort(reading=2), teaching.Effort(seconds=90.0)
+    exercises, unmeasured = teaching.Effort(exercises=10), teaching.Effort(reading=3)
+    known = {"book/a": page, "notebooks/b": measured, f"{teaching.ASSIGNMENTS}c": exercises}
+    assert teaching.running_minutes(known) == "1.5"
+    assert teaching.running_minutes({**known, "notebooks/d": unmeasured}) == "–"
+
+
 def test_the_ledger_is_counted_with_the_page_that_shows_it(course: Path) -> None:
     page = course / "book" / "a.md"
     page.write_text("word " * 174 + "```{claims-ledger} claims.yml\n```")

@@ -381,7 +381,7 @@ class ChapterGoals(Guide):
         lines: list[str] = []
         goals = parse_goals("\n".join(self.content))
         for chapter in self.known(list(goals)):
-            lines += [f"**{self.link(chapter)}** {self.minutes(self.effort(chapter))}", ""]
+            lines += [f"**{self.link(chapter)}**: {self.minutes(self.effort(chapter))}", ""]
             lines += [f"- {goal}" for goal in goals[chapter]]
             lines.append("")
         return self.parse(lines)
@@ -404,23 +404,29 @@ class CourseMinutes(Guide):
 
     def write(self) -> list[nodes.Node]:
         """Write the table."""
-        rows = []
-        for part, named in parts(self.root).items():
-            efforts = [self.effort(chapter) for chapter in named]
-            reading = sum(each.reading for each in efforts)
-            running = sum(each.seconds or 0 for each in efforts) / 60
-            rows.append((part, reading, running, sum(each.exercises for each in efforts)))
-        rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
         lines = ["| part | read | run | exercises |", "| --- | ---: | ---: | ---: |"]
-        lines += [f"| {part} | {a} | {b:.1f} | {c} |" for part, a, b, c in rows]
+        for part, named in [*parts(self.root).items(), ("all", chapters(self.root))]:
+            efforts = {chapter: self.effort(chapter) for chapter in named}
+            reading = sum(each.reading for each in efforts.values())
+            exercises = sum(each.exercises for each in efforts.values())
+            lines.append(f"| {part} | {reading} | {running_minutes(efforts)} | {exercises} |")
         lines += [
             "",
             "In minutes. Reading is counted from the text, at "
             f"{WORDS_PER_MINUTE} words and {LINES_PER_MINUTE} lines of code a minute, which is an "
-            "assumption. Running was measured once, as [the last page](colophon.md) says. The "
-            "minutes of the exercises are our estimate; no class has been timed.",
+            "assumption. Running was measured once, as [How this book is made](colophon.md) says; "
+            "where a notebook has not been measured yet, a dash stands. The minutes of the "
+            "exercises are our estimate. No class has been timed.",
         ]
         return self.parse(lines)
+
+
+def running_minutes(efforts: Mapping[str, Effort]) -> str:
+    """The minutes that some chapters run, or a dash when a notebook has not been measured."""
+    notebooks = {c: e for c, e in efforts.items() if c.startswith("notebooks/") and not e.exercises}
+    if any(each.seconds is None for each in notebooks.values()):
+        return "–"
+    return f"{sum(each.seconds or 0 for each in notebooks.values()) / 60:.1f}"
 
 
 class CoursePlan(Guide):
