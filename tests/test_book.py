@@ -130,6 +130,13 @@ def test_every_internal_link_leads_somewhere(book: Path, addresses: dict[str, Ad
     assert checked > 500
 
 
+def test_every_student_edition_has_its_page() -> None:
+    release = sorted((ROOT / "notebooks" / "assignments" / "release").glob("*.ipynb"))
+    assert release
+    names = [str(path.relative_to(ROOT).with_suffix(".html")) for path in release]
+    assert [name for name in names if pages().count(name) != 1] == []
+
+
 def secrets(assignments: Path) -> set[str]:
     """The lines of solutions and hidden tests that stand in the source edition and nowhere else."""
     public = [path.read_text("utf-8") for path in (ROOT / "book").glob("*.md")]

@@ -99,6 +99,13 @@ def test_links_between_the_copies_lead_to_a_copy(
     assert [link for link in links if link.name in there and not link.is_file()] == []
 
 
+@pytest.mark.parametrize("path", sorted(RELEASE.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_student_edition_says_how_to_get_it(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
+    assert cells[0].source.count("`make lab`") == 1
+    assert cells[0].source.count("`make progress`") == 1
+
+
 def test_only_what_the_course_hands_out_is_trusted(workspace: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other.ipynb", "print('from elsewhere')")
     for path, trusted in [(workspace / "a.ipynb", True), (other, False)]:
