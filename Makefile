@@ -36,7 +36,7 @@ progress: setup ## run the checks on your assignments in workspace/ and show whi
 notebooks: setup model ## re-execute the notebooks and store their outputs
 	$(VENV_PYTHON) tools/notebooks.py
 
-experiments: setup model ## train what the notebooks only read; makes the runs that are missing (over an hour)
+experiments: setup model ## train what the notebooks only read; makes the runs that are missing (about two hours)
 	set -e; for experiment in experiments/[a-z]*.py; do $(VENV_PYTHON) "$$experiment"; done
 
 bench: setup-dev ## compare the library with its peers (several minutes)
