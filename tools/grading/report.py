@@ -84,7 +84,7 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
 pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); border-radius: .3rem;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 th { overflow-wrap: normal; } td:nth-child(2) { white-space: nowrap; }
-td ul { margin: 0; padding-left: 1.2rem; }
+p + ul { margin-top: -.6rem; padding-left: 1.2rem; }
 .prompt, .jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none; }
 .passed { color: var(--good); font-weight: 600; } .failed { color: var(--bad); font-weight: 600; }
 img { max-width: 100%; background: #fff; }
@@ -209,7 +209,7 @@ def write_summary(folder: Path, rows: Sequence[Row], assignments: dict[str, Assi
         parts.append(f"<h2>{html.escape(name)}: {len(reports)} submissions</h2>")
         alt = html.escape(describe_distribution(assignment, reports), quote=True)
         parts.append(f'<img src="data:image/png;base64,{text}" alt="{alt}">')
-        parts.append(exercise_table(assignment, reports))
+        parts.append(mistakes(assignment, reports))
     (folder / "summary.html").write_text(page("Summary", "\n".join(parts)), "utf-8")
 
 
@@ -218,26 +218,24 @@ def outcomes(test: Test, reports: Sequence[Report]) -> Counter[str]:
     return Counter(g.outcome for r in reports for g in r.grades if g.grade_id == test.grade_id)
 
 
-def exercise_table(assignment: Assignment, reports: Sequence[Report]) -> str:
+def mistakes(assignment: Assignment, reports: Sequence[Report]) -> str:
     """For each exercise who passed, and what the checks said most often to the others."""
-    lines = ["<table><thead><tr><th>Exercise</th><th>Passed</th><th>Most frequent mistakes</th>"]
-    lines.append("</tr></thead><tbody>")
+    lines = []
     for test in assignment.tests:
-        counts = outcomes(test, reports)
         said = Counter(
             grade.mistake
             for report in reports
             for grade in report.grades
             if grade.grade_id == test.grade_id and grade.outcome == "wrong"
         )
-        mistakes = "".join(
+        passed = f"{outcomes(test, reports)['passed']} of {len(reports)} passed"
+        lines.append(f"<h3>{breakable(test.exercise)}: {passed}</h3>")
+        items = "".join(
             f"<li>{number} × {html.escape(text[:300])}</li>" for text, number in said.most_common(5)
         )
-        lines.append(
-            f'<tr><th scope="row">{breakable(test.exercise)}</th>'
-            f"<td>{counts['passed']} of {len(reports)}</td><td><ul>{mistakes}</ul></td></tr>"
-        )
-    return "".join([*lines, "</tbody></table>"])
+        if items:
+            lines.append(f"<p>Most frequent mistakes:</p><ul>{items}</ul>")
+    return "".join(lines)
 
 
 def describe_distribution(assignment: Assignment, reports: Sequence[Report]) -> str:
