@@ -15,6 +15,9 @@ seven hundred in transformers. Many prompts: the keys and values of all tokens a
 step, which takes most of it. By default transformers also copies them all, to append one; its
 static cache reads the room for tokens to come as well. Rollouts: slingshot drops a row that has
 ended, transformers writes padding to it until all have.
+
+What holds slingshot back. One prompt: a fifth of a step is what it costs that parts of the model
+are modules, which can be replaced and hooked; functions of the same weights would do without.
 """
 
 import importlib
