@@ -32,7 +32,7 @@ from reasoning import (
     SEEDS,
     SLIPS,
     TEACHER,
-    go_on,
+    intervene,
     teacher,
     teacher_base,
     tests,
@@ -128,17 +128,12 @@ def wrong_hints(problems: tuple[Problem, ...]) -> list[str]:
     return hints
 
 
-def any_answer(problem: Problem, text: str) -> bool:
-    """Reward a right answer."""
-    return GAME.verify(problem, text)
-
-
 def with_a_thought(problem: Problem, text: str) -> bool:
     """Reward a right answer that does not come at once, whatever stands before it."""
     return GAME.verify(problem, text) and GAME.style(text) != "direct"
 
 
-REWARDS: Final[dict[bool, Reward]] = {False: any_answer, True: with_a_thought}
+REWARDS: Final[dict[bool, Reward]] = {False: GAME.verify, True: with_a_thought}
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -195,7 +190,7 @@ def measure(model: DecoderLM) -> dict[str, Any]:
             hints,
         ),
         "interventions": [
-            intervene(model, problems, right, step) for step in (1, HARD // 2, HARD - 1, HARD)
+            intervene(model, problems, step, asked=right) for step in (1, HARD // 2, HARD - 1, HARD)
         ],
     }
 
@@ -261,24 +256,6 @@ def states(text: str) -> list[list[str]]:
     words = text.partition(ANSWER)[0].split()
     windows = [words[at : at + GAME.balls] for at in range(len(words) - GAME.balls + 1)]
     return [window for window in windows if cups.issuperset(window)]
-
-
-def intervene(
-    model: DecoderLM, problems: tuple[Problem, ...], asked: tuple[Problem, ...], step: int
-) -> dict[str, Any]:
-    """Put a wrong state after ``step`` where the hint is right, and count what answers follow."""
-    generator = torch.Generator().manual_seed(9)
-    wrong = [GAME.opening(problem, step, generator=generator) for problem in problems]
-    right = [GAME.opening(problem, step) for problem in problems]
-    after_wrong = go_on(model, asked, [opening.text for opening in wrong])
-    after_right = go_on(model, asked, [opening.text for opening in right])
-    return {
-        "step": step,
-        "n": len(problems),
-        "follows": sum(a == opening.answer for a, opening in zip(after_wrong, wrong, strict=True)),
-        "ignores": sum(a == p.answer for a, p in zip(after_wrong, problems, strict=True)),
-        "untouched": sum(a == p.answer for a, p in zip(after_right, problems, strict=True)),
-    }
 
 
 if __name__ == "__main__":

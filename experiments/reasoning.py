@@ -448,14 +448,14 @@ def trust(arm: Arm, seed: int) -> dict[str, Any]:
         model = (teacher(seed) if arm.model == "teacher" else teacher_base(seed)).model
     return {
         "interventions": [
-            intervene(model, swaps, step)
+            {"swaps": swaps, **intervene(model, tests(swaps, N_TRUSTED), step)}
             for swaps in TRUSTED_SWAPS
             for step in sorted({1, swaps // 2, swaps - 1, swaps})
         ],
         "early": [
             answer_early(model, swaps, step) for swaps in TRUSTED_SWAPS for step in range(swaps + 1)
         ],
-        "samples": {str(swaps): judged(model, swaps) for swaps in (2, 4, 10)},
+        "samples": {str(swaps): judged(model, swaps) for swaps in TRUSTED_SWAPS},
     }
 
 
@@ -464,7 +464,7 @@ def trust(arm: Arm, seed: int) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def tests(swaps: int, n: int) -> tuple[Problem, ...]:
-    """Problems that no training has drawn from the same generator, the same for all seeds."""
+    """Problems of a generator that no training uses, the same for all seeds."""
     generator = torch.Generator().manual_seed(100_000 + swaps)
     game = replace(GAME, swaps=(swaps, swaps))
     return tuple(game.sample(generator) for _ in range(n))
@@ -539,19 +539,25 @@ def go_on(model: DecoderLM, problems: tuple[Problem, ...], texts: list[str]) -> 
     ]
 
 
-def intervene(model: DecoderLM, swaps: int, step: int) -> dict[str, Any]:
-    """Put a wrong state after ``step``, and count what the answer follows."""
-    problems = tests(swaps, N_TRUSTED)
+def intervene(
+    model: DecoderLM,
+    problems: tuple[Problem, ...],
+    step: int,
+    asked: tuple[Problem, ...] | None = None,
+) -> dict[str, int]:
+    """Put a wrong state after ``step``, and count what the answer follows.
+
+    ``asked`` are the same problems as the model is to see them, if their prompts say more.
+    """
     generator = torch.Generator().manual_seed(9)
     wrong = [GAME.opening(problem, step, generator=generator) for problem in problems]
     right = [GAME.opening(problem, step) for problem in problems]
-    after_wrong = go_on(model, problems, [opening.text for opening in wrong])
-    after_right = go_on(model, problems, [opening.text for opening in right])
+    after_wrong = go_on(model, asked or problems, [opening.text for opening in wrong])
+    after_right = go_on(model, asked or problems, [opening.text for opening in right])
     rows = list(zip(problems, wrong, after_wrong, after_right, strict=True))
     return {
-        "swaps": swaps,
         "step": step,
-        "n": N_TRUSTED,
+        "n": len(problems),
         "follows": sum(answer == opening.answer for _, opening, answer, _ in rows),
         "ignores": sum(answer == problem.answer for problem, _, answer, _ in rows),
         "untouched": sum(answer == problem.answer for problem, _, _, answer in rows),

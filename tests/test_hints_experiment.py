@@ -48,7 +48,7 @@ def test_a_wrong_hint_has_no_ball_where_it_ends() -> None:
 
 def test_a_thought_is_demanded_or_not_and_never_checked() -> None:
     wrong_thought = "(1) 2-6 1 1 = 6 5 $"
-    assert hints.any_answer(PROBLEM, "= 6 5 $")
+    assert hints.REWARDS[False](PROBLEM, "= 6 5 $")
     assert not hints.with_a_thought(PROBLEM, "= 6 5 $")
     assert hints.with_a_thought(PROBLEM, wrong_thought)
     assert not hints.with_a_thought(PROBLEM, "(1) 2-6 6 5 = 6 4 $")

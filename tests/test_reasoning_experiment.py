@@ -258,7 +258,7 @@ def test_what_an_answer_follows_is_counted(
     step: int,
 ) -> None:
     go_on(monkeypatch, rule)
-    found = reasoning.intervene(MODEL, 4, step)  # type: ignore[arg-type]
+    found = reasoning.intervene(MODEL, reasoning.tests(4, 10), step)  # type: ignore[arg-type]
     assert found["n"] == 10
     assert (found["follows"], found["ignores"], found["untouched"]) == (follows, ignores, untouched)
 
