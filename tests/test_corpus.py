@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -245,22 +246,61 @@ def test_the_standard_library_is_enough_to_train_on() -> None:
 # --- the documentation of NumPy ----------------------------------------------------------------
 
 
-def test_the_documentation_is_the_same_whatever_else_is_imported() -> None:
-    # SciPy rewrites the documentation of functions of NumPy when it is imported.
+DOCUMENTATION_OF: Final = {
+    "2.4.6": "5b1e875f3a096e96fb7811fe76bb2b3f3787957439b8071cc2912540cbf228ee"
+}
+"""By version of NumPy the SHA-256 of the text; the same on Python 3.11, 3.12, 3.13 and 3.14."""
+
+
+def hash_of_the_documentation(*before: str, options: tuple[str, ...] = ()) -> str:
+    """Read the documentation in a new process, after ``before``, and hash it."""
     program = (
         "import hashlib\nfrom slingshot.corpus import numpy_documentation as text\n"
         "print(hashlib.sha256(text().encode()).hexdigest())"
     )
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", f"{before}\n{program}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for before in ("", "import scipy.special, scipy.signal, matplotlib.pyplot, torch")
-    }
-    assert found == {hashlib.sha256(numpy_documentation().encode()).hexdigest()}
+    command = [sys.executable, *options, "-c", "\n".join([*before, program])]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_documentation_is_the_one_that_the_stored_results_were_measured_on() -> None:
+    assert np.__version__ in DOCUMENTATION_OF, (
+        "NumPy has another version: store the new hash here, then `make experiments` and "
+        "`make notebooks`, for its documentation is what a model is measured on"
+    )
+    text = numpy_documentation()
+    assert hashlib.sha256(text.encode()).hexdigest() == DOCUMENTATION_OF[np.__version__]
+
+
+def test_the_documentation_is_the_same_whatever_else_is_imported() -> None:
+    # SciPy rewrites the documentation of functions of NumPy when it is imported.
+    others = "import scipy.special, scipy.signal, matplotlib.pyplot, torch"
+    assert hash_of_the_documentation(others) == hash_of_the_documentation()
+
+
+@pytest.mark.parametrize("indented", [False, True], ids=["before 3.13", "since 3.13"])
+def test_the_paragraph_that_numpy_inserts_is_indented_alike(
+    indented: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = numpy_documentation()
+    document = inspect.cleandoc(np.ones.__doc__ or "")
+    inserted = "    Reference object to allow"
+    lines = document.split("\n")
+    start = next(n for n, line in enumerate(lines) if line.lstrip().startswith("Reference object"))
+    stop = next(n for n in range(start, len(lines)) if not lines[n])
+    assert inserted in "\n".join(lines[start:stop])
+    lines[start:stop] = [" " * (8 if indented else 4) + line.strip() for line in lines[start:stop]]
+
+    def ones() -> None: ...
+
+    ones.__doc__ = "\n".join(lines)
+    monkeypatch.setattr(np, "ones", ones)
+    assert numpy_documentation() == wanted
+
+
+def test_without_docstrings_there_is_no_documentation() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        hash_of_the_documentation(options=("-OO",))
+    assert "run it without -OO" in error.value.stderr
 
 
 def test_the_documentation_is_that_of_functions() -> None:

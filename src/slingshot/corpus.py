@@ -6,6 +6,8 @@ do there is the documentation of NumPy, which is pinned.
 """
 
 import inspect
+import re
+import sys
 import sysconfig
 import zlib
 from collections.abc import Iterable, Sequence
@@ -30,6 +32,7 @@ _LEFT_OUT: Final = frozenset(
     ]
 )
 _SHORTEST: Final = 500  # characters: shorter files are stubs that import something else
+_SHORTEST_DOCUMENTATION: Final = 400  # characters: shorter ones point to another function
 
 # Shorter passages repeat because code does (`else:`, `return self`), not because they were copied.
 _PASSAGE_LINES: Final = 3
@@ -120,15 +123,31 @@ def numpy_documentation() -> str:
     """Return the documentation of NumPy's functions, in the order of their names.
 
     English and code in one version for every reader, since NumPy is pinned: what is measured on it
-    repeats under another Python. Types are left out, which differ between platforms.
+    repeats under another Python. Types are left out, which differ between platforms. Raises
+    ``RuntimeError`` when this Python runs without docstrings.
     """
+    if sys.flags.optimize >= 2:
+        raise RuntimeError(
+            "Python drops docstrings here; run it without -OO and without PYTHONOPTIMIZE=2"
+        )
     documents = []
     for name in sorted(set(np.__all__) - {"sinc"}):  # SciPy rewrites it when it is imported
         thing = getattr(np, name)
-        document = thing.__doc__
-        if callable(thing) and not isinstance(thing, type) and len(document or "") >= _SHORTEST:
-            documents.append(inspect.cleandoc(document))
+        if callable(thing) and not isinstance(thing, type):
+            document = _evenly_indented(inspect.cleandoc(thing.__doc__ or ""))
+            if len(document) >= _SHORTEST_DOCUMENTATION:
+                documents.append(document)
     return "\n\n".join(documents)
+
+
+def _evenly_indented(document: str) -> str:
+    """Return the same on each Python for the functions that take ``like``.
+
+    NumPy writes the paragraph on it into their docstrings when it is imported. Since 3.13 the
+    compiler has by then taken the indentation of the docstring away, and not that of the paragraph.
+    """
+    paragraph = r"(?<=^like : array_like, optional\n)(?: {8}.*\n)+"
+    return re.sub(paragraph, lambda m: re.sub("^    ", "", m[0], flags=re.M), document, flags=re.M)
 
 
 def split_documents(documents: Sequence[Document], every: int = 20) -> Split:
