@@ -165,8 +165,8 @@ def cost_left_out() -> Figure:
         edgecolor=PALETTE["blue"],
         linewidth=1.8,
     )
-    label(axes, 145, 62, "the final run", color=PALETTE["blue"])
-    label(axes, 145, 80, facts.get("v3.cost.total").text, color=PALETTE["blue"], weight="bold")
+    label(axes, 145, 62, "the final run")
+    label(axes, 145, 80, facts.get("v3.cost.total").text, weight="bold")
     label(axes, 145, 11, hours)
     label(axes, 64, 70, rent.replace(" ", "\n"), ha="right")
     out = [
