@@ -22,7 +22,7 @@ test: setup-dev model ## lint, check types, run the tests and re-execute the not
 	$(VENV_PYTHON) -m mypy
 	$(VENV_PYTHON) -m pytest -p tests.notebook_counts_plugin -n 2 --dist loadscope tests notebooks \
 		--ignore=notebooks/assignments --nbval --nbval-current-env \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 600
 
 model: setup ## bring the pretrained language model, 93 MB, once
 	@$(VENV_PYTHON) tools/model.py

@@ -1,7 +1,8 @@
 """Counts the code cells whose outputs nbval compares and those that it ignores.
 
 As a plugin (``pytest -p tests.notebook_counts_plugin``, which ``make test`` does) it prints both
-numbers at the end of the run, and how many cells nbval has really run.
+numbers at the end of the run, and how many cells nbval has really run. It also gives an output of a
+busy machine its time.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbval.plugin import find_comment_markers, find_metadata_tags
+from nbval.plugin import IPyNbCell, find_comment_markers, find_metadata_tags
+
+# nbval waits 5 seconds for an output that a cell has made, which is short beside other work.
+OUTPUT_SECONDS = 300
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -53,6 +57,13 @@ def count(notebooks: Iterable[nbformat.NotebookNode]) -> Counts:
     told = [markers(cell) for nb in notebooks for cell in nb.cells if cell.cell_type == "code"]
     ignored = sum(not each.get("check", True) or each.get("skip", False) for each in told)
     return Counts(compared=len(told) - ignored, ignored=ignored)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Wait longer for the outputs of notebooks."""
+    for item in items:
+        if isinstance(item, IPyNbCell):
+            item.output_timeout = OUTPUT_SECONDS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
