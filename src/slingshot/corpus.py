@@ -102,7 +102,8 @@ def standard_library(root: Path | None = None) -> list[Document]:
     """
     root = root or Path(sysconfig.get_paths()["stdlib"])
     documents = []
-    for path in sorted(root.rglob("*.py")):
+    # By parts, for Windows compares paths without regard to case.
+    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).parts):
         name = path.relative_to(root)
         generated = name.name.startswith("_sysconfigdata")
         if generated or any(p in _LEFT_OUT or p.startswith("config-") for p in name.parts):
