@@ -2,7 +2,9 @@
 # Every target sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
-VENV_PYTHON = .venv/bin/python
+# Windows, which names itself in OS, has the programs of an environment in another folder.
+VENV_BIN = .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+VENV_PYTHON = $(VENV_BIN)/python
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
 
 .NOTPARALLEL:
@@ -13,7 +15,7 @@ help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 book: setup ## build the book in _build/html
-	.venv/bin/jupyter-book build . -W --keep-going -n
+	$(VENV_BIN)/jupyter-book build . -W --keep-going -n
 	@echo "The book is ready: open _build/html/index.html in a browser."
 
 test: setup-dev model ## lint, check types, run the tests and re-execute the notebooks

@@ -31,7 +31,8 @@ def arguments() -> list[str]:
         "--disable-gpu --disable-quic --no-first-run --disable-background-networking"
         " --disable-component-update --disable-sync"
     )
-    return quiet.split() + (["--no-sandbox"] if os.geteuid() == 0 else [])
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # Windows has no such number
+    return quiet.split() + (["--no-sandbox"] if root else [])
 
 
 @dataclass

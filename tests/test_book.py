@@ -86,7 +86,7 @@ class Addresses(HTMLParser):
 def addresses(book: Path) -> dict[str, Addresses]:
     found = sorted(book.rglob("*.html"))
     assert len(found) >= len(pages())
-    return {str(f.relative_to(book)): Addresses(f.read_text("utf-8")) for f in found}
+    return {f.relative_to(book).as_posix(): Addresses(f.read_text("utf-8")) for f in found}
 
 
 def test_every_page_of_the_contents_is_built(book: Path) -> None:
@@ -106,7 +106,7 @@ def test_no_page_loads_anything_from_another_host(addresses: dict[str, Addresses
 def test_no_page_names_a_script_host(book: Path) -> None:
     hosts = re.compile(r"unpkg|jsdelivr|cdnjs|googleapis|thebe", re.IGNORECASE)
     named = {
-        str(file.relative_to(book)): sorted(set(hosts.findall(file.read_text("utf-8"))))
+        file.relative_to(book).as_posix(): sorted(set(hosts.findall(file.read_text("utf-8"))))
         for file in book.rglob("*.html")
     }
     assert {name: found for name, found in named.items() if found} == {}
@@ -120,7 +120,7 @@ def test_every_internal_link_leads_somewhere(book: Path, addresses: dict[str, Ad
             if re.match(r"[a-z]+:", link):
                 continue
             file = (book / page).parent / target if target else book / page
-            name = str(file.resolve().relative_to(book.resolve()))
+            name = file.resolve().relative_to(book.resolve()).as_posix()
             checked += 1
             if not file.exists():
                 dead.append((page, link))
@@ -133,7 +133,7 @@ def test_every_internal_link_leads_somewhere(book: Path, addresses: dict[str, Ad
 def test_every_student_edition_has_its_page() -> None:
     release = sorted((ROOT / "notebooks" / "assignments" / "release").glob("*.ipynb"))
     assert release
-    names = [str(path.relative_to(ROOT).with_suffix(".html")) for path in release]
+    names = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in release]
     assert [name for name in names if pages().count(name) != 1] == []
 
 
@@ -170,7 +170,7 @@ def given_away(folder: Path, lines: set[str]) -> dict[str, list[str]]:
             text = html.unescape(re.sub(r"<[^<>]+>", "", file.read_text("utf-8")))
         else:
             continue
-        found[str(file.relative_to(folder))] = [line for line in lines if line in text]
+        found[file.relative_to(folder).as_posix()] = [line for line in lines if line in text]
     return {name: seen for name, seen in found.items() if seen}
 
 

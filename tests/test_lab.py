@@ -78,7 +78,7 @@ def everything(workspace: Path) -> list[bytes]:
 
 
 def test_the_student_edition_is_handed_out_and_the_source_edition_is_not(workspace: Path) -> None:
-    names = [str(path.relative_to(workspace)) for path in workspace.rglob("*.ipynb")]
+    names = [path.relative_to(workspace).as_posix() for path in workspace.rglob("*.ipynb")]
     assert sorted(names) == sorted(ALL)
     assert "raise NotImplementedError()" in (workspace / "assignments/claim.ipynb").read_text()
 

@@ -373,8 +373,9 @@ def test_no_quotation_of_the_article_is_long() -> None:
 
 
 def test_the_style_is_one() -> None:
-    readme = ("README.md", (ROOT / "README.md").read_text("utf-8"))
-    pieces = [readme, *markdown_pieces(), *docstrings(), *words_in_data()]
+    names = ("README.md", "CONTRIBUTING.md")
+    documents = [(name, (ROOT / name).read_text("utf-8")) for name in names]
+    pieces = [*documents, *markdown_pieces(), *docstrings(), *words_in_data()]
     assert len(pieces) > 200
     found = [
         f"{place}:{line} {fault}"

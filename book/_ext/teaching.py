@@ -363,7 +363,8 @@ class Guide(SphinxDirective):
     def link(self, chapter: str) -> str:
         """A link to a chapter, with its title."""
         here = Path(self.env.doc2path(self.env.docname)).parent
-        return f"[](<{os.path.relpath(source(self.root, chapter), here)}>)"
+        path = Path(os.path.relpath(source(self.root, chapter), here))
+        return f"[](<{path.as_posix()}>)"
 
     def parse(self, lines: Sequence[str]) -> list[nodes.Node]:
         """Let the parser of the page read Markdown."""

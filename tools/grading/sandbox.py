@@ -131,5 +131,6 @@ def environment(sandbox: Sandbox, here: Path) -> dict[str, str]:
         return {}
     names = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     inherited = {name: os.environ[name] for name in names if name in os.environ}
-    private = {name: str(here) for name in ("HOME", "IPYTHONDIR", "MPLCONFIGDIR", "TMPDIR")}
+    folders = ("HOME", "IPYTHONDIR", "MPLCONFIGDIR", "TMPDIR", "USERPROFILE", "TEMP", "TMP")
+    private = {name: str(here) for name in folders}  # the last three are Windows' names
     return {**ENVIRONMENT, **inherited, **private}
