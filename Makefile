@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON = $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python.exe,.venv/bin/python)
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
 
-# tools/inherited.py says what is let through of the variables that pip and Python read, and why.
+# tools/common/inherited.py says what is let through of the variables that pip and Python read, and why.
 INHERITED = $(addprefix PIP_,INDEX_URL PYPI_URL EXTRA_INDEX_URL NO_INDEX FIND_LINKS TRUSTED_HOST CERT \
 	CLIENT_CERT PROXY TIMEOUT DEFAULT_TIMEOUT RETRIES RESUME_RETRIES CACHE_DIR NO_CACHE_DIR CONSTRAINT \
 	BUILD_CONSTRAINT KEYRING_PROVIDER USE_FEATURE USE_DEPRECATED CONFIG_FILE LOG PROGRESS_BAR NO_COLOR \

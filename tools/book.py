@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools import console  # noqa: E402
+from tools.common import console  # noqa: E402
 
 console.prepare("make setup")
 

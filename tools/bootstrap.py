@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -26,8 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools import console, inherited, venv_state  # noqa: E402
-from tools.venv_state import venv_python  # noqa: E402
+from tools.common import console, inherited, venv_state  # noqa: E402
+from tools.common.venv_state import venv_python  # noqa: E402
 
 # The Pythons for which every pinned package has a wheel.
 OLDEST, NEWEST = (3, 11), (3, 14)
@@ -326,11 +327,12 @@ def install_library(venv: Path, log: Path) -> None:
     site = venv_state.site_packages(venv)
     for old in [*site.glob("slingshot_course-*"), *site.glob("__editable__*slingshot*")]:
         shutil.rmtree(str(old)) if old.is_dir() else old.unlink()
-    env = inherited.environment()
-    must_run([str(venv_python(venv)), "-c", METADATA_OF_LIBRARY, str(site)], log, env, ROOT)
-    metadata = next(iter(site.glob("slingshot_course-*.dist-info")), None)
-    if metadata is None:
-        raise SetupError(f"setuptools wrote no metadata of the library (see {log})")
+    with tempfile.TemporaryDirectory(dir=str(venv)) as empty:
+        describe = [str(venv_python(venv)), "-c", METADATA_OF_LIBRARY, empty]
+        must_run(describe, log, inherited.environment(), ROOT)
+        (written,) = Path(empty).glob("*.dist-info")
+        metadata = site / written.name
+        os.replace(str(written), str(metadata))
     (site / LIBRARY_PATH).write_text(path_line(ROOT / "src", site) + "\n", "ascii")
     (metadata / "INSTALLER").write_text("slingshot\n", "ascii")
     origin = {"url": ROOT.as_uri(), "dir_info": {"editable": True}}
@@ -529,7 +531,7 @@ def why_failed(output: str, log: Path) -> str:
         )
     lines = [line for line in output.split("\n") if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no output"]
-    return f"installation failed: {errors[-1].strip()} (see {log})"
+    return f"installation failed: {errors[-1].strip()[:300]} (see {log})"
 
 
 def describe_os_error(error: OSError) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # A pipe that nobody reads, the same on Windows, and a terminal that was closed.
 GONE = (errno.EPIPE, errno.EINVAL, errno.EIO)
 

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import inherited
+from tools.common import inherited
 
 LIBRARY = "slingshot-course"
 
