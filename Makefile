@@ -2,21 +2,32 @@
 # Every target sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
-# Windows, which names itself in OS, has the programs of an environment in another folder.
-VENV_BIN = .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-VENV_PYTHON = $(VENV_BIN)/python
+VENV_PYTHON = $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python.exe,.venv/bin/python)
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
+
+# tools/common/inherited.py says what is let through of the variables that pip and Python read, and why.
+INHERITED = $(addprefix PIP_,INDEX_URL PYPI_URL EXTRA_INDEX_URL NO_INDEX FIND_LINKS TRUSTED_HOST CERT \
+	CLIENT_CERT PROXY TIMEOUT DEFAULT_TIMEOUT RETRIES RESUME_RETRIES CACHE_DIR NO_CACHE_DIR CONSTRAINT \
+	BUILD_CONSTRAINT KEYRING_PROVIDER USE_FEATURE USE_DEPRECATED CONFIG_FILE LOG PROGRESS_BAR NO_COLOR \
+	NO_INPUT DISABLE_PIP_VERSION_CHECK) $(addprefix PYTHON,DONTWRITEBYTECODE FAULTHANDLER HASHSEED \
+	IOENCODING PYCACHEPREFIX UNBUFFERED UTF8)
+unexport $(filter-out $(INHERITED),$(filter PIP_% PYTHON%,$(.VARIABLES))) VIRTUAL_ENV \
+	__PYVENV_LAUNCHER__ SETUPTOOLS_USE_DISTUTILS DIST_EXTRA_CONFIG MYPYPATH JUPYTER_PATH \
+	JUPYTER_PREFER_ENV_PATH MPLBACKEND MATPLOTLIBRC
+export PYTHONUTF8 = 1
 
 .NOTPARALLEL:
 .PHONY: help book test model lab progress notebooks experiments bench assignments grade clean distclean setup \
 	setup-dev setup-instructor python
 
+# The value of a variable as one word of the shell, whatever it holds.
+as_typed = '$(subst ','\'',$(value $(1)))'
+
 help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 book: setup ## build the book in _build/html
-	$(VENV_BIN)/jupyter-book build . -W --keep-going -n
-	@echo "The book is ready: open _build/html/index.html in a browser."
+	@$(VENV_PYTHON) tools/book.py
 
 test: setup-dev model ## lint, check types, run the tests and re-execute the notebooks
 	$(VENV_PYTHON) -m ruff check .
@@ -49,7 +60,8 @@ assignments: setup-instructor ## make the student edition of the assignments fro
 	$(VENV_PYTHON) tools/assignments.py
 
 grade: setup-instructor ## grade a folder: make grade SUBMISSIONS=folder [ASSIGNMENT=claim]
-	@$(VENV_PYTHON) tools/grade.py $(if $(ASSIGNMENT),--assignment "$(ASSIGNMENT)") -- "$(SUBMISSIONS)"
+	@$(VENV_PYTHON) tools/grade.py $(if $(ASSIGNMENT),--assignment $(call as_typed,ASSIGNMENT)) \
+		-- $(call as_typed,SUBMISSIONS)
 
 clean: ## remove what was built; keeps .venv and workspace/
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -65,9 +77,9 @@ setup: python ## install what the book and the notebooks need
 setup-instructor: python ## install what grading needs
 	@$(BOOTSTRAP) --requirements requirements-instructor.txt
 
-setup-dev: python ## install what the tests need, a browser included
+setup-dev: python ## install what the tests need, a browser and a sandbox included
 	@$(BOOTSTRAP) --dev
 
 python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "$(PYTHON) was not found:" \
-		"install Python 3.11 or newer, or name yours: make book PYTHON=/path/to/python3" >&2; exit 1; }
+		"install Python 3.11 to 3.14, or name yours: make book PYTHON=/path/to/python3" >&2; exit 1; }

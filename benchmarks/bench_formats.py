@@ -9,9 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import timing  # first, since it explains a missing package
+
+# isort: split
 import ml_dtypes
 import numpy as np
-import timing
 import torch
 from numpy.typing import NDArray
 

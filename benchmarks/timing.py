@@ -10,13 +10,20 @@ import gc
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-import transformers
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools import console
+
+console.prepare("make setup-dev")
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
 
 SEED = 0
 

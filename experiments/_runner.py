@@ -18,8 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools import console
+
+console.prepare("make setup")
+
+import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

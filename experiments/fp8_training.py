@@ -13,8 +13,10 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+from _runner import Run, main  # first, since it explains a missing package
+
+# isort: split
 import torch
-from _runner import Run, main
 from mixture import corpus, described, in_blocks
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -15,8 +15,10 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from _runner import Run, main  # first, since it explains a missing package
+
+# isort: split
 import torch
-from _runner import Run, main
 from mixture import described
 from reasoning import (
     BASE,

@@ -11,8 +11,10 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
+from _runner import Run, main  # first, since it explains a missing package
+
+# isort: split
 import torch
-from _runner import Run, main
 from torch import Tensor
 
 from slingshot import costs

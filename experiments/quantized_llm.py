@@ -11,9 +11,11 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Final
 
+from _runner import Run, main  # first, since it explains a missing package
+
+# isort: split
 import numpy as np
 import torch
-from _runner import Run, main
 from torch import Tensor, nn
 from torch.nn import functional as F
 

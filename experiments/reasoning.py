@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, Literal
 
+from _runner import Run, main  # first, since it explains a missing package
+
+# isort: split
 import torch
-from _runner import Run, main
 from mixture import described
 
 from slingshot import costs

@@ -44,7 +44,8 @@ def pages() -> list[str]:
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the HTML of a fresh, strict build."""
     target = tmp_path_factory.mktemp("book")
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT)]
+    jupyter_book = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", jupyter_book, "build", str(ROOT)]
     options = ["-W", "--keep-going", "-n", "--path-output", str(target)]
     build = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert build.returncode == 0, build.stdout[-3000:] + build.stderr[-3000:]

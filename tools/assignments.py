@@ -11,13 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import nbformat
-from nbformat import NotebookNode
-from nbgrader.converters import GenerateAssignment
-from nbgrader.preprocessors import SaveCells
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from tools.common import console  # noqa: E402
+
+console.prepare("make setup-instructor")
+
+import nbformat  # noqa: E402
+from nbformat import NotebookNode  # noqa: E402
+from nbgrader.converters import GenerateAssignment  # noqa: E402
+from nbgrader.preprocessors import SaveCells  # noqa: E402
 
 from tools.notebooks import display_name, serialize, write_atomically  # noqa: E402
 

@@ -19,10 +19,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from tools.common import console  # noqa: E402
+
+console.prepare("make setup-instructor")
+
+from tqdm import tqdm  # noqa: E402
 
 from tools.grading.assignment import AssignmentError, read_assignments  # noqa: E402
 from tools.grading.examine import Grade, Report, examine  # noqa: E402

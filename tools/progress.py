@@ -15,18 +15,21 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tqdm import tqdm
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tools.common import console  # noqa: E402
+
+console.prepare("make setup")
+
+from tqdm import tqdm  # noqa: E402
+
+from slingshot.exercises.checking import NOT_WRITTEN  # noqa: E402
 from tools.grading.assignment import Assignment, AssignmentError, read_assignments  # noqa: E402
 from tools.grading.examine import Grade, Report, examine  # noqa: E402
 from tools.grading.files import Submission, guess_assignment  # noqa: E402
 from tools.grading.sandbox import find_sandbox  # noqa: E402
 from tools.grading.session import Limits  # noqa: E402
-
-from slingshot.exercises.checking import NOT_WRITTEN  # noqa: E402
 
 RELEASE = ROOT / "notebooks" / "assignments" / "release"
 FOLDER = "assignments"

@@ -75,6 +75,8 @@ def read_assignment(path: Path, student_edition: bool = False) -> Assignment:
     try:
         source = dict(cells_by_id(parse(data)))
         handed_out = source if student_edition else dict(cells_by_id(make_student_edition(data)))
+    except ImportError:  # nbgrader is not there, which is no fault of the notebook
+        raise
     except Exception as error:
         raise AssignmentError(f"{path.name} is no assignment of nbgrader: {error}") from error
     tests, locked = [], {}

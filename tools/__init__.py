@@ -1,0 +1,1 @@
+"""The scripts behind the Makefile; each has ``--help``."""

@@ -1,0 +1,1 @@
+"""What the scripts share: consoles, what they inherit, and the state of .venv."""
