@@ -3,13 +3,33 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+import clean_run_plugin
 from browser import Watch, arguments, find_chromium
 from exercise_counts_plugin import pytest_terminal_summary  # noqa: F401 pytest finds it here
+
+# The same examples in every run, however busy the machine is. `--hypothesis-profile search` looks
+# for others.
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "same",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(clean_run_plugin)
+
 
 # --- the browser -----------------------------------------------------------------------------
 

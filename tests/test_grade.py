@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -114,6 +115,30 @@ def everything_wrong() -> dict[str, str]:
 
 # --- attacks: each is put into a notebook in which every answer is wrong -------------------------
 
+
+@dataclass(frozen=True)
+class Prey:
+    """What the hostile submissions go for. All of it belongs to this run, and nothing else is met.
+
+    ``course`` is a copy of the course, ``port`` a listener outside of every sandbox, and ``mark`` a
+    word that stands in what must not be seen and nowhere else on this machine.
+    """
+
+    course: Path
+    port: int
+    mark: str
+
+    def named(self, folder: Path) -> str:
+        """How each attack begins: with the names of its prey, which it need not find out."""
+        values = str(folder.parent), str(self.course), self.port, self.mark
+        return f"OURS, COURSE, PORT, MARK = {values!r}\n" + SHUT_IN
+
+
+SHUT_IN = """
+import os
+inside = os.path.isdir("/submission")  # outside of a sandbox it looks at this run's folder alone
+"""
+
 CHECKERS = """
 import sys
 import slingshot.exercises as exercises
@@ -145,7 +170,7 @@ class Equal(float):
     def __le__(self, other): return True
     __ge__ = __lt__ = __gt__ = __le__
     def __hash__(self): return 0
-    def __reduce__(self): return (exec, ("open('/tmp/was-unpickled', 'w')",))
+    def __reduce__(self): return (exec, (f"open({OURS!r} + '/was-unpickled', 'w')",))
 def training_flops(*arguments): return Equal(1.0)
 def run_time(*arguments): return (Equal(1.0), Equal(1.0))
 utilization = conversation_price = conversations_that_fit = training_flops
@@ -185,19 +210,20 @@ def training_flops(*arguments):
     for frame in frames:
         for name, value in [*frame.f_locals.items(), *frame.f_globals.items()]:
             seen.append(name)
-    for value in gc.get_objects():
-        if isinstance(value, str) and "HIDDEN TESTS" in value:
-            print("FOUND")
     return 1.0
 training_flops()
-print("expected" in seen, "answers" in seen)
+print("FOUND" if "expected" in seen or "answers" in seen else "", len(seen), "names")
+secret = " ".join(["HIDDEN", "TESTS"])
+parts = (part for value in gc.get_objects() for part in gc.get_referents(value))
+texts = {part for part in parts if type(part) is str}
+found = any(secret in text for text in texts - {secret})
+print("FOUND" if found else "", len(texts), "texts")
 """
 REPORTS = """
-import os
-for folder, folders, files in os.walk("/"):
+for folder, folders, files in os.walk("/" if inside else OURS):
     folders[:] = [name for name in folders if name not in ("proc", "usr", "site-packages")]
     for name in [*folders, *files]:
-        if "-graded" in name or "grades.csv" in name:
+        if f"{MARK}-graded" in name:
             print("FOUND", folder, name)
 """
 ATTACKS = {
@@ -212,9 +238,11 @@ ATTACKS = {
 
 # What a notebook may try to read, write and reach; each prints what came of it.
 SPY = """
-import os
-places = {places!r}
-for place in places:
+secret = " ".join(["BEGIN", "HIDDEN", "TESTS"])
+submissions = OURS + "/" + MARK
+source = COURSE + "/notebooks/assignments/source"
+others = [COURSE + "/tests", submissions, submissions + "/right.ipynb", "right.ipynb"]
+for place in [source + "/claim.ipynb", source, *others, "/proc/1/root"]:
     try:
         if os.path.isdir(place):
             print("listed", place, os.listdir(place))
@@ -223,35 +251,48 @@ for place in places:
     except OSError as error:
         print("no", place, error.strerror)
 hits = []
-for folder, folders, files in os.walk("/"):
+for folder, folders, files in os.walk("/" if inside else OURS):
     folders[:] = [name for name in folders if name not in ("proc", "usr", "site-packages")]
-    hits += [name for name in files if name.endswith(".ipynb")]
+    for name in files:
+        if name.endswith(".ipynb"):
+            text = open(os.path.join(folder, name), errors="replace").read()
+            hits += [name] * (MARK in text or secret in text)
 print("notebooks:", hits)
-processes = [name for name in os.listdir("/proc") if name.isdigit()]
-commands = [open(f"/proc/{{name}}/cmdline").read() for name in processes]
-print("others:", [each for each in commands if "grade.py" in each or "pytest" in each])
+processes = [name for name in os.listdir("/proc") if name.isdigit()] if inside else []
+commands = [open(f"/proc/{name}/cmdline").read() for name in processes]
+print("others:", [each for each in commands if MARK in each])
 print("environment:", [name for name in os.environ if "SPIED" in name])
 """
 WRITE = """
-import os
-import slingshot
-for place in {places!r}:
+library = COURSE + "/src/slingshot"
+handed_in = OURS + "/" + MARK + "/no-notebook/essay.txt"
+reports = OURS + "/" + MARK + "-graded/x"
+for place in [library + "/exercises/claim.py", library + "/x", handed_in, reports]:
     try:
         with open(place, "a") as file:
             file.write("# was here")
         print("wrote", place)
     except OSError as error:
         print("no", place, error.strerror)
+import sys
+for place in ["/", "/usr", sys.prefix, "/submission"]:  # asked, and not tried: they are not ours
+    if os.path.exists(place):
+        flags = os.statvfs(place).f_flag
+        print("read-only" if flags & os.ST_RDONLY else "writable", place)
 """
 CONNECT = """
 import socket
-for address in [("127.0.0.1", {port}), ("1.1.1.1", 53)]:
+print("interfaces:", [name for number, name in socket.if_nameindex()])
+own = socket.create_server(("127.0.0.1", 0))
+for whose in ("own", "outside"):
+    port = own.getsockname()[1] if whose == "own" else PORT
     try:
-        socket.create_connection(address, timeout=1).close()
-        print("connected", address)
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        print("reached", whose)
     except OSError as error:
-        print("no", address, error)
+        print("no", whose, error)
 """
+PROBES = {"spies": SPY, "writes": WRITE, "connects": CONNECT}
 SCRIPT = """
 from IPython.display import HTML, Javascript, Markdown, display
 display(HTML("<script>alert('html')</script><img src=x onerror=alert(1)>"))
@@ -308,12 +349,14 @@ def limits() -> list[str]:
 NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
 
 
-def write_class(folder: Path, port: int) -> None:
+def write_class(folder: Path, prey: Prey) -> None:
     """Hand in one notebook, or something like one, for every kind of learner."""
+    named = prey.named(folder)
 
     def hand_in(name: str, notebook: NotebookNode) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        notebook.metadata["mark"] = prey.mark
         nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
 
     def notebook_of(learner: str, *cells: str, **answers: str) -> None:
@@ -357,17 +400,10 @@ def write_class(folder: Path, port: int) -> None:
     notebook_of("magics", "%time 1 + 1\n!true\n%pip --version", "display(1)", "exit()")
     notebook_of("scripts", SCRIPT)
     for name, code in ATTACKS.items():
-        notebook_of(name, code, **everything_wrong())
-    hidden = grade.SOURCE / "claim.ipynb"
-    places = [str(hidden), str(hidden.parent), str(ROOT / "tests"), str(folder), "right.ipynb"]
-    notebook_of("spies", SPY.format(places=[*places, str(folder / "right.ipynb"), "/proc/1/root"]))
-    targets = [
-        str(ROOT / "src/slingshot/exercises/claim.py"),
-        "/usr/x",
-        str(folder / "right.ipynb"),
-    ]
-    notebook_of("writes", WRITE.format(places=[*targets, str(folder.parent / "class-graded/x")]))
-    notebook_of("connects", CONNECT.format(port=port))
+        notebook_of(name, named + code, **everything_wrong())
+    for name, code in PROBES.items():
+        notebook_of(name, named + code)
+    hidden = prey.course / "notebooks" / "assignments" / "source" / "claim.ipynb"
 
     hand_in("with-files/claim.ipynb", with_cells(solved(), "print(open('data.txt').read())"))
     (folder / "with-files" / "data.txt").write_text("forty-two")
@@ -402,9 +438,12 @@ UNREADABLE = {
 }
 
 
+Listener = tuple[int, list[object]]
+
+
 @pytest.fixture(scope="module")
-def listener() -> Iterator[tuple[int, list[object]]]:
-    """A server on this machine, and who came."""
+def listener() -> Iterator[Listener]:
+    """A server on the loopback of this machine, and who came."""
     server, came = socket.create_server(("127.0.0.1", 0)), []
 
     def accept() -> None:
@@ -419,25 +458,54 @@ def listener() -> Iterator[tuple[int, list[object]]]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory, listener: tuple[int, list[object]]) -> Class:
-    """The class, graded by the command that an instructor types."""
-    folder = tmp_path_factory.mktemp("grading") / "class"
-    folder.mkdir()
-    write_class(folder, listener[0])
-    arguments = ["--assignment", "claim", *limits(), str(folder)]
+def copy_course(folder: Path) -> Path:
+    """What grading needs of the course, in a folder where it may be attacked."""
+    ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in ("src", "tools", "notebooks/assignments"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    (folder / "tests").mkdir()
+    shutil.copy(__file__, folder / "tests")
+    return folder
+
+
+def grade_class(prey: Prey, folder: Path, *options: str) -> Class:
+    """Grade a folder with the copy of the course, by the command that an instructor types."""
+    arguments = ["--assignment", "claim", *limits(), *options, str(folder)]
+    own = {"SPIED": "secret", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(prey.course / "src")}
     run = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "grade.py"), *arguments],
+        [sys.executable, str(prey.course / "tools" / "grade.py"), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "SPIED": "secret", "OMP_NUM_THREADS": "1"},
-        timeout=600,
+        env={**os.environ, **own},
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    output = folder.with_name("class-graded")
+    output = folder.with_name(f"{folder.name}-graded")
     reports = read_reports(folder, arguments)
     return Class(folder, output, read_rows(output), reports, run.stdout + run.stderr)
+
+
+def new_prey(place: Path, port: int) -> tuple[Prey, Path]:
+    """A copy of the course in ``place``, and an empty folder beside it for submissions."""
+    mark = f"class-{uuid.uuid4().hex}"
+    (place / mark).mkdir()
+    return Prey(copy_course(place / "course"), port, mark), place / mark
+
+
+@pytest.fixture(scope="module")
+def prey(tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> tuple[Prey, Path]:
+    """What the class goes for, beside what an earlier grading has left there."""
+    place = tmp_path_factory.mktemp("grading")
+    (place / "x-graded").mkdir()
+    (place / "x-graded" / "grades.csv").write_text("learner,points\nx,1\n")
+    return new_prey(place, listener[0])
+
+
+@pytest.fixture(scope="module")
+def graded(prey: tuple[Prey, Path]) -> Class:
+    """The class, graded."""
+    write_class(prey[1], prey[0])
+    return grade_class(*prey)
 
 
 # --- points --------------------------------------------------------------------------------------
@@ -495,12 +563,13 @@ def test_a_wrong_part_costs_its_points_and_no_others(graded: Class, learner: str
 @pytest.mark.parametrize("learner", ATTACKS)
 def test_an_attack_gets_no_point(graded: Class, learner: str) -> None:
     assert points(graded, learner) == 0
-    assert "FOUND" not in graded.text(learner)
+    if SANDBOX or learner != "looks-for-the-grades":  # without one nothing keeps it from files
+        assert "FOUND" not in graded.text(learner)
 
 
 def test_nothing_was_unpickled(graded: Class) -> None:
     assert points(graded, "equals-everything") == 0
-    assert not Path("/tmp/was-unpickled").exists()
+    assert not (graded.folder.parent / "was-unpickled").exists()
 
 
 @pytest.mark.parametrize(
@@ -693,14 +762,20 @@ def test_the_hidden_tests_and_other_submissions_are_not_there(graded: Class) -> 
 
 @needs_sandbox
 def test_the_file_system_is_read_only(graded: Class) -> None:
-    assert "wrote" not in graded.text("writes")
-    assert "was here" not in (ROOT / "src/slingshot/exercises/claim.py").read_text("utf-8")
+    text = graded.text("writes")
+    assert "wrote" not in text
+    assert "writable" not in text
+    assert text.count("read-only /") == 4
+    course = graded.folder.with_name("course")
+    assert "was here" not in (course / "src/slingshot/exercises/claim.py").read_text("utf-8")
 
 
 @needs_sandbox
-def test_there_is_no_network(graded: Class, listener: tuple[int, list[object]]) -> None:
-    assert graded.text("connects").count("no (") == 2
-    assert listener[1] == []
+def test_there_is_no_network(graded: Class) -> None:
+    text = graded.text("connects")
+    assert "interfaces: ['lo']" in text
+    assert "reached own" in text
+    assert "no outside" in text
 
 
 @needs_sandbox
@@ -777,11 +852,38 @@ def test_a_sandbox_that_does_not_work_is_none(
     assert find_sandbox() == Sandbox("", "bubblewrap does not work here: no permission")
 
 
-# Without a sandbox nothing keeps a notebook from files, and the warning says so.
-@pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "looks-for-the-grades"])
-def test_an_attack_gets_no_point_without_a_sandbox_either(tmp_path: Path, attack: str) -> None:
-    report = examine_one(tmp_path, ATTACKS[attack], sandbox=OFF, **everything_wrong())
-    assert report.points == 0
+@pytest.fixture(scope="module")
+def open_class(tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> Class:
+    """The attacks and the probes alone, graded without a sandbox by a copy of the course."""
+    prey, folder = new_prey(tmp_path_factory.mktemp("open"), listener[0])
+    named = prey.named(folder)
+    everything = {name: with_cells(solved(), named + code) for name, code in PROBES.items()}
+    for name, code in ATTACKS.items():
+        everything[name] = with_cells(solved(**everything_wrong()), named + code)
+    for name, notebook in everything.items():
+        nbformat.write(notebook, folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+    return grade_class(prey, folder, "--no-sandbox")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_gets_no_point_without_a_sandbox_either(open_class: Class, attack: str) -> None:
+    assert points(open_class, attack) == 0
+    assert not (open_class.folder.parent / "was-unpickled").exists()
+
+
+def test_without_a_sandbox_the_probes_find_what_it_keeps_from_them(
+    open_class: Class, listener: Listener
+) -> None:
+    """So what is not found within the sandbox is not missed for want of looking."""
+    assert "FOUND" in open_class.text("looks-for-the-grades")
+    spied = open_class.text("spies")
+    assert f"listed {open_class.folder.with_name('course')}/tests" in spied
+    assert "notebooks: []" not in spied
+    changed = open_class.folder.with_name("course") / "src/slingshot/exercises/claim.py"
+    assert f"wrote {changed}" in open_class.text("writes")
+    assert "was here" in changed.read_text("utf-8")
+    assert "reached outside" in open_class.text("connects")
+    assert listener[1]
 
 
 # --- all wrong answers, through the grader -------------------------------------------------------
