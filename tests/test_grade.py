@@ -38,11 +38,19 @@ sys.path.insert(0, str(ROOT))
 from tools import grade  # noqa: E402
 from tools.grading import wire  # noqa: E402
 from tools.grading.assignment import names_needed, read_assignments  # noqa: E402
-from tools.grading.examine import Report, examine  # noqa: E402
+from tools.grading.examine import Report, examine, run_test  # noqa: E402
 from tools.grading.files import Submission, clean_name  # noqa: E402
+from tools.grading.link import Link  # noqa: E402
 from tools.grading.report import no_formula  # noqa: E402
-from tools.grading.sandbox import Sandbox, bubblewrap, find_sandbox, readable  # noqa: E402
-from tools.grading.session import Limits  # noqa: E402
+from tools.grading.sandbox import (  # noqa: E402
+    Sandbox,
+    bubblewrap,
+    command,
+    environment,
+    find_sandbox,
+    readable,
+)
+from tools.grading.session import Limits, RemoteFunction, Run, Session  # noqa: E402
 
 ASSIGNMENTS = read_assignments(grade.SOURCE)
 CLAIM = ASSIGNMENTS["claim"]
@@ -890,28 +898,60 @@ def test_without_a_sandbox_the_probes_find_what_it_keeps_from_them(
 # --- all wrong answers, through the grader -------------------------------------------------------
 
 
-def rounds() -> list[tuple[str, int]]:
-    """As many notebooks for each assignment as its exercises have wrong answers at most."""
-    answers = wrong_answers()
-    return [
-        (name, number)
-        for name in assignments()
-        for number in range(
-            max(
-                sum(a.assignment == name and a.exercise == e for a in answers) for e in checks(name)
-            )
-        )
-    ]
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Callable[..., Session]]:
+    """Starts a learner's process, as the grader does, and lets it run cells."""
+    sessions = []
+
+    def begin(*sources: str) -> Session:
+        for name in ("files", "here"):
+            (tmp_path / name).mkdir()
+        words = command(SANDBOX, tmp_path / "files", tmp_path / "here", [])
+        words += ["--memory", str(LIMITS.memory), "--seconds", "600"]
+
+        def start() -> Link:
+            return Link(words, environment(SANDBOX, tmp_path / "here"), LIMITS.memory)
+
+        limits = dataclasses.replace(LIMITS, total=600.0)  # for the answers of a hundred learners
+        sessions.append(session := Session(start, [Run(source, "") for source in sources], limits))
+        session.run_all()
+        return session
+
+    yield begin
+    for session in sessions:
+        session.close()
 
 
-@pytest.mark.parametrize(("assignment", "number"), rounds())
+@pytest.mark.parametrize("assignment", assignments())
 def test_wrong_answers_get_their_messages_from_the_grader(
-    tmp_path: Path, assignment: str, number: int
+    worker: Callable[..., Session], assignment: str
 ) -> None:
-    chosen = {}
-    for exercise in checks(assignment):
-        mine = [a for a in wrong_answers() if (a.assignment, a.exercise) == (assignment, exercise)]
-        chosen[exercise] = mine[min(number, len(mine) - 1)].path.read_text("utf-8")
+    """All of an assignment in one process, one after another, each examined by the grader."""
+    given = ASSIGNMENTS[assignment]
+    tests = {test.exercise: test for test in given.tests}
+    session = worker(*given.locked.values())
+    mine = [answer for answer in wrong_answers() if answer.assignment == assignment]
+    assert {answer.exercise for answer in mine} == set(tests)
+    missed = []
+    for answer in mine:
+        code = answer.path.read_text("utf-8")
+        names: dict[str, Any] = {}
+        exec(code, names)
+        session.run(Run(code, ""))
+        grade = run_test(tests[answer.exercise], given, session)
+        if names["MESSAGE"] not in grade.message or grade.points != 0:
+            missed.append((answer.name, grade.message))
+    assert missed == []
+
+
+@pytest.mark.parametrize("assignment", assignments())
+def test_a_notebook_with_a_wrong_answer_everywhere_gets_no_point(
+    tmp_path: Path, assignment: str
+) -> None:
+    first = {
+        answer.exercise: answer for answer in wrong_answers() if answer.assignment == assignment
+    }
+    chosen = {exercise: answer.path.read_text("utf-8") for exercise, answer in first.items()}
     path = tmp_path / "wrong.ipynb"
     nbformat.write(solved(assignment, **chosen), path)  # type: ignore[no-untyped-call]
     submission = Submission("wrong", path, assignment, [])
@@ -947,11 +987,11 @@ def hand_in_four(folder: Path, *first: str) -> None:
 
 def start(folder: Path) -> "subprocess.Popen[str]":
     # A shell starts what is in its background deaf to Ctrl-C, and so would this child of a test be.
-    command = [sys.executable, str(ROOT / "tools" / "grade.py"), "--jobs=1", "--patience=100"]
-    command.append(str(folder))
+    words = [sys.executable, str(ROOT / "tools" / "grade.py"), "--jobs=1", "--patience=100"]
+    words.append(str(folder))
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+        return subprocess.Popen(words, stdout=-1, stderr=-1, text=True, start_new_session=True)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -1011,7 +1051,7 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 def is_endless(process: "subprocess.Popen[str]") -> bool:
     """Whether an endless cell runs below a process."""
-    return any("endless" in words(each) for each in family(process))
+    return any("endless" in command_of(each) for each in family(process))
 
 
 def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -1034,7 +1074,7 @@ def test_no_code_of_a_learner_outlives_the_grader(tmp_path: Path, how: signal.Si
     assert psutil.wait_procs(started, timeout=PATIENCE)[1] == []
 
 
-def words(process: psutil.Process) -> list[str]:
+def command_of(process: psutil.Process) -> list[str]:
     """The command of a process, empty where it has ended."""
     try:
         return list(process.cmdline())
@@ -1281,33 +1321,17 @@ def test_a_name_becomes_one_that_a_file_may_have(name: str, clean: str) -> None:
     assert clean_name(name) == clean
 
 
-def test_gradients_cross_the_wire(tmp_path: Path) -> None:
+def test_gradients_cross_the_wire(worker: Callable[..., Session]) -> None:
     """A check may ask for gradients as if the function were here."""
     import torch
-    from tools.grading.link import Link
-    from tools.grading.sandbox import command, environment
-    from tools.grading.session import RemoteFunction, Run, Session
 
-    (tmp_path / "files").mkdir()
-    (tmp_path / "here").mkdir()
     code = "def f(x, y):\n    return [(x * x * y).sum(), x.detach() + 1], y * 2"
-
-    def begin() -> Link:
-        words = command(SANDBOX, tmp_path / "files", tmp_path / "here", [])
-        bounds = ["--memory", str(LIMITS.memory), "--seconds", "60"]
-        return Link([*words, *bounds], environment(SANDBOX, tmp_path / "here"), LIMITS.memory)
-
-    session = Session(begin, [Run("import torch", ""), Run(code, "")], LIMITS)
-    try:
-        session.run_all()
-        f = RemoteFunction(session, "f")
-        x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
-        y = torch.tensor([3.0, 5.0], dtype=torch.float64)
-        (total, detached), double = f(x, y)
-        f(x, y)  # another call in between changes nothing
-        assert not detached.requires_grad
-        assert not double.requires_grad
-        (gradient,) = torch.autograd.grad(7 * total, [x])
-        assert torch.equal(gradient, 7 * 2 * x.detach() * y)
-    finally:
-        session.close()
+    f = RemoteFunction(worker("import torch", code), "f")
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([3.0, 5.0], dtype=torch.float64)
+    (total, detached), double = f(x, y)
+    f(x, y)  # another call in between changes nothing
+    assert not detached.requires_grad
+    assert not double.requires_grad
+    (gradient,) = torch.autograd.grad(7 * total, [x])
+    assert torch.equal(gradient, 7 * 2 * x.detach() * y)
