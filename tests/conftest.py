@@ -1,15 +1,38 @@
 """Fixtures that several test modules share."""
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+import clean_run_plugin
 from browser import Watch, arguments, find_chromium
+from built_book import find_book
 from exercise_counts_plugin import pytest_terminal_summary  # noqa: F401 pytest finds it here
+
+# The same examples in every run, however busy the machine is. `--hypothesis-profile search` looks
+# for others.
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "same",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(clean_run_plugin)
+
 
 # --- the browser -----------------------------------------------------------------------------
 
@@ -50,6 +73,16 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 def page(new_page: Callable[..., Page]) -> Page:
     """An empty page that must ask no other host for anything and report no error."""
     return new_page()
+
+
+# --- the book ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the HTML of a whole and strict build of the course as it is."""
+    own = tmp_path_factory.getbasetemp()
+    return find_book(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
 
 
 # --- notebooks ---------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from test_grade import (
     NFC,
     NFD,
     UNREADABLE,
+    Prey,
     solved,
     stub,
     write_class,
@@ -68,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_up(folder: Path, size: int, chance: random.Random) -> dict[str, float]:
     """Write the submissions; return the points of each by the name of its file or folder."""
     folder.mkdir(parents=True)
-    write_class(folder, CLOSED_PORT)
+    # The hostile ones go for a folder that only looks like a course, never for this one.
+    decoy = folder.resolve().with_name(f"{folder.name}-course")
+    for name in ("src/slingshot/exercises/claim.py", "notebooks/assignments/source/claim.ipynb"):
+        (decoy / name).parent.mkdir(parents=True)
+        (decoy / name).write_text("")
+    write_class(folder.resolve(), Prey(decoy, CLOSED_PORT, folder.name))
     kinds = points_of_kinds()
     expected = {path.name: kinds[path.name.removesuffix(".ipynb")] for path in folder.iterdir()}
     for number in range(len(expected), size):

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nbformat
@@ -24,6 +24,7 @@ from slingshot.exercises import CheckFailed
 from slingshot.exercises.checking import (
     NOT_WRITTEN,
     Exercise,
+    Mistake,
     NoAnswerError,
     close,
     number,
@@ -182,6 +183,43 @@ def test_every_named_mistake_has_a_wrong_answer(assignment: str) -> None:
         if not any(message in mistake for message in messages[exercise])
     ]
     assert untested == []
+
+
+@every_exercise
+def test_every_known_mistake_is_told_from_the_others(
+    assignment: str, exercise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a mistake computes, handed in as an answer, gets the message of that mistake."""
+    asked: list[tuple[Exercise, Sequence[dict[str, Any]]]] = []
+    check = Exercise.check
+
+    def record(self: Exercise, function: Any, cases: Any) -> None:  # noqa: ANN401
+        asked.append((self, cases))
+        check(self, function, cases)
+
+    monkeypatch.setattr(Exercise, "check", record)
+    earlier = solution("source", assignment, exercise)
+    namespace(assignment, earlier, visible(assignment, exercise), hidden(assignment, exercise))
+    monkeypatch.undo()
+    mistakes = {(each.name, m.message): m for each, _ in asked for m in each.mistakes}
+    assert {message for _, message in mistakes} >= set(known_mistakes(assignment).get(exercise, []))
+    said = {key: messages_for(m, asked) for key, m in mistakes.items()}
+    assert {message for (_, message), heard in said.items() if message not in heard} == set()
+
+
+def messages_for(
+    mistake: Mistake, asked: list[tuple[Exercise, Sequence[dict[str, Any]]]]
+) -> set[str]:
+    """What the parts of a check to which a mistake belongs say of it."""
+    heard = set()
+    for exercise, cases in asked:
+        if mistake in exercise.mistakes:
+            with np.errstate(all="ignore"):
+                try:
+                    exercise.check(mistake.function, cases)
+                except CheckFailed as error:
+                    heard.add(error.mistake)
+    return heard
 
 
 # --- whatever a learner's function does, the check says something --------------------------------

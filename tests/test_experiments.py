@@ -40,7 +40,7 @@ def execute(run: Run) -> dict[str, Any]:
 
 def wait_for(key: str, folder: Path) -> None:
     """Wait until the result of another run is on disk."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 600
     while key not in _runner.read(folder / "results" / "trial.json"):
         assert time.monotonic() < end, f"{key} was not stored"
         time.sleep(0.01)

@@ -3,6 +3,7 @@
 The class is graded once, as an instructor would, and the tests look at what is there afterwards.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -36,11 +38,19 @@ sys.path.insert(0, str(ROOT))
 from tools import grade  # noqa: E402
 from tools.grading import wire  # noqa: E402
 from tools.grading.assignment import names_needed, read_assignments  # noqa: E402
-from tools.grading.examine import Report, examine  # noqa: E402
+from tools.grading.examine import Report, examine, run_test  # noqa: E402
 from tools.grading.files import Submission, clean_name  # noqa: E402
+from tools.grading.link import Link  # noqa: E402
 from tools.grading.report import no_formula  # noqa: E402
-from tools.grading.sandbox import Sandbox, bubblewrap, find_sandbox, readable  # noqa: E402
-from tools.grading.session import Limits  # noqa: E402
+from tools.grading.sandbox import (  # noqa: E402
+    Sandbox,
+    bubblewrap,
+    command,
+    environment,
+    find_sandbox,
+    readable,
+)
+from tools.grading.session import Limits, RemoteFunction, Run, Session  # noqa: E402
 
 ASSIGNMENTS = read_assignments(grade.SOURCE)
 CLAIM = ASSIGNMENTS["claim"]
@@ -114,6 +124,30 @@ def everything_wrong() -> dict[str, str]:
 
 # --- attacks: each is put into a notebook in which every answer is wrong -------------------------
 
+
+@dataclass(frozen=True)
+class Prey:
+    """What the hostile submissions go for. All of it belongs to this run, and nothing else is met.
+
+    ``course`` is a copy of the course, ``port`` a listener outside of every sandbox, and ``mark`` a
+    word that stands in what must not be seen and nowhere else on this machine.
+    """
+
+    course: Path
+    port: int
+    mark: str
+
+    def named(self, folder: Path) -> str:
+        """How each attack begins: with the names of its prey, which it need not find out."""
+        values = str(folder.parent), str(self.course), self.port, self.mark
+        return f"OURS, COURSE, PORT, MARK = {values!r}\n" + SHUT_IN
+
+
+SHUT_IN = """
+import os
+inside = os.path.isdir("/submission")  # outside of a sandbox it looks at this run's folder alone
+"""
+
 CHECKERS = """
 import sys
 import slingshot.exercises as exercises
@@ -145,7 +179,7 @@ class Equal(float):
     def __le__(self, other): return True
     __ge__ = __lt__ = __gt__ = __le__
     def __hash__(self): return 0
-    def __reduce__(self): return (exec, ("open('/tmp/was-unpickled', 'w')",))
+    def __reduce__(self): return (exec, (f"open({OURS!r} + '/was-unpickled', 'w')",))
 def training_flops(*arguments): return Equal(1.0)
 def run_time(*arguments): return (Equal(1.0), Equal(1.0))
 utilization = conversation_price = conversations_that_fit = training_flops
@@ -185,19 +219,20 @@ def training_flops(*arguments):
     for frame in frames:
         for name, value in [*frame.f_locals.items(), *frame.f_globals.items()]:
             seen.append(name)
-    for value in gc.get_objects():
-        if isinstance(value, str) and "HIDDEN TESTS" in value:
-            print("FOUND")
     return 1.0
 training_flops()
-print("expected" in seen, "answers" in seen)
+print("FOUND" if "expected" in seen or "answers" in seen else "", len(seen), "names")
+secret = " ".join(["HIDDEN", "TESTS"])
+parts = (part for value in gc.get_objects() for part in gc.get_referents(value))
+texts = {part for part in parts if type(part) is str}
+found = any(secret in text for text in texts - {secret})
+print("FOUND" if found else "", len(texts), "texts")
 """
 REPORTS = """
-import os
-for folder, folders, files in os.walk("/"):
+for folder, folders, files in os.walk("/" if inside else OURS):
     folders[:] = [name for name in folders if name not in ("proc", "usr", "site-packages")]
     for name in [*folders, *files]:
-        if "-graded" in name or "grades.csv" in name:
+        if f"{MARK}-graded" in name:
             print("FOUND", folder, name)
 """
 ATTACKS = {
@@ -212,9 +247,11 @@ ATTACKS = {
 
 # What a notebook may try to read, write and reach; each prints what came of it.
 SPY = """
-import os
-places = {places!r}
-for place in places:
+secret = " ".join(["BEGIN", "HIDDEN", "TESTS"])
+submissions = OURS + "/" + MARK
+source = COURSE + "/notebooks/assignments/source"
+others = [COURSE + "/tests", submissions, submissions + "/right.ipynb", "right.ipynb"]
+for place in [source + "/claim.ipynb", source, *others, "/proc/1/root"]:
     try:
         if os.path.isdir(place):
             print("listed", place, os.listdir(place))
@@ -223,35 +260,48 @@ for place in places:
     except OSError as error:
         print("no", place, error.strerror)
 hits = []
-for folder, folders, files in os.walk("/"):
+for folder, folders, files in os.walk("/" if inside else OURS):
     folders[:] = [name for name in folders if name not in ("proc", "usr", "site-packages")]
-    hits += [name for name in files if name.endswith(".ipynb")]
+    for name in files:
+        if name.endswith(".ipynb"):
+            text = open(os.path.join(folder, name), errors="replace").read()
+            hits += [name] * (MARK in text or secret in text)
 print("notebooks:", hits)
-processes = [name for name in os.listdir("/proc") if name.isdigit()]
-commands = [open(f"/proc/{{name}}/cmdline").read() for name in processes]
-print("others:", [each for each in commands if "grade.py" in each or "pytest" in each])
+processes = [name for name in os.listdir("/proc") if name.isdigit()] if inside else []
+commands = [open(f"/proc/{name}/cmdline").read() for name in processes]
+print("others:", [each for each in commands if MARK in each])
 print("environment:", [name for name in os.environ if "SPIED" in name])
 """
 WRITE = """
-import os
-import slingshot
-for place in {places!r}:
+library = COURSE + "/src/slingshot"
+handed_in = OURS + "/" + MARK + "/no-notebook/essay.txt"
+reports = OURS + "/" + MARK + "-graded/x"
+for place in [library + "/exercises/claim.py", library + "/x", handed_in, reports]:
     try:
         with open(place, "a") as file:
             file.write("# was here")
         print("wrote", place)
     except OSError as error:
         print("no", place, error.strerror)
+import sys
+for place in ["/", "/usr", sys.prefix, "/submission"]:  # asked, and not tried: they are not ours
+    if os.path.exists(place):
+        flags = os.statvfs(place).f_flag
+        print("read-only" if flags & os.ST_RDONLY else "writable", place)
 """
 CONNECT = """
 import socket
-for address in [("127.0.0.1", {port}), ("1.1.1.1", 53)]:
+print("interfaces:", [name for number, name in socket.if_nameindex()])
+own = socket.create_server(("127.0.0.1", 0))
+for whose in ("own", "outside"):
+    port = own.getsockname()[1] if whose == "own" else PORT
     try:
-        socket.create_connection(address, timeout=1).close()
-        print("connected", address)
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        print("reached", whose)
     except OSError as error:
-        print("no", address, error)
+        print("no", whose, error)
 """
+PROBES = {"spies": SPY, "writes": WRITE, "connects": CONNECT}
 SCRIPT = """
 from IPython.display import HTML, Javascript, Markdown, display
 display(HTML("<script>alert('html')</script><img src=x onerror=alert(1)>"))
@@ -308,12 +358,14 @@ def limits() -> list[str]:
 NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
 
 
-def write_class(folder: Path, port: int) -> None:
+def write_class(folder: Path, prey: Prey) -> None:
     """Hand in one notebook, or something like one, for every kind of learner."""
+    named = prey.named(folder)
 
     def hand_in(name: str, notebook: NotebookNode) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        notebook.metadata["mark"] = prey.mark
         nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
 
     def notebook_of(learner: str, *cells: str, **answers: str) -> None:
@@ -357,17 +409,10 @@ def write_class(folder: Path, port: int) -> None:
     notebook_of("magics", "%time 1 + 1\n!true\n%pip --version", "display(1)", "exit()")
     notebook_of("scripts", SCRIPT)
     for name, code in ATTACKS.items():
-        notebook_of(name, code, **everything_wrong())
-    hidden = grade.SOURCE / "claim.ipynb"
-    places = [str(hidden), str(hidden.parent), str(ROOT / "tests"), str(folder), "right.ipynb"]
-    notebook_of("spies", SPY.format(places=[*places, str(folder / "right.ipynb"), "/proc/1/root"]))
-    targets = [
-        str(ROOT / "src/slingshot/exercises/claim.py"),
-        "/usr/x",
-        str(folder / "right.ipynb"),
-    ]
-    notebook_of("writes", WRITE.format(places=[*targets, str(folder.parent / "class-graded/x")]))
-    notebook_of("connects", CONNECT.format(port=port))
+        notebook_of(name, named + code, **everything_wrong())
+    for name, code in PROBES.items():
+        notebook_of(name, named + code)
+    hidden = prey.course / "notebooks" / "assignments" / "source" / "claim.ipynb"
 
     hand_in("with-files/claim.ipynb", with_cells(solved(), "print(open('data.txt').read())"))
     (folder / "with-files" / "data.txt").write_text("forty-two")
@@ -402,9 +447,12 @@ UNREADABLE = {
 }
 
 
+Listener = tuple[int, list[object]]
+
+
 @pytest.fixture(scope="module")
-def listener() -> Iterator[tuple[int, list[object]]]:
-    """A server on this machine, and who came."""
+def listener() -> Iterator[Listener]:
+    """A server on the loopback of this machine, and who came."""
     server, came = socket.create_server(("127.0.0.1", 0)), []
 
     def accept() -> None:
@@ -419,25 +467,54 @@ def listener() -> Iterator[tuple[int, list[object]]]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory, listener: tuple[int, list[object]]) -> Class:
-    """The class, graded by the command that an instructor types."""
-    folder = tmp_path_factory.mktemp("grading") / "class"
-    folder.mkdir()
-    write_class(folder, listener[0])
-    arguments = ["--assignment", "claim", *limits(), str(folder)]
+def copy_course(folder: Path) -> Path:
+    """What grading needs of the course, in a folder where it may be attacked."""
+    ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in ("src", "tools", "notebooks/assignments"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    (folder / "tests").mkdir()
+    shutil.copy(__file__, folder / "tests")
+    return folder
+
+
+def grade_class(prey: Prey, folder: Path, *options: str) -> Class:
+    """Grade a folder with the copy of the course, by the command that an instructor types."""
+    arguments = ["--assignment", "claim", *limits(), *options, str(folder)]
+    own = {"SPIED": "secret", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(prey.course / "src")}
     run = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "grade.py"), *arguments],
+        [sys.executable, str(prey.course / "tools" / "grade.py"), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "SPIED": "secret", "OMP_NUM_THREADS": "1"},
-        timeout=600,
+        env={**os.environ, **own},
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    output = folder.with_name("class-graded")
+    output = folder.with_name(f"{folder.name}-graded")
     reports = read_reports(folder, arguments)
     return Class(folder, output, read_rows(output), reports, run.stdout + run.stderr)
+
+
+def new_prey(place: Path, port: int) -> tuple[Prey, Path]:
+    """A copy of the course in ``place``, and an empty folder beside it for submissions."""
+    mark = f"class-{uuid.uuid4().hex}"
+    (place / mark).mkdir()
+    return Prey(copy_course(place / "course"), port, mark), place / mark
+
+
+@pytest.fixture(scope="module")
+def prey(tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> tuple[Prey, Path]:
+    """What the class goes for, beside what an earlier grading has left there."""
+    place = tmp_path_factory.mktemp("grading")
+    (place / "x-graded").mkdir()
+    (place / "x-graded" / "grades.csv").write_text("learner,points\nx,1\n")
+    return new_prey(place, listener[0])
+
+
+@pytest.fixture(scope="module")
+def graded(prey: tuple[Prey, Path]) -> Class:
+    """The class, graded."""
+    write_class(prey[1], prey[0])
+    return grade_class(*prey)
 
 
 # --- points --------------------------------------------------------------------------------------
@@ -495,12 +572,13 @@ def test_a_wrong_part_costs_its_points_and_no_others(graded: Class, learner: str
 @pytest.mark.parametrize("learner", ATTACKS)
 def test_an_attack_gets_no_point(graded: Class, learner: str) -> None:
     assert points(graded, learner) == 0
-    assert "FOUND" not in graded.text(learner)
+    if SANDBOX or learner != "looks-for-the-grades":  # without one nothing keeps it from files
+        assert "FOUND" not in graded.text(learner)
 
 
 def test_nothing_was_unpickled(graded: Class) -> None:
     assert points(graded, "equals-everything") == 0
-    assert not Path("/tmp/was-unpickled").exists()
+    assert not (graded.folder.parent / "was-unpickled").exists()
 
 
 @pytest.mark.parametrize(
@@ -693,14 +771,20 @@ def test_the_hidden_tests_and_other_submissions_are_not_there(graded: Class) -> 
 
 @needs_sandbox
 def test_the_file_system_is_read_only(graded: Class) -> None:
-    assert "wrote" not in graded.text("writes")
-    assert "was here" not in (ROOT / "src/slingshot/exercises/claim.py").read_text("utf-8")
+    text = graded.text("writes")
+    assert "wrote" not in text
+    assert "writable" not in text
+    assert text.count("read-only /") == 4
+    course = graded.folder.with_name("course")
+    assert "was here" not in (course / "src/slingshot/exercises/claim.py").read_text("utf-8")
 
 
 @needs_sandbox
-def test_there_is_no_network(graded: Class, listener: tuple[int, list[object]]) -> None:
-    assert graded.text("connects").count("no (") == 2
-    assert listener[1] == []
+def test_there_is_no_network(graded: Class) -> None:
+    text = graded.text("connects")
+    assert "interfaces: ['lo']" in text
+    assert "reached own" in text
+    assert "no outside" in text
 
 
 @needs_sandbox
@@ -777,38 +861,97 @@ def test_a_sandbox_that_does_not_work_is_none(
     assert find_sandbox() == Sandbox("", "bubblewrap does not work here: no permission")
 
 
-# Without a sandbox nothing keeps a notebook from files, and the warning says so.
-@pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "looks-for-the-grades"])
-def test_an_attack_gets_no_point_without_a_sandbox_either(tmp_path: Path, attack: str) -> None:
-    report = examine_one(tmp_path, ATTACKS[attack], sandbox=OFF, **everything_wrong())
-    assert report.points == 0
+@pytest.fixture(scope="module")
+def open_class(tmp_path_factory: pytest.TempPathFactory, listener: Listener) -> Class:
+    """The attacks and the probes alone, graded without a sandbox by a copy of the course."""
+    prey, folder = new_prey(tmp_path_factory.mktemp("open"), listener[0])
+    named = prey.named(folder)
+    everything = {name: with_cells(solved(), named + code) for name, code in PROBES.items()}
+    for name, code in ATTACKS.items():
+        everything[name] = with_cells(solved(**everything_wrong()), named + code)
+    for name, notebook in everything.items():
+        nbformat.write(notebook, folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+    return grade_class(prey, folder, "--no-sandbox")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_gets_no_point_without_a_sandbox_either(open_class: Class, attack: str) -> None:
+    assert points(open_class, attack) == 0
+    assert not (open_class.folder.parent / "was-unpickled").exists()
+
+
+def test_without_a_sandbox_the_probes_find_what_it_keeps_from_them(
+    open_class: Class, listener: Listener
+) -> None:
+    """So what is not found within the sandbox is not missed for want of looking."""
+    assert "FOUND" in open_class.text("looks-for-the-grades")
+    spied = open_class.text("spies")
+    assert f"listed {open_class.folder.with_name('course')}/tests" in spied
+    assert "notebooks: []" not in spied
+    changed = open_class.folder.with_name("course") / "src/slingshot/exercises/claim.py"
+    assert f"wrote {changed}" in open_class.text("writes")
+    assert "was here" in changed.read_text("utf-8")
+    assert "reached outside" in open_class.text("connects")
+    assert listener[1]
 
 
 # --- all wrong answers, through the grader -------------------------------------------------------
 
 
-def rounds() -> list[tuple[str, int]]:
-    """As many notebooks for each assignment as its exercises have wrong answers at most."""
-    answers = wrong_answers()
-    return [
-        (name, number)
-        for name in assignments()
-        for number in range(
-            max(
-                sum(a.assignment == name and a.exercise == e for a in answers) for e in checks(name)
-            )
-        )
-    ]
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Callable[..., Session]]:
+    """Starts a learner's process, as the grader does, and lets it run cells."""
+    sessions = []
+
+    def begin(*sources: str) -> Session:
+        for name in ("files", "here"):
+            (tmp_path / name).mkdir()
+        words = command(SANDBOX, tmp_path / "files", tmp_path / "here", [])
+        words += ["--memory", str(LIMITS.memory), "--seconds", "600"]
+
+        def start() -> Link:
+            return Link(words, environment(SANDBOX, tmp_path / "here"), LIMITS.memory)
+
+        limits = dataclasses.replace(LIMITS, total=600.0)  # for the answers of a hundred learners
+        sessions.append(session := Session(start, [Run(source, "") for source in sources], limits))
+        session.run_all()
+        return session
+
+    yield begin
+    for session in sessions:
+        session.close()
 
 
-@pytest.mark.parametrize(("assignment", "number"), rounds())
+@pytest.mark.parametrize("assignment", assignments())
 def test_wrong_answers_get_their_messages_from_the_grader(
-    tmp_path: Path, assignment: str, number: int
+    worker: Callable[..., Session], assignment: str
 ) -> None:
-    chosen = {}
-    for exercise in checks(assignment):
-        mine = [a for a in wrong_answers() if (a.assignment, a.exercise) == (assignment, exercise)]
-        chosen[exercise] = mine[min(number, len(mine) - 1)].path.read_text("utf-8")
+    """All of an assignment in one process, one after another, each examined by the grader."""
+    given = ASSIGNMENTS[assignment]
+    tests = {test.exercise: test for test in given.tests}
+    session = worker(*given.locked.values())
+    mine = [answer for answer in wrong_answers() if answer.assignment == assignment]
+    assert {answer.exercise for answer in mine} == set(tests)
+    missed = []
+    for answer in mine:
+        code = answer.path.read_text("utf-8")
+        names: dict[str, Any] = {}
+        exec(code, names)
+        session.run(Run(code, ""))
+        grade = run_test(tests[answer.exercise], given, session)
+        if names["MESSAGE"] not in grade.message or grade.points != 0:
+            missed.append((answer.name, grade.message))
+    assert missed == []
+
+
+@pytest.mark.parametrize("assignment", assignments())
+def test_a_notebook_with_a_wrong_answer_everywhere_gets_no_point(
+    tmp_path: Path, assignment: str
+) -> None:
+    first = {
+        answer.exercise: answer for answer in wrong_answers() if answer.assignment == assignment
+    }
+    chosen = {exercise: answer.path.read_text("utf-8") for exercise, answer in first.items()}
     path = tmp_path / "wrong.ipynb"
     nbformat.write(solved(assignment, **chosen), path)  # type: ignore[no-untyped-call]
     submission = Submission("wrong", path, assignment, [])
@@ -835,23 +978,20 @@ def test_both_editions_get_what_they_deserve(tmp_path: Path, assignment: str, fo
 # --- a batch -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Six learners whose notebooks take a second each."""
-    folder = tmp_path / "class"
-    folder.mkdir()
-    for number in range(6):
-        notebook = with_cells(solved(), "import time\ntime.sleep(1)", first=True)
+def hand_in_four(folder: Path, *first: str) -> None:
+    """Four learners; the notebooks of the last two begin with these cells."""
+    for number in range(4):
+        notebook = with_cells(solved(), *(first if number > 1 else ()), first=True)
         nbformat.write(notebook, folder / f"learner-{number}.ipynb")  # type: ignore[no-untyped-call]
-    return folder
 
 
 def start(folder: Path) -> "subprocess.Popen[str]":
     # A shell starts what is in its background deaf to Ctrl-C, and so would this child of a test be.
-    command = [sys.executable, str(ROOT / "tools" / "grade.py"), "--jobs=1", str(folder)]
+    words = [sys.executable, str(ROOT / "tools" / "grade.py"), "--jobs=1", "--patience=100"]
+    words.append(str(folder))
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+        return subprocess.Popen(words, stdout=-1, stderr=-1, text=True, start_new_session=True)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -862,36 +1002,61 @@ def results(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_batch_goes_on_where_it_stopped(small: Path, how: signal.Signals) -> None:
+def test_an_interrupted_batch_goes_on_where_it_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    small = tmp_path / "class"
+    small.mkdir()
+    hand_in_four(small, ENDLESS)
     process = start(small)
-    deadline = time.monotonic() + 200
-    while len(results(small)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: len(results(small)) == 2 and is_endless(process))
+    started = family(process)
     os.killpg(process.pid, how)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
+    for each in started:  # without a sandbox some may be there still
+        with contextlib.suppress(psutil.Error):
+            each.kill()
     before = results(small)
-    assert 2 <= len(before) < 6
+    assert len(before) == 2
     if how != signal.SIGKILL:
         assert process.returncode == 130
         assert "the same command continues where it stopped" in said
         rows = read_rows(small.with_name("class-graded"))
-        assert len(rows) == 6
-        assert sum(row["status"] == "not graded" for row in rows.values()) == 6 - len(before)
+        assert len(rows) == 4
+        assert sum(row["status"] == "not graded" for row in rows.values()) == 2
+    hand_in_four(small)  # what has its grade is handed in as it was
     process = start(small)
-    process.communicate(timeout=300)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     after = results(small)
-    assert len(after) == 6
+    assert len(after) == 4
     assert {name: after[name] for name in before} == before
     rows = read_rows(small.with_name("class-graded"))
-    assert [float(row["points"]) for row in rows.values()] == [ALL] * 6
+    assert [float(row["points"]) for row in rows.values()] == [ALL] * 4
 
 
 ENDLESS = """
-import ctypes, time
-ctypes.CDLL(None).prctl(15, b"endless", 0, 0, 0)  # the name of the process, seen from outside
-time.sleep(600)
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import time; time.sleep(3600)", "endless"])
 """
+PATIENCE = 600.0
+"""Seconds to wait for what must happen. They decide nothing: a busy machine takes longer."""
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait for an event."""
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline, "it has not happened"
+        time.sleep(0.05)
+
+
+def is_endless(process: "subprocess.Popen[str]") -> bool:
+    """Whether an endless cell runs below a process."""
+    return any("endless" in command_of(each) for each in family(process))
+
+
+def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """What a process has started."""
+    return list(psutil.Process(process.pid).children(recursive=True))
 
 
 @needs_sandbox
@@ -902,22 +1067,19 @@ def test_no_code_of_a_learner_outlives_the_grader(tmp_path: Path, how: signal.Si
     notebook = with_cells(solved(), ENDLESS, first=True)
     nbformat.write(notebook, folder / "a.ipynb")  # type: ignore[no-untyped-call]
     process = start(folder)
-    family: list[psutil.Process] = []
-    deadline = time.monotonic() + 120
-    while "endless" not in [name_of(each) for each in family]:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-        family = psutil.Process(process.pid).children(recursive=True)
+    wait_until(lambda: is_endless(process))
+    started = family(process)
     os.killpg(process.pid, how)
-    process.communicate(timeout=60)
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    process.communicate(timeout=PATIENCE)
+    assert psutil.wait_procs(started, timeout=PATIENCE)[1] == []
 
 
-def name_of(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> list[str]:
+    """The command of a process, empty where it has ended."""
     try:
-        return str(process.name())
+        return list(process.cmdline())
     except psutil.Error:
-        return ""
+        return []
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"key": "', b"[]", b'{"key": 1}'], ids=repr)
@@ -1159,33 +1321,17 @@ def test_a_name_becomes_one_that_a_file_may_have(name: str, clean: str) -> None:
     assert clean_name(name) == clean
 
 
-def test_gradients_cross_the_wire(tmp_path: Path) -> None:
+def test_gradients_cross_the_wire(worker: Callable[..., Session]) -> None:
     """A check may ask for gradients as if the function were here."""
     import torch
-    from tools.grading.link import Link
-    from tools.grading.sandbox import command, environment
-    from tools.grading.session import RemoteFunction, Run, Session
 
-    (tmp_path / "files").mkdir()
-    (tmp_path / "here").mkdir()
     code = "def f(x, y):\n    return [(x * x * y).sum(), x.detach() + 1], y * 2"
-
-    def begin() -> Link:
-        words = command(SANDBOX, tmp_path / "files", tmp_path / "here", [])
-        bounds = ["--memory", str(LIMITS.memory), "--seconds", "60"]
-        return Link([*words, *bounds], environment(SANDBOX, tmp_path / "here"), LIMITS.memory)
-
-    session = Session(begin, [Run("import torch", ""), Run(code, "")], LIMITS)
-    try:
-        session.run_all()
-        f = RemoteFunction(session, "f")
-        x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
-        y = torch.tensor([3.0, 5.0], dtype=torch.float64)
-        (total, detached), double = f(x, y)
-        f(x, y)  # another call in between changes nothing
-        assert not detached.requires_grad
-        assert not double.requires_grad
-        (gradient,) = torch.autograd.grad(7 * total, [x])
-        assert torch.equal(gradient, 7 * 2 * x.detach() * y)
-    finally:
-        session.close()
+    f = RemoteFunction(worker("import torch", code), "f")
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([3.0, 5.0], dtype=torch.float64)
+    (total, detached), double = f(x, y)
+    f(x, y)  # another call in between changes nothing
+    assert not detached.requires_grad
+    assert not double.requires_grad
+    (gradient,) = torch.autograd.grad(7 * total, [x])
+    assert torch.equal(gradient, 7 * 2 * x.detach() * y)
