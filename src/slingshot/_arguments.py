@@ -14,7 +14,7 @@ def plain(value: T) -> T:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def whole(name: str, value: object, least: int = 0, most: int | None = None) -> int:
+def whole(name: str, value: object, least: float = 0, most: int | None = None) -> int:
     """Return ``value`` as an int; ``ValueError`` unless it is whole and within the limits."""
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_whole or value < least or (most is not None and value > most):  # type: ignore[operator]

@@ -79,7 +79,9 @@ def _python_numbers(*, difference: bool = False) -> Callable[[Callable[P, R]], C
 
 def _check_result(result: object, *, may_be_zero: bool) -> None:
     """Raise ``OverflowError`` for a float, or one in a tuple or dataclass, that is not meant."""
-    parts = result if isinstance(result, tuple) else getattr(result, "__dict__", {0: result}).values()
+    parts = (
+        result if isinstance(result, tuple) else getattr(result, "__dict__", {0: result}).values()
+    )
     for part in parts:
         if isinstance(part, float) and not (is_finite(part) and (part or may_be_zero)):
             raise OverflowError
