@@ -2,7 +2,7 @@
 
 import math
 from numbers import Integral, Real
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -10,8 +10,14 @@ T = TypeVar("T")
 
 
 def plain(value: T) -> T:
-    """Return Python's number for one of NumPy's: int32 overflows in silence, float16 rounds."""
-    return value.item() if isinstance(value, np.generic) else value
+    """Return Python's number for one of NumPy's, or a fraction; anything else as it is.
+
+    NumPy's int32 overflows in silence, and its float16 rounds.
+    """
+    number = value.item() if isinstance(value, np.generic) else value
+    if isinstance(number, Real) and not isinstance(number, int | float) and is_finite(number):
+        number = float(number)
+    return cast(T, number)
 
 
 def whole(name: str, value: object, least: float = 0, most: int | None = None) -> int:

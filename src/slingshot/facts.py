@@ -138,7 +138,7 @@ def format_value(value: int | float | datetime.date, unit: str) -> str:
     value = plain(value)  # NumPy's -128 in int8 has no positive
     if not _fits(value, numerator):
         raise ValueError(
-            f"value {value!r} does not fit unit {unit!r}; give a finite number, or a date for 'date'"
+            f"value {value!r} does not fit unit {unit!r}; give a finite number, a date for 'date'"
         )
     if isinstance(value, datetime.date):
         return f"{MONTHS[value.month - 1]} {value.day}, {value.year}"

@@ -331,8 +331,8 @@ def _as_array(name: str, x: ArrayLike) -> NDArray[Any]:
         return np.asarray(x)
     except (TypeError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"{name} is a {type(x).__name__} that NumPy cannot read ({error}); pass an array, or of "
-            "a tensor x.detach().cpu().float().numpy()"
+            f"{name} is a {type(x).__name__} that NumPy cannot read ({error}); pass an array, "
+            "or x.detach().cpu().float().numpy() of a tensor"
         ) from error
 
 

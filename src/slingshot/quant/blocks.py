@@ -118,9 +118,9 @@ class Quantized:
                 f"{self.values.shape[1]} columns are no multiple of the block's {self.block[1]}; "
                 "give whole blocks"
             )
+        shape = (len(self.values), -1, self.block[1])
         return self._keep(
-            "by_column",
-            lambda: self.values.unflatten(1, (-1, self.block[1])).transpose(0, 1).contiguous(),
+            "by_column", lambda: self.values.reshape(shape).transpose(0, 1).contiguous()
         )
 
     @property
@@ -140,6 +140,7 @@ class Quantized:
 
         The bound of this module, for elements that did not saturate. ``x`` is what was quantized.
         """
+        check_finite(x)
         size = as_matrix(x).double().abs()
         if size.shape != self.values.shape:
             raise ValueError(

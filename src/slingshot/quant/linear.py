@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from itertools import chain
@@ -20,6 +21,7 @@ from slingshot.quant.blocks import (
     Scale,
     Setting,
     check_dense,
+    check_finite,
     quantize,
     rounded,
     version_of,
@@ -103,10 +105,12 @@ class Int8Linear(nn.Module):
         for integers.
         """
         _check_input(x, self.weight.shape[1])
-        values, scale = _quantize_rows(x.reshape(-1, x.shape[-1]))
+        values, scale = _quantize_rows(_float32_rows(x))
         output = self._multiply(values).mul_(scale)
         if self.bias is not None:
             output.add_(self.bias)
+        if len(scale) and scale.max() > 1:  # otherwise it is no larger than the sums, which fit
+            check_product(output)
         return output.reshape(*x.shape[:-1], len(self.scale)).to(x.dtype)
 
     def _multiply(self, values: Tensor) -> Tensor:
@@ -129,7 +133,7 @@ class Int8Linear(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
         """Move as torch does, but leave the scale float32: in float16 the small ones are 0."""
         scale = self.scale
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.scale.dtype != torch.float32:
             self.scale = scale.to(self.scale.device)
         return self
@@ -159,6 +163,19 @@ def _check_input(x: Tensor, n_features: int) -> None:
         raise ValueError(f"x has dtype {x.dtype}; pass floating-point numbers")
 
 
+def _float32_rows(x: Tensor) -> Tensor:
+    """Return ``x [..., K]`` as float32 ``[M, K]``; ``ValueError`` for what would become infinite."""
+    rows = x.reshape(-1, x.shape[-1])
+    if x.dtype == torch.float64 and len(rows):
+        check_finite(rows)
+        if (largest := float(rows.detach().abs().max())) > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"x has a magnitude of {largest:.6g}, and float32 ends at 3.4e38; divide x by a "
+                "number first, and multiply afterwards"
+            )
+    return rows.float()
+
+
 def _check_bias(weight: Tensor, bias: Tensor | None) -> None:
     if bias is not None and (bias.shape != weight.shape[:1] or not bias.is_floating_point()):
         raise ValueError(
@@ -183,7 +200,6 @@ def _sums_fit(weight: Tensor, scale: Tensor) -> bool:
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``x [M, K]`` as bytes, 128 for 0, and the scale of each row ``[M, 1]``: absmax."""
-    original, x = x, x.float()
     values = torch.empty(x.shape, dtype=torch.uint8)
     scale = torch.empty(len(x), 1, dtype=torch.float32)
     height = max(1, _CHUNK // x.shape[1])
@@ -197,7 +213,7 @@ def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         torch.mul(rows, by.reciprocal(), out=piece)
         values[here] = piece.add_(_TO_BYTE).view(torch.int32)
     if len(x) and not math.isfinite(scale.max()):
-        quantize(x if original.isfinite().all() else original, INT8)  # names the element
+        quantize(x, INT8)  # names the element
     return values, scale
 
 
@@ -247,7 +263,10 @@ class QuantizedLinear(nn.Module):
     def __init__(
         self, weight: Tensor, bias: Tensor | None = None, x_setting: Setting | None = None
     ) -> None:
-        """Take a rounded weight; see `from_linear`. ``ValueError`` when weight and bias do not fit."""
+        """Take a rounded weight; see `from_linear`.
+
+        Raises ``ValueError`` when weight and bias do not fit.
+        """
         super().__init__()
         check_dense("weight", weight)
         if weight.ndim != 2 or not weight.is_floating_point():
@@ -285,6 +304,8 @@ class QuantizedLinear(nn.Module):
         dtype = torch.promote_types(rows.dtype, self.weight.dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
         output = nn.functional.linear(rows.to(dtype), self.weight.to(dtype), bias)
+        if self.x_setting is not None:
+            check_product(output)
         return output.reshape(*x.shape[:-1], len(self.weight)).to(x.dtype)
 
 
@@ -294,7 +315,8 @@ def replace_linears(model: M, make: Callable[[str, nn.Linear], nn.Module]) -> M:
     ``make`` returns the layer that it is given to leave it. ``model`` stays as it is, and the copy
     shares all weights that were not replaced with it: a tied one stays tied. A layer that has
     several names is made once, by the first, and has them all again; it is as ready to train as
-    the one before. The output projection of ``nn.MultiheadAttention`` stays, for that reads its
+    the one before. A copied weight that an embedding or another layer has too is replaced by the
+    one they share. The output projection of ``nn.MultiheadAttention`` stays, for that reads its
     weight alone.
 
     Raises ``ValueError`` when ``model`` is a linear layer itself, and when ``make`` returns no
@@ -307,6 +329,7 @@ def replace_linears(model: M, make: Callable[[str, nn.Linear], nn.Module]) -> M:
         )
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     twin = copy.deepcopy(model, shared)
+    owners = Counter(p for m in twin.modules() for p in m._parameters.values() if p is not None)
     made: dict[nn.Module, nn.Module] = {}
     for name, module in list(twin.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.Linear) and not isinstance(
@@ -314,6 +337,7 @@ def replace_linears(model: M, make: Callable[[str, nn.Linear], nn.Module]) -> M:
         ):
             if module not in made:
                 made[module] = _made(name, module, make)
+                _tie(made[module], module, owners)
             twin.set_submodule(name, made[module])
     return twin
 
@@ -323,6 +347,16 @@ def _made(name: str, linear: nn.Linear, make: Callable[[str, nn.Linear], nn.Modu
     if not isinstance(layer, nn.Module):
         raise ValueError(f"make({name!r}, ...) returned {layer!r}; return a module")
     return layer.train(linear.training)
+
+
+def _tie(layer: nn.Module, linear: nn.Linear, owners: Counter[nn.Parameter]) -> None:
+    """Give ``layer`` the parameters of ``linear`` that others have too, where it has copies."""
+    for name, parameter in linear.named_parameters(recurse=False):
+        copied = layer._parameters.get(name)
+        if copied is None or owners[parameter] < 2 or copied.dtype != parameter.dtype:
+            continue
+        if torch.equal(copied, parameter):
+            layer.register_parameter(name, parameter)
 
 
 class Fp8Recipe(NamedTuple):
@@ -366,6 +400,7 @@ class FP8Linear(nn.Linear):
     @classmethod
     def from_linear(cls, linear: nn.Linear, recipe: Fp8Recipe | None = None) -> "FP8Linear":
         """Return a layer with copies of the weight and bias of ``linear``, frozen if they are."""
+        check_dense("weight", linear.weight)
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
         layer.load_state_dict(linear.state_dict())
         for name, parameter in layer.named_parameters():
@@ -379,15 +414,18 @@ class FP8Linear(nn.Linear):
         does the backward pass.
         """
         _check_input(x, self.in_features)
-        rows, weight = x.reshape(-1, self.in_features).float(), self.weight.float()
-        output: Tensor
-        if len(rows):
-            output = _ThreeProducts.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
-        else:
-            output = rows @ weight.T  # no blocks; and gradients are zeros
+        rows, weight = _float32_rows(x), self.weight.float()
+        output = _fp8_product(rows, weight, self.recipe)
         if self.bias is not None:
             output = output + self.bias
         return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+
+def _fp8_product(rows: Tensor, weight: Tensor, recipe: Fp8Recipe) -> Tensor:
+    if not len(rows):
+        return rows @ weight.T  # there are no blocks, and gradients are zeros
+    output: Tensor = _ThreeProducts.apply(rows, weight, recipe)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _ThreeProducts(torch.autograd.Function):

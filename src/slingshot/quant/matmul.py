@@ -296,8 +296,8 @@ def accumulate(
 
     Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2 and §3.5.2: about 14 bits on the H800, N_C = 128.
     The paper does not say more; this is a model of it. Raises ``ValueError`` for ``bits`` outside 2
-    to 52, columns that differ, a ``promote_every`` that is no multiple of ``group``, inf or NaN, and a
-    sum beyond float32.
+    to 52, columns that differ, a ``promote_every`` that is no multiple of ``group``, inf or NaN,
+    and a sum beyond float32.
     """
     _check_columns(a, b)
     bits, group = whole("bits", bits), whole("group", group, 1)
@@ -328,7 +328,8 @@ def _add_aligned(terms: Tensor, bits: int) -> Tensor:
     """Add along the last dimension, of each term only what the largest one's ``bits`` bits hold."""
     exponent = torch.frexp(terms.abs().amax(-1, keepdim=True))[1]  # the largest is below 2^exponent
     ones = torch.ones_like(terms[..., :1])
-    step = torch.ldexp(ones, exponent - bits)
+    # Not below float64's smallest normal number, which float32 has as 0.
+    step = torch.ldexp(ones, (exponent - bits).clamp_min(-1022))
     return ((terms / step).trunc_() * step).sum(-1)
 
 
