@@ -466,6 +466,7 @@ def test_block_scaled_matmul_is_the_float64_reference(
 ) -> None:
     """DeepSeek's order, acc += dot(a, b) · a_s · b_s by blocks of 128, in float64."""
     monkeypatch.setattr(matmul, "_has_amx", lambda: tiles)
+    monkeypatch.setattr(matmul, "_is_only_thread", lambda: tiles)
     monkeypatch.setattr(matmul, "_PANEL", (48, 256))  # 100 rows and 640 columns do not divide
     before = precision()
     m, k, n = shape
@@ -517,6 +518,7 @@ def test_only_what_bf16_holds_goes_into_tiles(
 
     sum_of_blocks = matmul._sum_of_blocks
     monkeypatch.setattr(matmul, "_has_amx", lambda: True)
+    monkeypatch.setattr(matmul, "_is_only_thread", lambda: True)
     monkeypatch.setattr(matmul, "_sum_of_blocks", spy)
     x, w = normal(64, 512), normal(128, 512, seed=1)
     result = block_scaled_matmul(x, w, fmt, x_block, w_block)
@@ -536,6 +538,7 @@ def test_scales_whose_product_is_infinite_stay_out_of_tiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(matmul, "_has_amx", lambda: True)
+    monkeypatch.setattr(matmul, "_is_only_thread", lambda: True)
     x, w = torch.zeros(64, 128), torch.zeros(128, 128)
     x[0, 0], w[0, 1] = 3e38, 3e38
     assert (block_scaled_matmul(x, w) == 0).all()

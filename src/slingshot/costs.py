@@ -7,45 +7,90 @@ export rules to a chip.
 
 An argument that cannot be meant (negative, zero, NaN, a utilization above 1, more active parameters
 than there are) raises ``ValueError`` with its value and a remedy. Parameters, bytes and FLOPs are
-counts, unscaled; a rate is per second.
+counts, unscaled; a rate is per second. So does a result that is beyond a float, or so small that it
+would be 0. NumPy's numbers are taken as Python's, which do not overflow.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from slingshot import facts
+from slingshot._arguments import is_finite, plain, whole
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # --- arguments -------------------------------------------------------------------------------
 
 
 def _check_counts(least: int = 1, **values: int) -> None:
     for name, value in values.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}")
+        whole(name, value, least)
 
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not _is_finite(value) or value <= 0:
+        if not is_finite(value) or value <= 0:
             raise ValueError(f"{name} is {value!r}; give a finite number above 0")
 
 
 def _check_not_negative(**values: float) -> None:
     for name, value in values.items():
-        if not _is_finite(value) or value < 0:
+        if not is_finite(value) or value < 0:
             raise ValueError(f"{name} is {value!r}; give a finite number, at least 0")
 
 
 def _check_share(**values: float) -> None:
     for name, value in values.items():
-        if not _is_finite(value) or not 0 <= value <= 1:
+        if not is_finite(value) or not 0 <= value <= 1:
             raise ValueError(f"{name} is {value!r}; give a share between 0 and 1, 0.4 for 40%")
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def _python_numbers(*, difference: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Call with Python's numbers, and refuse a result that no float holds.
+
+    A ``difference`` may be 0 where no argument is.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            numbers = [plain(value) for value in args]
+            named = {name: plain(value) for name, value in kwargs.items()}
+            given = [*numbers, *named.values()]
+            has_zero = any(is_finite(value) and value == 0 for value in given)
+            try:
+                result = function(*numbers, **named)  # type: ignore[arg-type]
+                _check_result(result, may_be_zero=difference or has_zero)
+            except ArithmeticError as error:
+                raise ValueError(
+                    f"{function.__name__} of {given} leaves the range of a float, 2.2e-308 to "
+                    "1.8e308; check the units"
+                ) from error
+            return result
+
+        return call
+
+    return decorate
+
+
+def _check_result(result: object, *, may_be_zero: bool) -> None:
+    """Raise ``OverflowError`` for a float, or one in a tuple or dataclass, that is not meant."""
+    parts = (
+        result if isinstance(result, tuple) else getattr(result, "__dict__", {0: result}).values()
+    )
+    for part in parts:
+        if isinstance(part, float) and not (is_finite(part) and (part or may_be_zero)):
+            raise OverflowError
+
+
+def _make_plain(config: object) -> None:
+    """Make NumPy's numbers in the fields of a frozen dataclass Python's."""
+    for name, value in vars(config).items():
+        object.__setattr__(config, name, plain(value))
 
 
 # --- configurations --------------------------------------------------------------------------
@@ -65,6 +110,7 @@ class MultiHeadAttention:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless the heads divide evenly among the key-value heads."""
+        _make_plain(self)
         _check_counts(n_heads=self.n_heads, head_dim=self.head_dim, n_kv_heads=self.kv_heads)
         if self.n_heads % self.kv_heads:
             raise ValueError(
@@ -82,6 +128,7 @@ class MultiHeadAttention:
         """Numbers that one token leaves in the KV cache of one layer: a key and a value a head."""
         return 2 * self.kv_heads * self.head_dim
 
+    @_python_numbers()
     def count_parameters(self, d_model: int, bias: bool) -> int:
         """Parameters of one layer: queries, keys, values and the output projection."""
         queries, keys_values = self.n_heads * self.head_dim, self.cached_elements
@@ -119,6 +166,7 @@ class LatentAttention:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a size below 1."""
+        _make_plain(self)
         sizes = {name: size for name, size in vars(self).items() if size is not None}
         _check_counts(**sizes)
 
@@ -127,6 +175,7 @@ class LatentAttention:
         """Numbers that one token leaves in the KV cache of one layer, whatever the heads."""
         return self.kv_rank + self.rope_dim
 
+    @_python_numbers()
     def count_parameters(self, d_model: int, bias: bool) -> int:
         """Parameters of one layer, the norms of the compressed vectors included; never a bias."""
         if bias:
@@ -172,6 +221,7 @@ class ExpertConfig:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a choice of experts that cannot be made."""
+        _make_plain(self)
         _check_counts(n_routed=self.n_routed, top_k=self.top_k, d_expert=self.d_expert)
         _check_counts(least=0, n_shared=self.n_shared, n_dense_layers=self.n_dense_layers)
         if self.top_k > self.n_routed:
@@ -204,6 +254,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a size below 1 or more dense layers than layers."""
+        _make_plain(self)
         _check_counts(d_model=self.d_model, n_layers=self.n_layers, vocab_size=self.vocab_size)
         _check_counts(d_ffn=self.d_ffn)
         _check_counts(least=0, learned_positions=self.learned_positions)
@@ -326,6 +377,7 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
     )
 
 
+@_python_numbers()
 def expected_experts(n_routed: int, top_k: int, n_tokens: int) -> float:
     """Return how many of ``n_routed`` experts a batch of ``n_tokens`` touches, on average.
 
@@ -335,7 +387,10 @@ def expected_experts(n_routed: int, top_k: int, n_tokens: int) -> float:
     _check_counts(n_routed=n_routed, top_k=top_k, n_tokens=n_tokens)
     if top_k > n_routed:
         raise ValueError(f"top_k {top_k} exceeds n_routed {n_routed}; choose at most all experts")
-    return float(n_routed * (1 - (1 - top_k / n_routed) ** n_tokens))
+    if top_k == n_routed:
+        return float(n_routed)
+    # 1 - (1 - k / E)^T without the subtraction, which leaves 0 of a tiny k / E.
+    return -n_routed * math.expm1(n_tokens * math.log1p(-top_k / n_routed))
 
 
 def _ffn_parameters(config: ModelConfig, width: int) -> int:
@@ -348,6 +403,7 @@ def _ffn_parameters(config: ModelConfig, width: int) -> int:
 # --- training: FLOPs, GPU hours, money -------------------------------------------------------
 
 
+@_python_numbers()
 def training_flops(n_active: float, n_tokens: float) -> float:
     """Return 6 N D: two FLOPs per active parameter and token forward, twice that backward.
 
@@ -358,6 +414,7 @@ def training_flops(n_active: float, n_tokens: float) -> float:
     return 6.0 * n_active * n_tokens
 
 
+@_python_numbers()
 def attention_flops(
     config: ModelConfig, n_tokens: float, sequence_length: int, *, causal: bool = True
 ) -> float:
@@ -373,6 +430,7 @@ def attention_flops(
     return 3.0 * forward * n_tokens
 
 
+@_python_numbers()
 def training_flops_with_attention(
     config: ModelConfig, n_tokens: float, sequence_length: int
 ) -> float:
@@ -386,6 +444,7 @@ def training_flops_with_attention(
     return training_flops(multiplied, n_tokens) + attention
 
 
+@_python_numbers()
 def gpu_hours(flops: float, peak_flops: float, mfu: float) -> float:
     """Return the GPU hours of ``flops`` at the share ``mfu`` of ``peak_flops`` per second.
 
@@ -398,24 +457,27 @@ def gpu_hours(flops: float, peak_flops: float, mfu: float) -> float:
     return flops / (peak_flops * mfu) / 3600
 
 
+@_python_numbers()
 def utilization(flops: float, gpu_hours: float, peak_flops: float) -> float:
     """Return the share of ``peak_flops`` per second that ``gpu_hours`` spent on ``flops`` (MFU)."""
     _check_positive(flops=flops, gpu_hours=gpu_hours, peak_flops=peak_flops)
     share = flops / (gpu_hours * 3600 * peak_flops)
-    if share > 1:
+    if share > 1 + 2.0**-50:  # a few roundings above 1 are 1
         raise ValueError(
             f"utilization is {share:.3g}: {flops:.4g} FLOPs do not fit in {gpu_hours:.4g} hours "
             f"at {peak_flops:.4g} per second; check the units"
         )
-    return share
+    return min(share, 1.0)
 
 
+@_python_numbers()
 def training_cost(hours: float, dollars_per_hour: float) -> float:
     """Return the rent in dollars of ``hours`` GPU hours at ``dollars_per_hour``."""
     _check_positive(hours=hours, dollars_per_hour=dollars_per_hour)
     return hours * dollars_per_hour
 
 
+@_python_numbers()
 def days(gpu_hours: float, n_gpus: int) -> float:
     """Return the wall-clock days of ``gpu_hours`` on ``n_gpus`` that work all the time."""
     _check_positive(gpu_hours=gpu_hours)
@@ -426,12 +488,14 @@ def days(gpu_hours: float, n_gpus: int) -> float:
 # --- memory and the roofline -----------------------------------------------------------------
 
 
+@_python_numbers()
 def kv_cache_bytes_per_token(config: ModelConfig, bytes_per_element: float = 2) -> float:
     """Return the bytes that one token occupies in the KV cache of all layers (V2, Table 1)."""
     _check_positive(bytes_per_element=bytes_per_element)
     return config.n_layers * config.attention.cached_elements * bytes_per_element
 
 
+@_python_numbers()
 def weight_bytes(n_parameters: float, bits: float) -> float:
     """Return the bytes of ``n_parameters`` weights of ``bits`` each, scales not included."""
     _check_positive(n_parameters=n_parameters, bits=bits)
@@ -445,6 +509,7 @@ class LinearCost(NamedTuple):
     bytes: float
 
 
+@_python_numbers()
 def linear_layer_cost(m: int, k: int, n: int, bytes_per_element: float) -> LinearCost:
     """Return the cost of ``[m, k] @ [k, n]``: 2 m k n FLOPs, and each matrix moved once."""
     _check_counts(m=m, k=k, n=n)
@@ -452,12 +517,14 @@ def linear_layer_cost(m: int, k: int, n: int, bytes_per_element: float) -> Linea
     return LinearCost(2.0 * m * k * n, (m * k + k * n + m * n) * float(bytes_per_element))
 
 
+@_python_numbers()
 def arithmetic_intensity(flops: float, bytes_moved: float) -> float:
     """Return the FLOPs per byte moved; below a chip's peak over bandwidth, memory is the limit."""
     _check_positive(flops=flops, bytes_moved=bytes_moved)
     return flops / bytes_moved
 
 
+@_python_numbers()
 def roofline_seconds(
     flops: float, bytes_moved: float, peak_flops: float, bandwidth: float
 ) -> float:
@@ -489,6 +556,7 @@ class Hardware:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a rate or a size that is not positive."""
+        _make_plain(self)
         _check_positive(peak_flops=self.peak_flops, bandwidth=self.bandwidth)
         _check_positive(memory_bytes=self.memory_bytes)
         _check_counts(n_gpus=self.n_gpus)
@@ -510,6 +578,7 @@ class DecodeStep:
     flops: float
 
 
+@_python_numbers()
 def decode_step(
     config: ModelConfig,
     hardware: Hardware,
@@ -591,12 +660,14 @@ def _check_memory(hardware: Hardware, weights: float, cache: float) -> None:
 # --- prices ----------------------------------------------------------------------------------
 
 
+@_python_numbers()
 def dollars_per_million_tokens(dollars_per_hour: float, tokens_per_second: float) -> float:
     """Return what a million tokens cost on a machine of this rent and speed, always busy."""
     _check_positive(dollars_per_hour=dollars_per_hour, tokens_per_second=tokens_per_second)
     return dollars_per_hour / (tokens_per_second * 3600) * 1e6
 
 
+@_python_numbers()
 def blended_price(
     input_price: float,
     output_price: float,
@@ -621,6 +692,7 @@ def blended_price(
     return output_share * output_price + (1 - output_share) * mean_input
 
 
+@_python_numbers(difference=True)
 def markup(revenue: float, cost: float) -> float:
     """Return profit over cost: 5.45 is the 545% that DeepSeek calls its cost profit margin."""
     _check_not_negative(revenue=revenue)
@@ -628,6 +700,7 @@ def markup(revenue: float, cost: float) -> float:
     return (revenue - cost) / cost
 
 
+@_python_numbers(difference=True)
 def gross_margin(revenue: float, cost: float) -> float:
     """Return profit over revenue, at most 1: what accountants call a margin."""
     _check_positive(revenue=revenue)
@@ -647,6 +720,7 @@ class Verdict:
     reason: str
 
 
+@_python_numbers()
 def total_processing_performance(tops: float, bits: float) -> float:
     """Return the TPP: dense tera-operations per second times the bit length of the operation.
 
@@ -656,12 +730,14 @@ def total_processing_performance(tops: float, bits: float) -> float:
     return tops * bits
 
 
+@_python_numbers()
 def performance_density(tpp: float, die_mm2: float) -> float:
     """Return TPP per square millimeter of die."""
     _check_positive(tpp=tpp, die_mm2=die_mm2)
     return tpp / die_mm2
 
 
+@_python_numbers()
 def rule_2022(tpp: float, interconnect_gb_per_s: float) -> Verdict:
     """Apply the thresholds of 2022-10-07 (ECCN 3A090): fast arithmetic and a fast link, both.
 
@@ -680,6 +756,7 @@ def rule_2022(tpp: float, interconnect_gb_per_s: float) -> Verdict:
     return Verdict(False, "", f"{' and '.join(missed)}; the rule asks for both")
 
 
+@_python_numbers()
 def rule_2023(tpp: float, performance_density: float) -> Verdict:
     """Apply the thresholds of 2023-10-17 (ECCN 3A090.a and b): arithmetic alone or with density.
 

@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from slingshot._arguments import is_finite, plain
+
 Confidence = Literal["verified", "secondary", "reported"]
 """``verified``: read in the primary text. ``secondary``: read in a page about it. ``reported``:
 repeated in the field, not re-read by us; no check may depend on it, and a page that uses one says
@@ -128,8 +130,16 @@ def parse_unit(unit: str) -> tuple[str, str]:
 
 
 def format_value(value: int | float | datetime.date, unit: str) -> str:
-    """Format a value for a sentence: ``$5.576 million``, ``671 billion parameters``, ``5.5%``."""
+    """Format a value for a sentence: ``$5.576 million``, ``671 billion parameters``, ``5.5%``.
+
+    Raises ``ValueError`` for an unknown unit, and a value that is not finite or does not fit it.
+    """
     numerator, denominator = parse_unit(unit)
+    value = plain(value)  # NumPy's -128 in int8 has no positive
+    if not _fits(value, numerator):
+        raise ValueError(
+            f"value {value!r} does not fit unit {unit!r}; give a finite number, a date for 'date'"
+        )
     if isinstance(value, datetime.date):
         return f"{MONTHS[value.month - 1]} {value.day}, {value.year}"
     if numerator == "byte" or unit == "FLOP/second":
@@ -240,4 +250,4 @@ def _fits(value: object, unit: str) -> bool:
     """A date for the unit date, and a finite number (True is none) for every other."""
     if unit == "date":
         return isinstance(value, datetime.date)
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    return isinstance(value, int | float) and is_finite(value)

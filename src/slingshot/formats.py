@@ -18,6 +18,8 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slingshot._arguments import whole
+
 Specials = Literal["inf and nan", "nan", "none"]
 """What the last codes mean. With ``"inf and nan"`` the largest exponent holds both, as in IEEE 754.
 With ``"nan"`` only the very last code of each sign is not a number. With ``"none"`` all are."""
@@ -62,6 +64,10 @@ class FloatFormat:
 
     def __post_init__(self) -> None:
         """Check the fields."""
+        limits = {"exponent_bits": (-31, 31), "mantissa_bits": (-31, 31), "bias": (-(2**31), 2**31)}
+        for field, (least, most) in limits.items():  # NumPy's narrow integers overflow below
+            value = whole(f"{self.name}'s {field}", getattr(self, field), least, most)
+            object.__setattr__(self, field, value)
         if self.specials not in get_args(Specials):
             raise ValueError(
                 f"specials {self.specials!r} is unknown; use {' or '.join(get_args(Specials))}"
@@ -145,11 +151,12 @@ class FloatFormat:
     ) -> NDArray[Any]:
         """Return the codes of ``x``, of any shape, as uint8, uint16 or uint32.
 
-        The rounding is exact for float64 too: nothing is rounded to float32 on the way. Infinity
+        The rounding is exact for float64 and all integers too: nothing is rounded twice. Infinity
         and overflow follow ``saturate`` as the class says. NaN and zero keep their sign.
 
         Raises ``ValueError`` for an unknown ``mode``, for ``"stochastic"`` without a generator, for
-        ``x`` that is not real, and for NaN where the format has none.
+        ``x`` that is not real, and for NaN where the format has none. PyTorch's tensors are read as
+        NumPy reads them: detached, on the CPU and not bfloat16, otherwise ``ValueError``.
         """
         values = _as_float(x)
         _check_mode(mode, rng)
@@ -172,7 +179,7 @@ class FloatFormat:
 
         Raises ``ValueError`` for codes that are not integers or not within 0 and 2^``bits`` - 1.
         """
-        codes = self._check_codes(np.asarray(codes))
+        codes = self._check_codes(_as_array("codes", codes))
         if self.bits > 16:
             return self._decode_plainly(codes.astype(np.int64))
         flat = codes.ravel()
@@ -319,13 +326,30 @@ E2M1: Final = FloatFormat("E2M1", 2, 1, 1, "none")
 E8M0: Final = FloatFormat("E8M0", 8, 0, 127, "nan", signed=False)
 
 
+def _as_array(name: str, x: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(x)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is a {type(x).__name__} that NumPy cannot read ({error}); pass an array, "
+            "or x.detach().cpu().float().numpy() of a tensor"
+        ) from error
+
+
 def _as_float(x: ArrayLike) -> Float:
     """Return ``x`` as float32 or float64, whichever holds it; integers become float64."""
-    array = np.asarray(x)
-    if array.dtype in (np.float16, np.float32):
+    array = _as_array("x", x)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "f" and size <= 4:
         return array.astype(np.float32, copy=False)
-    if array.dtype == np.float64 or array.dtype.kind in "biu":
+    if (kind == "f" and size == 8) or (kind in "biu" and size < 8):
         return array.astype(np.float64, copy=False)
+    if kind in "iu":
+        # Beyond 2^53 float64 would round first, and a tie could go astray. 43 bits or more with an
+        # odd last one for "something follows" are enough to round once, to 24 bits or fewer.
+        odd = (array >> 11 | (array & 2047 != 0)) << 11
+        large = (array > 2**53) | (array < -(2**53)) if kind == "i" else array > 2**53
+        return np.where(large, odd, array).astype(np.float64)
     raise ValueError(f"x has dtype {array.dtype}; pass float16, float32, float64 or integers")
 
 

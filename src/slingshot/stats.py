@@ -9,6 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from slingshot._arguments import is_finite, real, whole
+
 Answer = TypeVar("Answer", bound=Hashable)
 
 
@@ -36,14 +38,28 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     """
     if len(values) < 2:
         raise ValueError(f"{len(values)} values have no spread; give at least 2 runs")
-    if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"values are {list(values)}; each must be finite")
-    _check_confidence(confidence)
-    n = len(values)
-    mean = math.fsum(values) / n
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    numbers = _finite_floats(values)
+    confidence = _check_confidence(confidence)
+    n = len(numbers)
+    # Powers of two change no digit, and no square is too large or too small for a float.
+    exponent = math.frexp(max(abs(number) for number in numbers))[1]
+    numbers = [math.ldexp(number, -exponent) for number in numbers]
+    mean = math.fsum(numbers) / n
+    apart = [number - mean for number in numbers]
+    # The mean was rounded too; where the values differ in their last digits, that counts.
+    squares = math.fsum(d**2 for d in apart) - math.fsum(apart) ** 2 / n
+    deviation = math.sqrt(max(squares, 0.0) / (n - 1))
     reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n)
-    return Interval(mean, mean - reach, mean + reach)
+    try:
+        interval = [math.ldexp(end, exponent) for end in (mean, mean - reach, mean + reach)]
+    except OverflowError:
+        interval = [math.inf]
+    if not all(map(math.isfinite, interval)):
+        raise ValueError(
+            f"the interval of {list(values)} at confidence {confidence} goes beyond 1.8e308; give "
+            "values in a larger unit, or a lower confidence"
+        )
+    return Interval(*interval)
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -58,7 +74,9 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} cannot be; give at least 1 trial")
-    _check_confidence(confidence)
+    # Up to 2^53 a float has every whole number.
+    n, successes = whole("n", n, 1, 2**53), whole("successes", successes)
+    confidence = _check_confidence(confidence)
     low, high = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Interval(successes / n, float(low), float(high))
 
@@ -72,6 +90,7 @@ def pass_at_1(correct: Tensor, confidence: float = 0.95) -> Interval:
 
     Source: DeepSeek-R1, arXiv 2501.12948, §3. Raises ``ValueError`` unless there is a sample.
     """
+    _check_has_numbers(correct=correct)
     if correct.ndim != 2 or correct.dtype != torch.bool or not correct.numel():
         raise ValueError(
             f"correct has shape {tuple(correct.shape)} and dtype {correct.dtype}; "
@@ -90,9 +109,13 @@ def majority_vote(answers: Sequence[Answer | None]) -> Answer | None:
     cons@64, with 64 samples.
 
     Source: self-consistency, Wang et al., arXiv 2203.11171; DeepSeek-R1, arXiv 2501.12948, §3.
-    Raises ``ValueError`` without any sample.
+    Raises ``ValueError`` without any sample, and for tensors, which equal none but themselves.
     """
-    if not answers:
+    if isinstance(answers, Tensor) or any(isinstance(answer, Tensor) for answer in answers):
+        raise ValueError(
+            f"answers are {answers}; tensors are counted as unequal, pass answers.tolist()"
+        )
+    if len(answers) == 0:
         raise ValueError("there are 0 answers to vote with; give at least 1")
     votes = Counter(answer for answer in answers if answer is not None)
     return max(votes, key=lambda answer: votes[answer]) if votes else None
@@ -115,20 +138,24 @@ def mutual_information(a: Tensor, b: Tensor) -> float:
     Source: Shannon (1948). Raises ``ValueError`` unless both are integer tensors of one length with
     at least one label, none below 0.
     """
+    _check_has_numbers(a=a, b=b)
     if a.ndim != 1 or a.shape != b.shape or not len(a):
         raise ValueError(
             f"labels have shapes {tuple(a.shape)} and {tuple(b.shape)}; pass two of one length [N]"
         )
-    if a.is_floating_point() or b.is_floating_point():
+    if not (_is_whole(a) and _is_whole(b)):
         raise ValueError(f"labels have dtypes {a.dtype} and {b.dtype}; pass whole numbers")
-    if min(int(a.min()), int(b.min())) < 0:
-        raise ValueError(f"the smallest label is {min(int(a.min()), int(b.min()))}; count from 0")
-    width = int(b.max()) + 1
-    joint = (a.long() * width + b).bincount(minlength=(int(a.max()) + 1) * width).view(-1, width)
-    joint = joint.double() / len(a)
-    independent = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
-    seen = joint > 0
-    return float((joint[seen] * (joint[seen] / independent[seen]).log2()).sum())
+    for labels in (a, b):
+        if labels.dtype.is_signed and int(labels.min()) < 0:
+            raise ValueError(f"the smallest label is {int(labels.min())}; count from 0")
+    # Counted is what occurs: a table of all possible pairs may not fit in memory.
+    (_, of_a, n_a), (_, of_b, n_b) = (
+        torch.unique(m.long(), return_inverse=True, return_counts=True) for m in (a, b)
+    )
+    pairs, n_pairs = torch.unique(of_a * len(n_b) + of_b, return_counts=True)
+    joint, share_a, share_b = (counts.double() / len(a) for counts in (n_pairs, n_a, n_b))
+    independent = share_a[pairs // len(n_b)] * share_b[pairs % len(n_b)]
+    return float((joint * (joint / independent).log2()).sum())
 
 
 def shuffle_within(labels: Tensor, groups: Tensor, seed: int = 0) -> Tensor:
@@ -137,19 +164,45 @@ def shuffle_within(labels: Tensor, groups: Tensor, seed: int = 0) -> Tensor:
     A control: what the labels tell beyond their group is destroyed, what the group tells stays.
     Raises ``ValueError`` unless both have one length.
     """
+    _check_has_numbers(labels=labels, groups=groups)
     if labels.ndim != 1 or labels.shape != groups.shape:
         raise ValueError(
             f"labels have shape {tuple(labels.shape)} and groups {tuple(groups.shape)}; "
             "pass two of one length [N]"
         )
-    chance = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed))
-    shuffled = chance.argsort()
+    generator = torch.Generator().manual_seed(whole("seed", seed, -(2**63), 2**63 - 1))
+    # float32 whatever torch's default is: in bfloat16 most places would draw the same number.
+    shuffled = torch.rand(len(labels), generator=generator, dtype=torch.float32).argsort()
+    if _is_whole(groups):
+        groups = groups.long()  # torch does not sort some of the narrow ones
     order = shuffled[groups[shuffled].argsort(stable=True)]
-    dealt = torch.empty_like(labels)
-    dealt[groups.argsort(stable=True)] = labels[order]
-    return dealt
+    # The place that each dealt label goes to, turned around: where each place's label comes from.
+    places = torch.empty_like(order)
+    places[groups.argsort(stable=True)] = order
+    return labels[places]
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
+def _finite_floats(values: Sequence[float]) -> list[float]:
+    """Return ``values`` as floats: in float16 the mean of a thousand is not the mean."""
+    numbers = values.tolist() if isinstance(values, Tensor) else list(values)
+    if not all(is_finite(number) or isinstance(number, bool) for number in numbers):
+        raise ValueError(f"values are {list(values)}; each must be finite")
+    return [float(number) for number in numbers]
+
+
+def _is_whole(labels: Tensor) -> bool:
+    return not (labels.is_floating_point() or labels.is_complex())
+
+
+def _check_has_numbers(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta:
+            raise ValueError(
+                f"{name} is {tensor!r:.99}; pass a torch.Tensor that has numbers, on no meta device"
+            )
+
+
+def _check_confidence(confidence: float) -> float:
+    if not 0 < real("confidence", confidence) < 1:
         raise ValueError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
+    return float(confidence)

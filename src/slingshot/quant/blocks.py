@@ -16,14 +16,16 @@ For integers all steps are 1, and the bound is s / 2. `Quantized.error_bound` co
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Final, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot._arguments import whole
 from slingshot.formats import E2M1, E4M3, E8M0, FloatFormat
 
 Block = tuple[int | None, int | None]
@@ -56,6 +58,7 @@ class IntFormat:
 
     def __post_init__(self) -> None:
         """Check the number of bits."""
+        object.__setattr__(self, "bits", whole(f"{self.name}'s bits", self.bits))
         if not 2 <= self.bits <= 8:
             raise ValueError(f"{self.name} has {self.bits} bits; give 2 to 8")
 
@@ -100,26 +103,49 @@ class Quantized:
     fmt: Format
 
     def dequantize(self) -> Tensor:
-        """Return values times scales, ``[R, C]``, in the dtype of the scale."""
-        return _by_block(self.values.to(self.scale.dtype), self.scale, self.block, torch.mul)
+        """Return values times scales, ``[R, C]``, in the dtype of the scale.
 
-    @cached_property
+        Of a number that rounds up beyond the dtype, its largest.
+        """
+        values = _by_block(self.values.to(self.scale.dtype), self.scale, self.block, torch.mul)
+        return _within_range_(values, self.scale, _max_of(self.fmt))
+
+    @property
     def by_column(self) -> Tensor:
         """The values ``[blocks, R, columns]``: those of a column of blocks lie together; kept."""
-        values = self.values.view(len(self.values), -1, self.block[1])
-        return values.transpose(0, 1).contiguous()
+        if self.values.shape[1] % self.block[1]:
+            raise ValueError(
+                f"{self.values.shape[1]} columns are no multiple of the block's {self.block[1]}; "
+                "give whole blocks"
+            )
+        shape = (len(self.values), -1, self.block[1])
+        return self._keep(
+            "by_column", lambda: self.values.reshape(shape).transpose(0, 1).contiguous()
+        )
 
-    @cached_property
+    @property
     def dequantized(self) -> Tensor:
-        """The result of `dequantize`, made once and kept: for weights that are used many times."""
-        return self.dequantize()
+        """The result of `dequantize`, kept until values or scales change in place."""
+        return self._keep("dequantized", self.dequantize)
+
+    def _keep(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        versions = (version_of(self.values), version_of(self.scale))
+        kept: tuple[object, Tensor] | None = self.__dict__.get(f"_{name}")
+        if kept is None or kept[0] != versions:
+            kept = self.__dict__[f"_{name}"] = (versions, make())
+        return kept[1]
 
     def error_bound(self, x: Tensor) -> Tensor:
         """Return how far each element of ``x [R, C]`` can be from what became of it.
 
         The bound of this module, for elements that did not saturate. ``x`` is what was quantized.
         """
-        size = x.double().abs()
+        check_finite(x)
+        size = as_matrix(x).double().abs()
+        if size.shape != self.values.shape:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; pass what was quantized, {tuple(self.values.shape)}"
+            )
         step = torch.ones_like(size)
         relative, absolute = 0.0, 0.5
         if isinstance(self.fmt, FloatFormat):
@@ -131,6 +157,7 @@ class Quantized:
         return torch.maximum(relative * size, absolute * step) + 2.0**-22 * size
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def quantize(
     x: Tensor,
@@ -151,9 +178,12 @@ def quantize(
     2208.07339, eq. 1.
 
     Raises ``ValueError`` for inf or NaN in ``x``, naming the first; for ``x`` that is not a
-    floating-point matrix; and for an unknown ``block``, ``scale`` or ``rule``.
+    floating-point matrix on the CPU; for magnitudes that need a larger scale than is stored (of
+    float64, or with a ``fmt`` of small numbers); and for an unknown ``fmt``, ``block``, ``scale``
+    or ``rule``.
     """
-    x = _as_matrix(x)
+    x = as_matrix(x)
+    _check_format(fmt)
     sizes = _check_block(block, x)
     _check_choice("scale", scale, get_args(Scale))
     _check_choice("rule", rule, get_args(Rule))
@@ -162,19 +192,25 @@ def quantize(
     return Quantized(_round(values, fmt), scales, sizes, fmt)
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def rounded(x: Tensor, fmt: Format, block: Block, scale: Scale = "fp32") -> Tensor:
     """Return what ``quantize(x, fmt, block, scale).dequantize()`` returns, but 0 for -0.
 
     Faster where `_round_blocks` does it. Raises ``ValueError`` as they do.
     """
-    x = _as_matrix(x)
+    x = as_matrix(x)
+    _check_format(fmt)
     fast = _round_blocks(x, fmt, _check_block(block, x), scale, dequantize=True)
     return quantize(x, fmt, block, scale).dequantize() if fast is None else fast[0]
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def quantize_unsigned_zero(x: Tensor, fmt: Format, block: Block, scale: Scale) -> Quantized:
     """Return what `quantize` does, but 0 for -0, and faster where `_round_blocks` does it."""
-    x = _as_matrix(x)
+    x = as_matrix(x)
+    _check_format(fmt)
     sizes = _check_block(block, x)
     fast = _round_blocks(x, fmt, sizes, scale, dequantize=False)
     return quantize(x, fmt, block, scale) if fast is None else Quantized(*fast, sizes, fmt)
@@ -187,13 +223,14 @@ def _round_blocks(
 
     All steps are done to a few rows before the next are read, so that they stay in the cache, and
     in the same memory. ``None`` if it cannot: for other scales than float32, for integers, float64,
-    and blocks of unequal sizes.
+    blocks of unequal sizes, and formats that `round_float32_` cannot round to.
     """
     ragged = any(size % part for size, part in zip(x.shape, block, strict=True))
-    if x.dtype == torch.float64 or not isinstance(fmt, FloatFormat) or scale != "fp32" or ragged:
+    if x.dtype == torch.float64 or not _rounds_by_adding(fmt) or scale != "fp32" or ragged:
         return None
-    result = torch.empty(x.shape)
-    scales = torch.empty(x.shape[0] // block[0], 1, x.shape[1] // block[1], 1)
+    assert isinstance(fmt, FloatFormat)
+    sizes = (x.shape[0] // block[0], 1, x.shape[1] // block[1], 1)
+    result, scales = (torch.empty(size, dtype=torch.float32) for size in (x.shape, sizes))
     tiles = (_tiles(x, block), _tiles(result, block), scales)
     n_blocks = max(1, _CHUNK // (block[0] * x.shape[1]))
     scratch = [torch.empty_like(tiles[1][:n_blocks]) for _ in range(2)]
@@ -209,13 +246,39 @@ def _round_blocks(
         if dequantize:
             torch.mul(piece, by, out=out)
     if not math.isfinite(scales.amax()):
-        _amax(x, block)  # names the element
+        quantize(x, fmt, block)  # names the element
+    if dequantize:
+        _within_range_(result, scales, largest)
     return result, scales[:, 0, :, 0]
 
 
+def _within_range_(values: Tensor, scale: Tensor, largest: float) -> Tensor:
+    """Take ``values`` that became infinite to the largest number, if any ``scale`` is so large."""
+    info = torch.finfo(values.dtype)
+    if float(scale.amax()) * largest > info.max:
+        values.clamp_(info.min, info.max)
+    return values
+
+
 @cache
-def _max_of(fmt: FloatFormat) -> float:
+def _max_of(fmt: Format) -> float:
     return fmt.max  # computing it takes as long as rounding a row
+
+
+@cache
+def _rounds_by_adding(fmt: Format) -> bool:
+    """Whether `round_float32_` rounds to ``fmt``, whose maximum at most is there to be rounded."""
+    if not isinstance(fmt, FloatFormat) or fmt.mantissa_bits > 21 or fmt.min_normal < 2.0**-126:
+        return False  # the sum would be in the next binade, or the first binade is not seen
+    return fmt.max * 2.0 ** (25 - fmt.mantissa_bits) <= torch.finfo(torch.float32).max
+
+
+def version_of(tensor: Tensor) -> object:
+    """Return what differs after each change of ``tensor`` in place (but through ``.data``).
+
+    Inference tensors do not count their changes, so theirs always differs.
+    """
+    return object() if tensor.is_inference() else tensor._version
 
 
 @dataclass(frozen=True)
@@ -235,9 +298,11 @@ class AffineQuantized:
         """Return (values - zero point) times scale, ``[R, C]``."""
         values = self.values.to(self.scale.dtype)
         centered = _by_block(values, self.zero_point, self.block, torch.sub)
-        return _by_block(centered, self.scale, self.block, torch.mul)
+        result = _by_block(centered, self.scale, self.block, torch.mul)
+        return _within_range_(result, self.scale, 255)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def quantize_affine(x: Tensor, block: Block = (None, None)) -> AffineQuantized:
     """Spread 0 to 255 over the range from a block's minimum to its maximum, not around zero.
@@ -248,7 +313,7 @@ def quantize_affine(x: Tensor, block: Block = (None, None)) -> AffineQuantized:
 
     Source: Jacob et al., arXiv 1712.05877, eq. 1. Raises ``ValueError`` as `quantize`.
     """
-    x = _as_matrix(x)
+    x = as_matrix(x)
     sizes = _check_block(block, x)
     _amax(x, sizes)  # inf and NaN are refused
     low = -_tiles(x.clamp(max=0).neg(), sizes).amax((1, 3))
@@ -265,17 +330,28 @@ def _scale_of(amax: Tensor, fmt: Format, scale: Scale, rule: Rule) -> Tensor:
     """Return the scales for ``amax``, one for each block, in its dtype."""
     if scale == "none":
         return torch.ones_like(amax)
+    largest = float(amax.max())
+    limit = E8M0.max if scale == "e8m0" else torch.finfo(torch.float32).max
+    needed = largest / (_max_of(fmt) * (E4M3.max if scale == "e4m3" else 1))
+    if scale == "e8m0":
+        needed = float(_power_of_two(amax.max().double(), fmt, rule))
+    if needed > limit:
+        raise ValueError(
+            f"the largest magnitude of x is {largest:.6g}, which in {fmt.name} needs a scale of "
+            f"{needed:.3g}, and {scale} ends at {limit:.3g}; divide x by a number first"
+        )
     if scale == "fp32":
         return (amax / fmt.max).float().clamp_min(_SMALLEST).to(amax.dtype)
     if scale == "e8m0":
-        return _power_of_two(amax, fmt, rule)
+        return _power_of_two(amax, fmt, rule).clamp(E8M0.min_normal, E8M0.max).to(amax.dtype)
     # The largest block's scale becomes E4M3's maximum, and its largest element fmt.max.
-    tensor_scale = (amax.amax() / (E4M3.max * fmt.max)).clamp_min(_SMALLEST)
+    tensor_scale = (amax.amax() / (E4M3.max * fmt.max)).float().clamp_min(_SMALLEST).to(amax.dtype)
     block_scale = _round(amax / fmt.max / tensor_scale, E4M3)
     return block_scale.clamp_min(E4M3.min_subnormal) * tensor_scale
 
 
 def _power_of_two(amax: Tensor, fmt: Format, rule: Rule) -> Tensor:
+    """Return the power of two for ``amax`` as float64, however large; the smallest for 0."""
     # frexp is exact: amax = mantissa · 2^exponent, 1/2 <= mantissa < 1. So is the comparison, and
     # a logarithm would be neither.
     mantissa, exponent = torch.frexp(amax)
@@ -283,17 +359,17 @@ def _power_of_two(amax: Tensor, fmt: Format, rule: Rule) -> Tensor:
     exponent = exponent - max_exponent
     if rule == "ceil":
         exponent = exponent + (mantissa > max_mantissa).to(exponent.dtype)
-    exponent = torch.where(amax > 0, exponent, -E8M0.bias).clamp(-E8M0.bias, E8M0.bias)
-    return torch.ldexp(torch.ones_like(amax, dtype=torch.float64), exponent).to(amax.dtype)
+    exponent = torch.where(amax > 0, exponent, -E8M0.bias)
+    return torch.ldexp(torch.ones_like(amax, dtype=torch.float64), exponent)
 
 
 def _round(x: Tensor, fmt: Format) -> Tensor:
     """Round ``x``, which may be overwritten, to values of ``fmt``, ties to even, and saturate."""
     if isinstance(fmt, IntFormat):
         return x.round_().clamp_(-fmt.max, fmt.max).to(torch.int8)
-    if x.dtype == torch.float64:
+    if x.dtype == torch.float64 or not _rounds_by_adding(fmt):
         return torch.from_numpy(fmt.round(x.numpy(), saturate=True))
-    return torch.copysign(round_float32_(x.clone(), fmt).clamp_(-fmt.max, fmt.max), x)
+    return torch.copysign(round_float32_(x.clamp(-fmt.max, fmt.max), fmt), x)
 
 
 def round_float32_(x: Tensor, fmt: FloatFormat, scratch: Tensor | None = None) -> Tensor:
@@ -304,6 +380,9 @@ def round_float32_(x: Tensor, fmt: FloatFormat, scratch: Tensor | None = None) -
     finer than the step is rounded away, to nearest and even, for 1.5 · 2^23 is even. Among the
     subnormals e is that of the first binade. Up to the maximum equal to ``fmt.round``, which a test
     checks, and several times as fast. ``scratch``, as large as ``x``, saves finding memory.
+
+    At the edge of float32 it cannot: the number that is added must be finite, and so must x. Of
+    the formats here FP32 and the largest of BF16 are beyond it, and nothing checks that.
     """
     binade = torch.empty_like(x) if scratch is None else scratch  # 2^e
     bits = [m.view(torch.int32) for m in (x, binade)]
@@ -328,7 +407,7 @@ def _amax(x: Tensor, block: tuple[int, int]) -> Tensor:
 
 def check_finite(x: Tensor) -> None:
     """Raise ``ValueError`` as `quantize` does: for inf and NaN, and what is no matrix of floats."""
-    _amax(_as_matrix(x), (x.shape[0], x.shape[1]))
+    _amax(as_matrix(x), (x.shape[0], x.shape[1]))
 
 
 def _by_block(x: Tensor, by: Tensor, block: tuple[int, int], combine: object) -> Tensor:
@@ -349,7 +428,20 @@ def _tiles(x: Tensor, block: tuple[int, int]) -> Tensor:
     return x.reshape(x.shape[0] // height, height, x.shape[1] // width, width)
 
 
-def _as_matrix(x: Tensor) -> Tensor:
+def check_dense(name: str, x: Tensor) -> None:
+    """Raise ``ValueError`` for what is no tensor, has no numbers in this memory, or only some."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} is a {type(x).__name__}; pass a torch.Tensor")
+    if x.device.type != "cpu" or x.layout != torch.strided:
+        raise ValueError(
+            f"{name} is on the device {x.device.type} with layout {x.layout}; pass a dense tensor "
+            "on the CPU"
+        )
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    """Return ``x [R, C]`` in float32, or float64 if it is that; ``ValueError`` for what is none."""
+    check_dense("x", x)
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"x has shape {tuple(x.shape)}; pass a matrix of at least one element")
     if not x.is_floating_point():
@@ -357,12 +449,25 @@ def _as_matrix(x: Tensor) -> Tensor:
     return x.detach() if x.dtype == torch.float64 else x.detach().float()
 
 
+def _check_format(fmt: Format) -> None:
+    if not isinstance(fmt, FloatFormat | IntFormat) or (
+        isinstance(fmt, FloatFormat) and not fmt.signed
+    ):
+        raise ValueError(f"fmt is {fmt}; give a signed FloatFormat such as E4M3, or an IntFormat")
+
+
 def _check_block(block: Block, x: Tensor) -> tuple[int, int]:
     """Return the rows and columns of a block, at most those of ``x``."""
-    if len(block) != 2 or any(size is not None and size < 1 for size in block):
-        raise ValueError(f"block is {block}; give (rows, columns), each at least 1 or None for all")
-    rows, columns = x.shape
-    return min(block[0] or rows, rows), min(block[1] or columns, columns)
+    try:
+        rows, columns = (
+            size if part is None else whole("", part, 1)
+            for part, size in zip(block, x.shape, strict=True)
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"block is {block}; give (rows, columns), each at least 1 or None for all"
+        ) from error
+    return min(rows, x.shape[0]), min(columns, x.shape[1])
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from itertools import chain
@@ -10,10 +11,22 @@ from typing import Any, Final, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from slingshot.formats import E4M3
-from slingshot.quant.blocks import INT8, Block, Format, Scale, Setting, quantize, rounded
-from slingshot.quant.matmul import _has_amx, int8_matmul
+from slingshot.quant.blocks import (
+    INT8,
+    Block,
+    Format,
+    Scale,
+    Setting,
+    check_dense,
+    check_finite,
+    quantize,
+    rounded,
+    version_of,
+)
+from slingshot.quant.matmul import _has_amx, check_product, int8_matmul, multiply
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,7 +49,9 @@ class Int8Linear(nn.Module):
 
     ``weight [N, K]`` int8 and ``scale [N]``, one for each output, are made once; a scale for each
     row of the input is found as it comes. For inference: no gradient passes. Called on
-    ``x [..., K]``, it returns float32 ``[..., N]``.
+    ``x [..., K]`` of any floating-point dtype, it computes in float32 and returns ``[..., N]`` in
+    the dtype of x. The scale stays float32 when a model is made half. What is changed in place
+    counts in the next call, but through ``.data``.
 
     **The error.** An element of x is off by at most s/2 with s = amax / 127 of its row, and one of
     w by t/2 with the t of its output. So an output is off by at most
@@ -52,7 +67,8 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         """Take ``weight [N, K]`` int8, ``scale [N]`` and ``bias [N]``; see `from_linear`.
 
-        Raises ``ValueError`` when they do not fit.
+        Raises ``ValueError`` when they do not fit, and for scales with which a sum of K products
+        could leave float32.
         """
         super().__init__()
         if weight.dtype != torch.int8 or weight.ndim != 2 or scale.shape != weight.shape[:1]:
@@ -60,12 +76,19 @@ class Int8Linear(nn.Module):
                 f"weight has dtype {weight.dtype} and shape {tuple(weight.shape)}, scale "
                 f"{tuple(scale.shape)}; pass int8 [N, K] and [N]"
             )
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", bias)
+        _check_bias(weight, bias)
+        scale = scale.detach().float()
+        if not weight.numel() or not bool((scale > 0).all()) or not _sums_fit(weight, scale):
+            raise ValueError(
+                f"weight has shape {tuple(weight.shape)} and scales from {scale.min().item():.3g} "
+                f"to {scale.max().item():.3g}; pass at least one element, and scales above 0 "
+                "with which a sum of K products is within float32"
+            )
+        for name, tensor in (("weight", weight), ("scale", scale), ("bias", bias)):
+            self.register_buffer(name, _counted(tensor))
         # The weight in the order in which the processor's integer units read it, made when first
         # needed. A second copy, and both are half of float32.
-        self._packed: Tensor | None = None
+        self._packed: tuple[Tensor, object, Tensor] | None = None  # of what, its version, packed
 
     @classmethod
     def from_linear(cls, linear: nn.Linear) -> "Int8Linear":
@@ -78,24 +101,27 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the product with ``x [..., K]``.
 
-        Raises ``ValueError`` when K is another, and for inf or NaN.
+        Raises ``ValueError`` when K is another, for inf or NaN, for what float32 cannot hold, and
+        for integers.
         """
-        if x.ndim < 1 or x.shape[-1] != self.weight.shape[1]:
-            raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {self.weight.shape[1]}]")
-        values, scale = _quantize_rows(x.reshape(-1, x.shape[-1]).float())
+        _check_input(x, self.weight.shape[1])
+        values, scale = _quantize_rows(_float32_rows(x))
         output = self._multiply(values).mul_(scale)
         if self.bias is not None:
             output.add_(self.bias)
-        return output.reshape(*x.shape[:-1], len(self.scale))
+        if len(scale) and scale.max() > 1:  # otherwise it is no larger than the sums, which fit
+            check_product(output)
+        return output.reshape(*x.shape[:-1], len(self.scale)).to(x.dtype)
 
     def _multiply(self, values: Tensor) -> Tensor:
         """Return the sums for ``values [M, K]``, bytes of 128 more, times the weight's scale."""
         # Without AMX a single row is multiplied faster as it is.
         fits = len(values) >= (1 if _has_amx() else 2) and self.weight.shape[1] <= _MAX_PACKED_K
         if fits and _packed_is_exact():
-            if self._packed is None:
-                self._packed = _pack(self.weight)
-            return _packed_matmul(values, self._packed, self.scale)
+            version, kept = version_of(self.weight), self._packed
+            if kept is None or kept[0] is not self.weight or kept[1] != version:
+                self._packed = kept = (self.weight, version, _pack(self.weight))
+            return _packed_matmul(values, kept[2], self.scale)
         sums = int8_matmul(values.view(torch.int8) ^ -128, self.weight)
         # Each sum becomes a float where it lies: no second matrix to find room for.
         return sums.view(torch.float32).copy_(sums).mul_(self.scale)
@@ -104,9 +130,23 @@ class Int8Linear(nn.Module):
         """Leave out what was packed: torch can neither copy nor store it."""
         return {**self.__dict__, "_packed": None}
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 as torch's
-        super()._load_from_state_dict(*args, **kwargs)
-        self._packed = None
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
+        """Move as torch does, but leave the scale float32: in float16 the small ones are 0."""
+        scale = self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.scale.dtype != torch.float32:
+            self.scale = scale.to(self.scale.device)
+        return self
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 as torch's
+        """Refuse the state of an ``nn.Linear``: cast to int8, most of its weights would be 0."""
+        loaded = state.get(f"{prefix}weight")
+        if loaded is not None and loaded.dtype != torch.int8:
+            raise ValueError(
+                f"{prefix}weight has dtype {loaded.dtype}; load the state of an Int8Linear, or "
+                "quantize with Int8Linear.from_linear"
+            )
+        super()._load_from_state_dict(state, prefix, *args)
 
     def extra_repr(self) -> str:
         """Return the sizes, for ``print(linear)``."""
@@ -114,11 +154,56 @@ class Int8Linear(nn.Module):
         return f"in_features={k}, out_features={n}, bias={self.bias is not None}"
 
 
+def _check_input(x: Tensor, n_features: int) -> None:
+    """Raise ``ValueError`` unless ``x`` is floating-point ``[..., n_features]``."""
+    check_dense("x", x)
+    if x.ndim < 1 or x.shape[-1] != n_features:
+        raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {n_features}]")
+    if not x.is_floating_point():
+        raise ValueError(f"x has dtype {x.dtype}; pass floating-point numbers")
+
+
+def _float32_rows(x: Tensor) -> Tensor:
+    """Return ``x [..., K]`` as float32 ``[M, K]``; ``ValueError`` for what would become infinite."""
+    rows = x.reshape(-1, x.shape[-1])
+    if x.dtype == torch.float64 and len(rows):
+        check_finite(rows)
+        if (largest := float(rows.detach().abs().max())) > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"x has a magnitude of {largest:.6g}, and float32 ends at 3.4e38; divide x by a "
+                "number first, and multiply afterwards"
+            )
+    return rows.float()
+
+
+def _check_bias(weight: Tensor, bias: Tensor | None) -> None:
+    if bias is not None and (bias.shape != weight.shape[:1] or not bias.is_floating_point()):
+        raise ValueError(
+            f"bias has dtype {bias.dtype} and shape {tuple(bias.shape)}; pass floating-point "
+            f"[{weight.shape[0]}], or None"
+        )
+
+
+def _counted(tensor: Tensor | None) -> Tensor | None:
+    """Return ``tensor``, or a copy that counts its changes if it was made in inference mode."""
+    if tensor is None or not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False), torch.no_grad():
+        return tensor.clone()
+
+
+def _sums_fit(weight: Tensor, scale: Tensor) -> bool:
+    """Whether K products of two bytes, times the largest ``scale``, are within float32."""
+    largest = weight.shape[1] * 128.0**2 * float(scale.max())
+    return largest <= torch.finfo(torch.float32).max
+
+
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``x [M, K]`` as bytes, 128 for 0, and the scale of each row ``[M, 1]``: absmax."""
-    values, scale = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x), 1)
+    values = torch.empty(x.shape, dtype=torch.uint8)
+    scale = torch.empty(len(x), 1, dtype=torch.float32)
     height = max(1, _CHUNK // x.shape[1])
-    scratch = torch.empty(min(height, len(x)), x.shape[1])
+    scratch = torch.empty(min(height, len(x)), x.shape[1], dtype=torch.float32)
     for start in range(0, len(x), height):
         here = slice(start, start + height)
         rows, by = x[here], scale[here]
@@ -178,10 +263,20 @@ class QuantizedLinear(nn.Module):
     def __init__(
         self, weight: Tensor, bias: Tensor | None = None, x_setting: Setting | None = None
     ) -> None:
-        """Take a rounded weight; see `from_linear`."""
+        """Take a rounded weight; see `from_linear`.
+
+        Raises ``ValueError`` when weight and bias do not fit.
+        """
         super().__init__()
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
+        check_dense("weight", weight)
+        if weight.ndim != 2 or not weight.is_floating_point():
+            raise ValueError(
+                f"weight has dtype {weight.dtype} and shape {tuple(weight.shape)}; pass "
+                "floating-point [N, K]"
+            )
+        _check_bias(weight, bias)
+        self.register_buffer("weight", _counted(weight))
+        self.register_buffer("bias", _counted(bias))
         self.x_setting = x_setting
 
     @classmethod
@@ -198,25 +293,70 @@ class QuantizedLinear(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Return the product with ``x [..., K]``; ``ValueError`` as `quantize`."""
-        if self.x_setting is None:
-            return nn.functional.linear(x, self.weight, self.bias)
-        rows = quantize(x.reshape(-1, x.shape[-1]), *self.x_setting).dequantize()
-        return nn.functional.linear(rows, self.weight, self.bias).reshape(*x.shape[:-1], -1)
+        """Return the product with ``x [..., K]``, in the dtype of x; ``ValueError`` as `quantize`.
+
+        It is computed in the widest dtype of what is multiplied: what was rounded is float32.
+        """
+        _check_input(x, self.weight.shape[1])
+        rows = x.reshape(-1, x.shape[-1])
+        if self.x_setting is not None and len(rows):
+            rows = quantize(rows, *self.x_setting).dequantize()
+        dtype = torch.promote_types(rows.dtype, self.weight.dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        output = nn.functional.linear(rows.to(dtype), self.weight.to(dtype), bias)
+        if self.x_setting is not None:
+            check_product(output)
+        return output.reshape(*x.shape[:-1], len(self.weight)).to(x.dtype)
 
 
 def replace_linears(model: M, make: Callable[[str, nn.Linear], nn.Module]) -> M:
     """Return a copy of ``model`` in which ``make(name, linear)`` stands for every ``nn.Linear``.
 
     ``make`` returns the layer that it is given to leave it. ``model`` stays as it is, and the copy
-    shares all weights that were not replaced with it: a tied one stays tied.
+    shares all weights that were not replaced with it: a tied one stays tied. A layer that has
+    several names is made once, by the first, and has them all again; it is as ready to train as
+    the one before. A copied weight that an embedding or another layer has too is replaced by the
+    one they share. The output projection of ``nn.MultiheadAttention`` stays, for that reads its
+    weight alone.
+
+    Raises ``ValueError`` when ``model`` is a linear layer itself, and when ``make`` returns no
+    module.
     """
+    if isinstance(model, nn.Linear):
+        raise ValueError(
+            f"model is {model}, a linear layer itself; call make('', model), or pass a model that "
+            "contains it"
+        )
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     twin = copy.deepcopy(model, shared)
-    for name, module in list(twin.named_modules()):
-        if isinstance(module, nn.Linear) and name:
-            twin.set_submodule(name, make(name, module))
+    owners = Counter(p for m in twin.modules() for p in m._parameters.values() if p is not None)
+    made: dict[nn.Module, nn.Module] = {}
+    for name, module in list(twin.named_modules(remove_duplicate=False)):
+        if isinstance(module, nn.Linear) and not isinstance(
+            module, NonDynamicallyQuantizableLinear
+        ):
+            if module not in made:
+                made[module] = _made(name, module, make)
+                _tie(made[module], module, owners)
+            twin.set_submodule(name, made[module])
     return twin
+
+
+def _made(name: str, linear: nn.Linear, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
+    layer = make(name, linear)
+    if not isinstance(layer, nn.Module):
+        raise ValueError(f"make({name!r}, ...) returned {layer!r}; return a module")
+    return layer.train(linear.training)
+
+
+def _tie(layer: nn.Module, linear: nn.Linear, owners: Counter[nn.Parameter]) -> None:
+    """Give ``layer`` the parameters of ``linear`` that others have too, where it has copies."""
+    for name, parameter in linear.named_parameters(recurse=False):
+        copied = layer._parameters.get(name)
+        if copied is None or owners[parameter] < 2 or copied.dtype != parameter.dtype:
+            continue
+        if torch.equal(copied, parameter):
+            layer.register_parameter(name, parameter)
 
 
 class Fp8Recipe(NamedTuple):
@@ -238,8 +378,9 @@ class FP8Linear(nn.Linear):
 
     Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x: each factor is rounded to E4M3 in
     blocks with scales from the data at hand, sums are float32. Rounding is taken to have slope 1
-    (straight-through). The weight that the optimizer changes, and the bias, stay float32. It
-    emulates: results are those of FP8, speed is not.
+    (straight-through). The weight that the optimizer changes, and the bias, are float32, whatever
+    torch's default is. The output has the dtype of x. It emulates: results are those of FP8, speed
+    is not.
 
     Source: DeepSeek-V3, arXiv 2412.19437, §3.3 and figure 6; for the weight gradient the FP8
     activations are dequantized and quantized again along the tokens, as §3.5.2 describes.
@@ -253,25 +394,38 @@ class FP8Linear(nn.Linear):
         recipe: Fp8Recipe | None = None,
     ) -> None:
         """Draw the weights as ``nn.Linear`` does."""
-        super().__init__(in_features, out_features, bias)
+        super().__init__(in_features, out_features, bias, dtype=torch.float32)
         self.recipe = recipe or Fp8Recipe()
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, recipe: Fp8Recipe | None = None) -> "FP8Linear":
-        """Return a layer with copies of the weight and bias of ``linear``."""
+        """Return a layer with copies of the weight and bias of ``linear``, frozen if they are."""
+        check_dense("weight", linear.weight)
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
         layer.load_state_dict(linear.state_dict())
+        for name, parameter in layer.named_parameters():
+            parameter.requires_grad_(linear.get_parameter(name).requires_grad)
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[..., N]`` for ``x [..., K]``; ``ValueError`` for another K or inf, NaN."""
-        if x.ndim < 1 or x.shape[-1] != self.in_features:
-            raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {self.in_features}]")
-        rows = x.reshape(-1, self.in_features).float()
-        output: Tensor = _ThreeProducts.apply(rows, self.weight, self.recipe)  # type: ignore[no-untyped-call]
+        """Return ``[..., N]`` for ``x [..., K]``.
+
+        Raises ``ValueError`` for another K, inf or NaN, integers, and a product beyond float32; so
+        does the backward pass.
+        """
+        _check_input(x, self.in_features)
+        rows, weight = _float32_rows(x), self.weight.float()
+        output = _fp8_product(rows, weight, self.recipe)
         if self.bias is not None:
             output = output + self.bias
-        return output.reshape(*x.shape[:-1], self.out_features)
+        return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+
+def _fp8_product(rows: Tensor, weight: Tensor, recipe: Fp8Recipe) -> Tensor:
+    if not len(rows):
+        return rows @ weight.T  # there are no blocks, and gradients are zeros
+    output: Tensor = _ThreeProducts.apply(rows, weight, recipe)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _ThreeProducts(torch.autograd.Function):
@@ -288,7 +442,7 @@ class _ThreeProducts(torch.autograd.Function):
         rounded_w = rounded(weight, recipe.fmt, recipe.w_block, recipe.scale)
         ctx.save_for_backward(rounded_x, rounded_w)
         ctx.recipe = recipe
-        return rounded_x @ rounded_w.T
+        return check_product(multiply(rounded_x, rounded_w))
 
     @staticmethod
     @once_differentiable
@@ -300,9 +454,11 @@ class _ThreeProducts(torch.autograd.Function):
         recipe: Fp8Recipe = ctx.recipe
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = rounded(grad, recipe.fmt, recipe.grad_block, recipe.scale) @ weight
+            rounded_grad = rounded(grad, recipe.fmt, recipe.grad_block, recipe.scale)
+            grad_x = check_product(multiply(rounded_grad, weight.T))
         if ctx.needs_input_grad[1]:
             # The sum runs over tokens now, and so do the blocks.
             grad_by_output = rounded(grad.T, recipe.fmt, recipe.grad_block, recipe.scale)
-            grad_weight = grad_by_output @ rounded(x.T, recipe.fmt, recipe.x_block, recipe.scale).T
+            by_input = rounded(x.T, recipe.fmt, recipe.x_block, recipe.scale)
+            grad_weight = check_product(multiply(grad_by_output, by_input))
         return grad_x, grad_weight, None

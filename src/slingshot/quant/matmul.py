@@ -1,6 +1,7 @@
 """Products of scaled matrices: block-scaled FP8, exact INT8, and what a short accumulator loses."""
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from slingshot._arguments import real, whole
 from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
 from slingshot.quant.blocks import (
     INT8,
@@ -16,6 +18,8 @@ from slingshot.quant.blocks import (
     Format,
     Quantized,
     Scale,
+    as_matrix,
+    check_dense,
     check_finite,
     quantize,
     quantize_unsigned_zero,
@@ -38,6 +42,7 @@ _PANEL: Final = (256, 1024)
 _BF16_HOLDS: Final = (E5M2, E4M3, E3M2, E2M3, E2M1)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def block_scaled_matmul(
     x: Tensor | Quantized,
@@ -49,30 +54,54 @@ def block_scaled_matmul(
 ) -> Tensor:
     """Return ``x [M, K] @ w [N, K].T``, both rounded to ``fmt`` in scaled blocks, as ``[M, N]``.
 
-    It emulates: values are those of the low-precision product, sums are float32. Whatever is
-    `Quantized` already is used as it is, and of ``w`` what was made from it is kept for the next
-    call. On a processor with AMX, while it runs, torch may round the factors of other threads'
-    float32 products to bf16; its own are bf16 numbers.
+    It emulates: values are those of the low-precision product, sums are float32, or float64 if
+    ``x`` or ``w`` is that. Whatever is `Quantized` already is used as it is, and of ``w`` what was
+    made from it is kept for the next call. On a processor with AMX many rows are multiplied faster,
+    in another order, if no other thread of Python runs: torch's switch for it holds for all.
 
     **The error** against exact arithmetic on the same values and scales: each factor is rounded
     once to float32, 2^-24 of it, when it meets its scale, and a sum of K terms in any order rounds
     fewer than K times. So ``|error| <= (K + 2) 2^-24 Σ|x||w|``, first order, and about √K in
     practice.
 
-    Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2. Raises ``ValueError`` as `quantize`, and when the
-    columns of ``x`` and ``w`` differ.
+    Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2. Raises ``ValueError`` as `quantize`, when the
+    columns of ``x`` and ``w`` differ, and when a product is beyond float32.
     """
     _check_columns(
         x.values if isinstance(x, Quantized) else x, w.values if isinstance(w, Quantized) else w
     )
-    if _has_amx() and len(x.values if isinstance(x, Quantized) else x) >= _MANY_ROWS:
+    is_large = len(x.values if isinstance(x, Quantized) else x) >= _MANY_ROWS
+    if is_large and _has_amx() and _is_only_thread():
         x = x if isinstance(x, Quantized) else quantize_unsigned_zero(x, fmt, x_block, scale)
         w = w if isinstance(w, Quantized) else quantize_unsigned_zero(w, fmt, w_block, scale)
         if _fit_tiles(x, w):
-            return _sum_of_blocks(x, w)
+            return check_product(_sum_of_blocks(x, w))
     rows = x.dequantize() if isinstance(x, Quantized) else rounded(x, fmt, x_block, scale)
     columns = w.dequantized if isinstance(w, Quantized) else rounded(w, fmt, w_block, scale)
-    return rows @ columns.T
+    return check_product(multiply(rows, columns))
+
+
+def multiply(x: Tensor, w: Tensor) -> Tensor:
+    """Return ``x @ w.T`` in the wider dtype of both, where autocast would take bf16, too."""
+    dtype = torch.promote_types(x.dtype, w.dtype)
+    with torch.autocast("cpu", enabled=False):
+        return x.to(dtype) @ w.to(dtype).T
+
+
+def check_product(product: Tensor) -> Tensor:
+    """Return ``product [M, N]`` of finite factors; ``ValueError`` for inf or NaN in it."""
+    if not math.isfinite(product.sum()) and not bool(product.isfinite().all()):
+        row, column = (int(i) for i in torch.nonzero(~product.isfinite())[0])
+        raise ValueError(
+            f"the product is {product[row, column].item()} at [{row}, {column}], beyond "
+            f"{product.dtype}; divide x or w by a number first, and multiply afterwards"
+        )
+    return product
+
+
+def _is_only_thread() -> bool:
+    """Whether no other thread could call torch: nobody but this one could start it."""
+    return len(sys._current_frames()) == 1
 
 
 def _fit_tiles(x: Quantized, w: Quantized) -> bool:
@@ -92,7 +121,7 @@ def _sum_of_blocks(x: Quantized, w: Quantized) -> Tensor:
     values are bf16 numbers. Products and sums are float32. So no error is added, and it is faster
     than one product in float32, for which there are no tiles.
     """
-    output = torch.empty(len(x.values), len(w.values))
+    output = torch.empty(len(x.values), len(w.values), dtype=torch.float32)
     columns = x.values.view(len(output), -1, x.block[1]).transpose(0, 1)
     x_scale = x.scale.repeat_interleave(x.block[0], 0).T.contiguous()
     w_scale = w.scale.T.contiguous()
@@ -103,7 +132,7 @@ def _sum_of_blocks(x: Quantized, w: Quantized) -> Tensor:
             for j in range(0, len(w.scale), n_blocks):
                 rows, blocks = slice(i, i + n_rows), slice(j, j + n_blocks)
                 outputs = slice(j * height, (j + n_blocks) * height)
-                total, product = (torch.empty(output[rows, outputs].shape) for _ in range(2))
+                total, product = (torch.empty_like(output[rows, outputs]) for _ in range(2))
                 sums, terms = (m.view(len(m), -1, height) for m in (total, product))
                 scales = x_scale[:, rows, None, None] * w_scale[:, None, blocks, None]
                 for k, (left, right) in enumerate(zip(columns, w.by_column, strict=True)):
@@ -115,7 +144,7 @@ def _sum_of_blocks(x: Quantized, w: Quantized) -> Tensor:
 
 @contextmanager
 def _bf16_factors() -> Iterator[None]:
-    """Let torch round the factors of float32 products to bf16: in this process, so in others' too.
+    """Let torch round the factors of float32 products to bf16: in all threads of this process.
 
     Torch multiplies bf16 into float32 in no other way on a CPU (``mm`` of bf16 rounds the result).
     """
@@ -138,10 +167,13 @@ def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
     131,071) that a sum could leave int32.
     """
     for name, matrix in (("x", x), ("w", w)):
-        if matrix.dtype != torch.int8 or matrix.ndim != 2:
+        if not isinstance(matrix, Tensor) or matrix.dtype != torch.int8 or matrix.ndim != 2:
+            kind = type(matrix).__name__
+            if isinstance(matrix, Tensor):
+                kind = f"dtype {matrix.dtype} and shape {tuple(matrix.shape)}"
             raise ValueError(
-                f"{name} has dtype {matrix.dtype} and shape {tuple(matrix.shape)}; pass an int8 "
-                "matrix, for example the values of quantize(..., INT8)"
+                f"{name} has {kind}; pass an int8 matrix, for example the values of "
+                "quantize(..., INT8)"
             )
     _check_columns(x, w)
     if x.shape[1] > _MAX_K:
@@ -153,8 +185,10 @@ def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
     if x.shape[1] == 1 or not x.numel() or not w.numel() or not _int_mm_is_exact():
         total = torch.zeros(len(x), len(w), dtype=torch.int32)
         for a, b in zip(torch.split(x, _EXACT_K, 1), torch.split(w, _EXACT_K, 1), strict=True):
-            total += (a.float() @ b.float().T).to(torch.int32)
+            total += multiply(a.float(), b.float()).to(torch.int32)
         return total
+    # One row that was expanded to many is read wrongly, too.
+    x, w = (m.contiguous() if 0 in m.stride() else m for m in (x, w))
     # As a view: a row of w is a column of w.T, and lies together in memory.
     return torch._int_mm(x, w.T)
 
@@ -183,6 +217,7 @@ def _has_amx() -> bool:
         return False
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
     """Return ``x [M, K] @ w [N, K].T`` in INT8 but for the columns in which ``x`` has an outlier.
@@ -191,39 +226,57 @@ def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
     in INT8 with a scale for each row of x and of w. So an outlier widens no other element's step.
 
     Source: Dettmers et al., arXiv 2208.07339, eq. 8. Raises ``ValueError`` as `quantize`, for
-    columns that differ, and for a ``threshold`` that is not above 0.
+    columns that differ, for a ``threshold`` that is not above 0, and for a product beyond float32.
     """
     _check_columns(x, w)
     if not threshold > 0:
         raise ValueError(f"threshold is {threshold}; give a number above 0, in the paper 6.0")
     check_finite(x)
-    is_outlier = (x.abs() >= threshold).any(0)
-    result = x[:, is_outlier].float() @ w[:, is_outlier].float().T
-    if bool(is_outlier.all()):
-        return result
-    few = quantize(x[:, ~is_outlier], INT8, (1, None))
-    other = quantize(w[:, ~is_outlier], INT8, (1, None))
-    return result.add_(int8_matmul(few.values, other.values) * few.scale * other.scale.T)
+    check_finite(w)
+    x = as_matrix(x)  # so that the threshold is not rounded to float16
+    is_outlier = (x.abs() >= float(threshold)).any(0)
+    result = multiply(x[:, is_outlier].float(), w[:, is_outlier].float())
+    if not bool(is_outlier.all()):
+        few = quantize(x[:, ~is_outlier], INT8, (1, None))
+        other = quantize(w[:, ~is_outlier], INT8, (1, None))
+        result.add_(int8_matmul(few.values, other.values) * few.scale * other.scale.T)
+    return check_product(result)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``x / s``, ``w * s`` and ``s [K]``: outliers of ``x`` are moved into ``w``.
 
     For each column j of ``x [M, K]`` and ``w [N, K]``, s_j = max|X_j|^α / max|W_j|^(1-α). The
-    product x @ w.T stays what it was. Where a column is all zeros, s_j is 1.
+    product x @ w.T stays what it was. Where a column is all zeros, s_j is 1. All three are float32,
+    or float64 if ``x`` or ``w`` is that: what is moved may be beyond float16.
 
     Source: Xiao et al., arXiv 2211.10438, eq. 4. Raises ``ValueError`` for an ``alpha`` outside 0
-    to 1, columns that differ, and inf or NaN.
+    to 1, columns that differ, inf or NaN, and a column that leaves the range of normal numbers.
     """
     _check_columns(x, w)
+    alpha = real("alpha", alpha)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give 0 (all in x) to 1 (all in w), usually 0.5")
     for matrix in (x, w):
         check_finite(matrix)
+    dtype = torch.promote_types(as_matrix(x).dtype, as_matrix(w).dtype)
+    x, w = x.detach().to(dtype), w.detach().to(dtype)
     x_max, w_max = x.abs().amax(0), w.abs().amax(0)
     s = x_max**alpha / w_max ** (1 - alpha)
-    s = torch.where((x_max > 0) & (w_max > 0), s, 1.0)
+    moves = (x_max > 0) & (w_max > 0)
+    s = torch.where(moves, s, 1.0)
+    limits = torch.finfo(dtype)
+    for made in (s, x_max / s, w_max * s):
+        left = moves & ((made < limits.tiny) | (made > limits.max))
+        if bool(left.any()):
+            column = int(torch.nonzero(left)[0])
+            raise ValueError(
+                f"column {column} has up to {x_max[column].item():.3g} in x and "
+                f"{w_max[column].item():.3g} in w, and with alpha {alpha} a factor of "
+                f"{s[column].item():.3g} leaves {dtype}; multiply both by a number first"
+            )
     return x / s, w * s, s
 
 
@@ -243,14 +296,23 @@ def accumulate(
 
     Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2 and §3.5.2: about 14 bits on the H800, N_C = 128.
     The paper does not say more; this is a model of it. Raises ``ValueError`` for ``bits`` outside 2
-    to 52, columns that differ, and a ``promote_every`` that is no multiple of ``group``.
+    to 52, columns that differ, a ``promote_every`` that is no multiple of ``group``, inf or NaN,
+    and a sum beyond float32.
     """
     _check_columns(a, b)
+    bits, group = whole("bits", bits), whole("group", group, 1)
     if not 2 <= bits <= 52:
         raise ValueError(f"bits is {bits}; give 2 to 52, which float64 can simulate")
-    if group < 1 or (promote_every is not None and (promote_every < 1 or promote_every % group)):
-        raise ValueError(f"promote_every is {promote_every}; give None or a multiple of {group}")
-    total = torch.zeros(len(a), len(b))
+    if promote_every is not None:
+        promote_every = whole("promote_every", promote_every, -math.inf)
+        if promote_every < 1 or promote_every % group:
+            raise ValueError(
+                f"promote_every is {promote_every}; give None or a multiple of {group}"
+            )
+    for matrix in (a, b):
+        if matrix.numel() and (matrix.is_floating_point() or matrix.is_complex()):
+            check_finite(matrix)
+    total = torch.zeros(len(a), len(b), dtype=torch.float32)
     partial = torch.zeros(len(a), len(b), dtype=torch.float64)
     for start in range(0, a.shape[1], group):
         columns = slice(start, start + group)
@@ -259,18 +321,21 @@ def accumulate(
         if promote_every is not None and (start + group) % promote_every == 0:
             total += partial.float()
             partial.zero_()
-    return total + partial.float()
+    return check_product(total + partial.float())
 
 
 def _add_aligned(terms: Tensor, bits: int) -> Tensor:
     """Add along the last dimension, of each term only what the largest one's ``bits`` bits hold."""
     exponent = torch.frexp(terms.abs().amax(-1, keepdim=True))[1]  # the largest is below 2^exponent
     ones = torch.ones_like(terms[..., :1])
-    step = torch.ldexp(ones, exponent - bits)
+    # Not below float64's smallest normal number, which float32 has as 0.
+    step = torch.ldexp(ones, (exponent - bits).clamp_min(-1022))
     return ((terms / step).trunc_() * step).sum(-1)
 
 
 def _check_columns(x: Tensor, w: Tensor) -> None:
+    for name, matrix in (("x", x), ("w", w)):
+        check_dense(name, matrix)
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and w {tuple(w.shape)}; pass [M, K] and [N, K] with the "
