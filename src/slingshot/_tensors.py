@@ -5,9 +5,14 @@ what cannot be meant is refused with its name.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+
+_looking: ContextVar[bool] = ContextVar("looking", default=True)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -41,9 +46,14 @@ def whole(name: str, values: Tensor, remedy: str = "pass int64") -> Tensor:
     """
     if not isinstance(values, Tensor):
         raise ValueError(f"{name} is {type(values).__name__}; pass a tensor, with torch.tensor()")
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+    if not is_whole(values):
         raise ValueError(f"{name} has dtype {values.dtype}; {remedy}")
     return usable(values).long()
+
+
+def is_whole(values: Tensor) -> bool:
+    """Whether the type is one of integers, of any width; bool is not."""
+    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
 
 
 def check_within(name: str, values: Tensor, n: int, remedy: str) -> None:
@@ -74,16 +84,18 @@ def check_input(x: Tensor, width: int, linear: nn.Module | None = None) -> Tenso
     """
     if x.ndim < 1 or x.shape[-1] != width:
         raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {width}]")
-    if type(linear) is nn.Linear and x.dtype != linear.weight.dtype:
-        if not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(
-                f"x has dtype {x.dtype} and the layer {linear.weight.dtype}; cast one with .to()"
-            )
+    plain = type(linear) is nn.Linear and not torch.is_autocast_enabled(x.device.type)
+    if plain and x.dtype != linear.weight.dtype:
+        raise ValueError(
+            f"x has dtype {x.dtype} and the layer {linear.weight.dtype}; cast one with .to()"
+        )
     return usable(x)
 
 
 def check_output(output: Tensor, x: Tensor) -> None:
     """Raise ``ValueError`` if what a layer has made of ``x`` is not finite."""
+    if not _looking.get():
+        return
     # The sum is NaN or infinite if a term is, and takes a quarter of the time of looking at each.
     if math.isfinite(output.detach().sum().item()) or output.isfinite().all():
         return
@@ -92,6 +104,34 @@ def check_output(output: Tensor, x: Tensor) -> None:
         f"an output in {output.dtype} is not finite with |x| up to {x.abs().max().item():.3g}: it "
         "overflows or the weights have diverged; normalize x, or load the weights again"
     )
+
+
+def check_squares(x: Tensor) -> None:
+    """Raise ``ValueError`` unless RMSNorm can take the mean of the squares of ``x [..., d]``.
+
+    It would return zeros. What is not finite to begin with is for others to name.
+    """
+    flat = at_least_float32(x.detach()).flatten()
+    # One dot product is quick; it may overflow where the sum of no row does.
+    if not _looking.get() or math.isfinite((flat @ flat).item()):
+        return
+    rows = flat.view(-1, x.shape[-1])
+    lost = rows.isfinite().all(dim=1) & rows.square().sum(dim=1).isinf()
+    if lost.any():
+        raise ValueError(
+            f"the sum of squares overflows in RMSNorm with |x| up to {rows[lost].abs().max():.3g}; "
+            "the weights have diverged, load or train them again"
+        )
+
+
+@contextmanager
+def looking_at_the_end() -> Iterator[None]:
+    """Spare the layers within a model `check_output`, where someone looks at what comes out."""
+    token = _looking.set(False)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
 
 
 def check_learning(parameters: list[nn.Parameter]) -> None:
@@ -104,6 +144,11 @@ def check_learning(parameters: list[nn.Parameter]) -> None:
         )
     if any(parameter.is_inference() for parameter in parameters):
         raise ValueError("the model was made in inference_mode(); make it outside, to train it")
+    check_types(parameters)
+
+
+def check_types(parameters: list[nn.Parameter]) -> None:
+    """Raise ``ValueError`` for ``parameters`` of a type in which AdamW cannot keep its squares."""
     for parameter in parameters:
         if parameter.dtype == torch.float16:
             raise ValueError(

@@ -119,7 +119,7 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
 
     Call it once after each optimizer step with the ``load [E]`` of the whole batch, summed over all
     micro-batches and workers, and never in evaluation. An expert with exactly the mean load keeps
-    its bias; the mean is taken in float64. V3 uses 0.001 over many thousand steps; the bias must be able to travel about one
+    its bias. V3 uses 0.001 over many thousand steps; the bias must be able to travel about one
     score in the steps there are.
 
     Source: DeepSeek-V3, arXiv 2412.19437, §2.1.2; Wang et al., arXiv 2408.15664. Raises
@@ -128,8 +128,8 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
     """
     if torch.finfo(router.expert_bias.dtype).bits < 32:
         raise ValueError(
-            f"expert_bias has dtype {router.expert_bias.dtype}, in which small steps are lost; keep "
-            "the router in float32, with router.float()"
+            f"expert_bias has dtype {router.expert_bias.dtype}, in which small steps are lost; "
+            "keep the router in float32, with router.float()"
         )
     if load.shape != router.expert_bias.shape:
         raise ValueError(

@@ -50,7 +50,8 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of ``x [..., d_model]``.
 
-        Raises ``ValueError`` for an ``x`` of another width or type, and when a result is not finite.
+        Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
+        finite.
         """
         x = check_input(x, self.d_model, self.gate_up)
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -84,8 +85,8 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Run each token through its experts.
 
-        Raises ``ValueError`` when shapes or dtypes do not fit, an expert does not exist, or a result
-        is not finite.
+        Raises ``ValueError`` when shapes or dtypes do not fit, an expert does not exist, or results
+        are not finite.
         """
         n_experts, d_model = len(self.gate_up), self.down.shape[1]
         _check_routed(x, experts, weights, d_model)

@@ -181,7 +181,9 @@ def group_scores(biased: Tensor, n_groups: int) -> Tensor:
     if not sums.isfinite().all():
         largest = biased.flatten()[biased.abs().argmax()].item()
         check_finite("biased", biased, "give scores without nan or infinity")
-        raise ValueError(f"biased holds {largest:.3g} and sums of two overflow; give smaller scores")
+        raise ValueError(
+            f"biased holds {largest:.3g} and sums of two overflow; give smaller scores"
+        )
     return sums
 
 
@@ -221,9 +223,9 @@ def select_experts(biased: Tensor, top_k: int, n_groups: int = 1, topk_groups: i
 def gate_weights(
     scores: Tensor, experts: Tensor, *, normalize: bool = True, route_scale: float = 1.0
 ) -> Tensor:
-    """Return the weights ``[T, k]`` of the chosen ``experts [T, k]`` from unbiased ``scores [T, E]``.
+    """Return the weights ``[T, k]`` of the chosen ``experts [T, k]`` from unbiased ``scores``.
 
-    With ``normalize`` they are divided by their sum plus 1e-20 (V3, eq. 13), so that a token's
+    Those are ``[T, E]``. With ``normalize`` weights are divided by their sum plus 1e-20 (V3, eq. 13), so that a token's
     weights sum to ``route_scale``; if all its chosen scores are 0 its weights are 0, not NaN. They
     are at least float32. Raises ``ValueError`` for a ``route_scale`` that is not a positive number
     of float32, for experts that do not exist, and for scores that are not from 0 to infinity.
