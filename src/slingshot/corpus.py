@@ -219,13 +219,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def encode(tokenizer: Tokenizer, documents: Sequence[Document]) -> tuple[Tensor, Tensor]:
     """Return all tokens ``[N]`` int64, `END_OF_TEXT` after each document, and their documents.
 
-    Those are numbers ``[N]`` from 0, in the order given. Raises ``ValueError`` when there is none.
+    Those are numbers ``[N]`` from 0, in the order given. Raises ``ValueError`` when there is none,
+    and for a tokenizer that has no `END_OF_TEXT`.
     """
     if not documents:
         raise ValueError("documents is empty; give at least 1")
     end = tokenizer.token_to_id(END_OF_TEXT)
+    if end is None:
+        raise ValueError(f"the tokenizer has no token {END_OF_TEXT}; take one of train_tokenizer")
     encodings = tokenizer.encode_batch([document.text for document in documents])
-    ids = [torch.tensor([*encoding.ids, end]) for encoding in encodings]
+    ids = [torch.tensor([*encoding.ids, end], dtype=torch.int64) for encoding in encodings]
     numbers = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(each) for each in ids]))
     return torch.cat(ids), numbers
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot.lm import DecoderLM, generate
+from slingshot._tensors import at_least_float32, check_finite, check_within, real, whole
+from slingshot.lm import DecoderLM, generate, in_eval_mode
 from slingshot.tasks import Problem, Task, Trace
 from slingshot.train import (
     CompletionBatch,
@@ -124,6 +125,7 @@ def distill_logits(
             f"the student has {ours} tokens and the teacher {theirs}; "
             "logits need one vocabulary, distill needs only text"
         )
+    teacher = in_eval_mode(teacher)
 
     def loss(batch: CompletionBatch) -> Tensor:
         logits, targets = completion_logits(student, batch)
@@ -149,11 +151,15 @@ def hinton_loss(
     both p are softmaxes of logits divided by the temperature T, and CE is the cross-entropy with
     the targets at T = 1. Divided logits have gradients smaller by T², about T from the division and
     T from softmaxes that lie closer together; the factor T² puts them back. No gradient reaches the
-    teacher.
+    teacher. A token that the teacher excludes, with a logit of minus infinity, adds nothing to the
+    KL. A part whose weight is 0 is not computed. The loss is at least float32.
 
     Source: Hinton, Vinyals and Dean, arXiv 1503.02531, §2. Raises ``ValueError`` for shapes that do
-    not fit, a temperature that is not positive or an ``alpha`` outside 0 to 1.
+    not fit, no rows, targets outside 0 to V - 1, a temperature that is not positive, an ``alpha``
+    outside 0 to 1, and a loss that is not finite: the student excludes what it should find likely.
     """
+    logits, teacher_logits = real("logits", logits), real("teacher_logits", teacher_logits)
+    targets = whole("targets", targets, "pass int64 [N]")
     if (
         logits.ndim != 2
         or logits.shape != teacher_logits.shape
@@ -163,15 +169,34 @@ def hinton_loss(
             f"logits have shapes {tuple(logits.shape)} and {tuple(teacher_logits.shape)} and "
             f"targets {tuple(targets.shape)}; pass [N, V] twice and [N]"
         )
+    if not logits.numel():
+        raise ValueError(f"logits have shape {tuple(logits.shape)}; a mean needs at least one row")
+    check_within("target", targets, logits.shape[1], "give a token that has a logit")
     if not 0 < temperature < float("inf") or not 0 <= alpha <= 1:
         raise ValueError(
             f"temperature is {temperature} and alpha {alpha}; give a positive number and a share"
         )
-    hard = F.cross_entropy(logits, targets)
-    soft = F.kl_div(
-        (logits / temperature).log_softmax(dim=1),
-        (teacher_logits.detach() / temperature).log_softmax(dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return (1 - alpha) * hard + alpha * temperature**2 * soft
+    logits, teacher_logits = at_least_float32(logits), at_least_float32(teacher_logits.detach())
+    loss = logits.new_zeros(())
+    if alpha < 1:
+        loss = loss + (1 - alpha) * F.cross_entropy(logits, targets)
+    if alpha:
+        soft = _divergence(logits / temperature, teacher_logits / temperature)
+        loss = loss + alpha * (temperature * temperature) * soft
+    if not loss.isfinite():
+        check_finite("logits", logits.detach(), "the student must find each token possible")
+        raise ValueError(
+            f"the loss is {loss.item()} with logits up to {logits.abs().max().item():.3g}, a "
+            f"teacher's up to {teacher_logits.max().item():.3g} and temperature {temperature}; "
+            "give smaller ones, the teacher's above minus infinity for a token at least"
+        )
+    return loss
+
+
+def _divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return the mean over rows of KL(p_teacher || p_student), both softmaxes of logits."""
+    ours, theirs = logits.log_softmax(dim=1), teacher_logits.log_softmax(dim=1)
+    # Where p_teacher is 0 its logarithm is minus infinity, and 0 times that is NaN, not 0.
+    excluded = theirs.isneginf()
+    ours, theirs = ours.masked_fill(excluded, 0.0), theirs.masked_fill(excluded, 0.0)
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)

@@ -39,7 +39,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slingshot import costs
-from slingshot.lm import DecoderLM, generate
+from slingshot._tensors import (
+    at_least_float32,
+    check_finite,
+    check_learning,
+    first,
+    real,
+    usable,
+    whole,
+)
+from slingshot.lm import DecoderLM, generate, in_eval_mode
 from slingshot.progress import progress_bar
 from slingshot.tasks import Problem, Task
 from slingshot.train import _finite
@@ -70,11 +79,13 @@ def group_advantages(
 
     With ``scale="group"`` in standard deviations of the group plus ``eps``; ``correction=1``
     divides the sum of squares by G - 1, as TRL does, 0 by G. A group whose rewards are all equal
-    has advantages of exactly 0: it says nothing. No problems, P = 0, have none.
+    has advantages of exactly 0: it says nothing. No problems, P = 0, have none. Advantages are
+    float32, or float64 if the rewards are.
 
     Sources: DeepSeekMath, arXiv 2402.03300, §4.1.2; DeepSeek-R1, arXiv 2501.12948, eq. 3; without
     the division: arXiv 2503.20783, §3.2. Raises ``ValueError`` for groups of fewer than two, a
-    reward that is not finite, and settings that cannot be meant.
+    reward that is not finite, integers that float32 does not hold, a difference that overflows,
+    and settings that cannot be meant.
     """
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ValueError(
@@ -86,20 +97,36 @@ def group_advantages(
         raise ValueError(
             f"correction is {correction} and eps {eps}; give 0 or 1, and 0 or a small number"
         )
-    rewards = rewards if rewards.is_floating_point() else rewards.float()
-    if not bool(rewards.isfinite().all()):
-        bad = rewards[~rewards.isfinite()][0].item()
-        raise ValueError(f"a reward is {bad}; each must be finite")
+    given, rewards = rewards, _as_floats(rewards)
+    # A power of two for each group brings its rewards near 1, so that no square overflows or
+    # vanishes. It rounds nothing.
+    smallest = torch.finfo(rewards.dtype).tiny
+    largest = rewards.detach().abs().amax(dim=1, keepdim=True).clamp(min=smallest)
+    power = largest.frexp().mantissa / largest
+    rewards = rewards * power
     advantages = rewards - rewards.mean(dim=1, keepdim=True)
     if scale == "group":
         squares = advantages.square().sum(dim=1, keepdim=True)
-        advantages = advantages / ((squares / (rewards.shape[1] - correction)).sqrt() + eps)
+        deviation = (squares / (rewards.shape[1] - correction)).sqrt()
+        advantages = advantages / (deviation + eps * power)
+    else:
+        advantages = advantages / power
     # The mean of equal floats may differ from them in the last bit; without eps that would be 1.
-    return advantages.masked_fill(all_equal(rewards)[:, None], 0.0)
+    advantages = advantages.masked_fill(all_equal(given)[:, None], 0.0)
+    remedy = f"rewards are up to {largest.max().item() if len(given) else 0:.3g}, give smaller ones"
+    check_finite("advantages", advantages, remedy)
+    return advantages
 
 
 def all_equal(rewards: Tensor) -> Tensor:
-    """Return which groups of ``rewards [P, G]`` have no two different ones: ``[P]`` bool."""
+    """Return which groups of ``rewards [P, G]`` have no two different ones: ``[P]`` bool.
+
+    Raises ``ValueError`` for another shape and for NaN, which differs from itself.
+    """
+    if rewards.ndim != 2:
+        raise ValueError(f"rewards has shape {tuple(rewards.shape)}; pass [problems, outputs]")
+    if (nan := rewards.isnan()).any():
+        raise ValueError(f"{first('rewards', rewards, nan)}; each must be a number")
     return (rewards == rewards[:, :1]).all(dim=1)
 
 
@@ -117,18 +144,28 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
 
     Sources: Schulman, "Approximating KL Divergence" (2020); k3 as a loss: DeepSeekMath,
     arXiv 2402.03300, eq. 4, DeepSeek-R1, arXiv 2501.12948, eq. 2; its gradient: arXiv 2506.09477.
-    Raises ``ValueError`` for an unknown ``kind`` or two shapes.
+    Estimates are at least float32. Raises ``ValueError`` for an unknown ``kind`` or two shapes, and
+    for log-probabilities that are not finite or so far apart that the estimate overflows.
     """
+    log_p, log_ref = real("log_p", log_p), real("log_ref", log_ref)
     _check_choice("kind", kind, get_args(KL))
     if log_p.shape != log_ref.shape:
         raise ValueError(
             f"log_p has shape {tuple(log_p.shape)} and log_ref {tuple(log_ref.shape)}; "
             "pass the same tokens to both models"
         )
-    x = log_ref - log_p
-    if kind == "k1":
-        return -x
-    return x.square() / 2 if kind == "k2" else x.expm1() - x
+    x = at_least_float32(log_ref) - at_least_float32(log_p)
+    estimate = -x  # k1
+    if kind != "k1":
+        estimate = x.square() / 2 if kind == "k2" else x.expm1() - x
+    if not estimate.isfinite().all():
+        check_finite("log_p", log_p, "give log-probabilities of tokens that can be sampled")
+        check_finite("log_ref", log_ref, "the reference excludes what was sampled, give another")
+        raise ValueError(
+            f"log_ref - log_p is up to {x.abs().max().item():.3g} and {kind} overflows; "
+            "give a reference that is nearer, or mask the token"
+        )
+    return estimate
 
 
 def clipped(
@@ -137,8 +174,20 @@ def clipped(
     """Return where the clip takes the gradient away, bool of the shape of ``ratio``.
 
     That is where a token has moved as far as it may in the direction that its advantage asks for.
-    One that has moved too far the other way may always come back.
+    One that has moved too far the other way may always come back. Raises ``ValueError`` for shapes
+    that cannot be broadcast, for NaN, and for bounds that cannot be meant.
     """
+    _check_settings(epsilon_low, epsilon_high, 0.0)
+    for name, values in (("ratio", ratio), ("advantages", advantages)):
+        if (nan := values.isnan()).any():
+            raise ValueError(f"{first(name, values, nan)}; check the log-probabilities and rewards")
+    pairs = zip(reversed(ratio.shape), reversed(advantages.shape), strict=False)
+    if advantages.ndim > ratio.ndim or any(b not in (1, a) for a, b in pairs):
+        raise ValueError(
+            f"ratio has shape {tuple(ratio.shape)} and advantages {tuple(advantages.shape)}; "
+            "pass one shape, or advantages[:, None] with [R, T]"
+        )
+    ratio = at_least_float32(ratio)
     risen = (ratio > 1 + epsilon_high) & (advantages > 0)
     return risen | ((ratio < 1 - epsilon_low) & (advantages < 0))
 
@@ -149,20 +198,32 @@ def aggregate(
     """Add up ``values [R, T]`` where ``mask [R, T]`` is true, as ``variant`` does: a scalar.
 
     A row without any token adds 0, and counts as a row. Nothing at all gives 0. ``max_length`` is
-    the most tokens that an output may have; only ``"dr_grpo"`` needs it. Raises ``ValueError`` when
-    it does not get it.
+    the most tokens that an output may have; only ``"dr_grpo"`` needs it. The sum is at least
+    float32. Raises ``ValueError`` when it does not get it, for shapes that differ, and for a result
+    that is not finite.
     """
     _check_choice("variant", variant, get_args(Variant))
+    if values.ndim != 2 or mask.shape != values.shape or mask.dtype != torch.bool:
+        raise ValueError(
+            f"values has shape {tuple(values.shape)} and mask {tuple(mask.shape)} with dtype "
+            f"{mask.dtype}; pass [R, T] twice, bool for the mask"
+        )
+    if variant == "dr_grpo" and (max_length is None or max_length < 1):
+        raise ValueError(f"max_length is {max_length}; dr_grpo divides by it, give max_new_tokens")
     # Not values * mask: a NaN behind the mask would come through.
-    values = values.masked_fill(~mask, 0.0)
+    values = at_least_float32(values).masked_fill(~usable(mask), 0.0)
     rows = max(1, len(values))
     if variant == "paper":
-        return (values.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / rows
-    if variant == "dapo":
-        return values.sum() / mask.sum().clamp(min=1)
-    if max_length is None or max_length < 1:
-        raise ValueError(f"max_length is {max_length}; dr_grpo divides by it, give max_new_tokens")
-    return values.sum() / (rows * max_length)
+        total = (values.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / rows
+    elif variant == "dapo":
+        total = values.sum() / mask.sum().clamp(min=1)
+    else:
+        total = values.sum() / (rows * (max_length or 1))
+    if not total.isfinite():
+        check_finite("values", values.detach(), "check what they were computed from")
+        largest = values.detach().abs().max().item()
+        raise ValueError(f"values are up to {largest:.3g} and their sum overflows; scale them down")
+    return total
 
 
 def grpo_loss(
@@ -185,24 +246,44 @@ def grpo_loss(
     ``advantages [R]`` what each output is worth; ``mask [R, T]`` bool where there is a token.
     ``log_old [R, T]`` are the log-probabilities when the tokens were sampled; ``None`` says that
     the model has not moved since. ``log_ref [R, T]`` are those of the reference model, and needed
-    with ``beta``. What stands behind the mask has no influence.
+    with ``beta``. What stands behind the mask has no influence. The loss is at least float32.
+
+    A ratio may be so large that it overflows. Where its advantage is positive it is clipped and its
+    gradient is 0; where the advantage is 0 so is its part; where it is negative the loss itself
+    overflows.
 
     Sources: PPO's clip: arXiv 1707.06347, eq. 7; two bounds for it: DAPO, arXiv 2503.14476, eq. 8,
-    with 0.2 and 0.28. Raises ``ValueError`` for tensors that do not fit together and for settings
-    that cannot be meant.
+    with 0.2 and 0.28. Raises ``ValueError`` for tensors that do not fit together, for settings that
+    cannot be meant, for advantages or log-probabilities that are not numbers, and for a loss that
+    overflows.
     """
     _check_batch(log_p, advantages, mask, log_old, log_ref)
+    log_p, mask, worth = usable(at_least_float32(log_p)), usable(mask), usable(advantages.detach())
     _check_settings(epsilon_low, epsilon_high, beta)
     if beta and log_ref is None:
         raise ValueError(f"beta is {beta} but log_ref is None; score the tokens with a reference")
     old = log_p.detach() if log_old is None else log_old.detach()
     # Where nothing is, nothing can overflow either: inf times a zero gradient is NaN.
-    ratio = (log_p - old).masked_fill(~mask, 0.0).exp()
-    worth = advantages.detach()[:, None]
+    moved = (log_p - old).masked_fill(~mask, 0.0)
+    if (nan := moved.isnan()).any():
+        raise ValueError(
+            f"{first('log_p', log_p, nan)} and {first('log_old', old, nan)}; "
+            "give log-probabilities of tokens that can be sampled"
+        )
+    worth = at_least_float32(worth)[:, None]
+    # And where a ratio this far above its clip has no influence: only a loss can be as large.
+    ceiling = math.log1p(epsilon_high) + 1
+    ratio = torch.where(worth < 0, moved, moved.clamp(max=ceiling)).exp()
     loss = -torch.minimum(ratio * worth, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * worth)
     if beta and log_ref is not None:
         now, reference = log_p.masked_fill(~mask, 0.0), log_ref.detach().masked_fill(~mask, 0.0)
         loss = loss + beta * kl_estimate(now, reference, kl)
+    if not loss.isfinite().all():
+        worst = moved.detach().masked_fill(worth >= 0, -math.inf).max().item()
+        raise ValueError(
+            f"log_p - log_old is {worst:.3g} where the advantage is negative, and the loss "
+            "overflows; make fewer updates with one batch, or mask the token"
+        )
     return aggregate(loss, mask, variant, max_length)
 
 
@@ -216,11 +297,14 @@ def token_log_probs(
 
     ``sequences`` are R tensors of tokens, a prompt and an output each; ``n_prompt`` says how long
     the prompts are. Both results are ``[R, T]``, T the length of the longest output: natural
-    logarithms, 0 where there is no token, and a bool mask of where there is.
+    logarithms in at least float32, 0 where there is no token, and a bool mask of where there is.
 
     Rows of about one length go through the model together, so that little is computed for padding.
-    Raises ``ValueError`` unless each sequence has a token of prompt and one of output.
+    Raises ``ValueError`` unless each sequence has a token of prompt and one of output, all of this
+    model, and when its logits are not finite.
     """
+    sequences = [_checked(model, sequence) for sequence in sequences]
+    n_prompt = [int(number) for number in n_prompt]
     lengths = [len(sequence) for sequence in sequences]
     if len(lengths) != len(n_prompt):
         raise ValueError(f"{len(lengths)} sequences have {len(n_prompt)} prompts; give one each")
@@ -236,7 +320,8 @@ def token_log_probs(
     places = torch.arange(int(n_output.max()) if len(n_output) else 0)
     mask = places < n_output[:, None]
     if not passes:
-        return torch.zeros(mask.shape), mask
+        dtype = torch.promote_types(model.embedding.weight.dtype, torch.float32)
+        return torch.zeros(mask.shape, dtype=dtype), mask
     scored = torch.cat([_score(model, sequences, n_prompt, rows) for rows in passes])
     sorted_rows = scored.new_zeros(mask.shape).masked_scatter(mask[order], scored)
     return sorted_rows[order.argsort()], mask
@@ -262,7 +347,7 @@ def _score(
     end = torch.tensor([len(sequences[row]) for row in rows])[:, None]
     place = torch.arange(1, tokens.shape[1])
     is_output = (first <= place) & (place < end)
-    logits = model(tokens[:, :-1]).logits[is_output]
+    logits = at_least_float32(model(tokens[:, :-1]).logits[is_output])
     return -F.cross_entropy(logits, tokens[:, 1:][is_output], reduction="none")
 
 
@@ -319,7 +404,7 @@ def sample_rollouts(
         sequences=[torch.cat(pair) for pair in zip(repeated, outputs, strict=True)],
         n_prompt=[len(prompt) for prompt in repeated],
         texts=texts,
-        rewards=torch.tensor(rewards).view(shape),
+        rewards=torch.tensor(rewards, dtype=torch.float32).view(shape),
         lengths=torch.tensor([len(output) for output in outputs]).view(shape),
         ended=torch.tensor([int(output[-1]) == task.end for output in outputs]).view(shape),
     )
@@ -508,20 +593,19 @@ def train_grpo(
     step, the reward and the length; ``progress=False`` hides it.
 
     Ctrl-C stops between two operations: the model keeps what it has learned, and what ``on_step``
-    has collected stays. Raises ``ValueError`` when there is nothing to train or ``beta`` has no
-    reference, and ``FloatingPointError`` when the loss or a gradient is not finite; no weight has
-    moved by it.
+    has collected stays. Raises ``ValueError`` when there is nothing to train, gradients are
+    switched off, the weights are float16, ``beta`` has no reference or as `grpo_loss` does, and
+    ``FloatingPointError`` when the loss or a gradient is not finite; no weight has moved by it.
     """
     if config.beta and reference is None:
         raise ValueError(f"beta is {config.beta} but reference is None; pass a copy of the model")
     weights = [p for p in model.parameters() if p.requires_grad]
-    if not weights:
-        raise ValueError("no parameter of the model requires a gradient; unfreeze what is to learn")
+    check_learning(weights)
     optimizer = torch.optim.AdamW(weights, betas=config.betas, weight_decay=0.0, fused=True)
     n_active = costs.count_parameters(model.config.sizes()).active_without_embedding
     generator = torch.Generator().manual_seed(seed)
     history = GRPOHistory()
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.train()
     try:
         with progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress) as bar:
@@ -543,7 +627,8 @@ def train_grpo(
                 )
                 bar.update()
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     return history
 
 
@@ -573,7 +658,9 @@ def _learn(
     n_prompt = [rollouts.n_prompt[row] for row in rows]
     with torch.no_grad():
         log_ref = (
-            token_log_probs(reference, sequences, n_prompt)[0] if reference is not None else None
+            None
+            if reference is None
+            else token_log_probs(in_eval_mode(reference), sequences, n_prompt)[0]
         )
     log_old: Tensor | None = None
     losses, distances, shares = [], [], []
@@ -650,6 +737,29 @@ def _record(
     )
 
 
+def _as_floats(rewards: Tensor) -> Tensor:
+    """Return rewards in at least float32; ``ValueError`` unless they are finite and fit in it."""
+    if rewards.is_complex():
+        raise ValueError(f"rewards has dtype {rewards.dtype}; pass numbers")
+    if not rewards.is_floating_point() and bool((large := rewards.double().abs() > 2**24).any()):
+        raise ValueError(
+            f"a reward is {rewards[large][0].item()}; float32 does not hold all integers beyond "
+            "2**24, pass them with .double()"
+        )
+    if not bool(rewards.isfinite().all()):
+        bad = rewards[~rewards.isfinite()][0].item()
+        raise ValueError(f"a reward is {bad}; each must be finite")
+    return at_least_float32(rewards)
+
+
+def _checked(model: DecoderLM, sequence: Tensor) -> Tensor:
+    sequence = whole("a sequence", sequence, "pass int64 [N]")
+    if sequence.ndim != 1:
+        raise ValueError(f"a sequence has shape {tuple(sequence.shape)}; pass [N]")
+    model._check_vocabulary(sequence)
+    return sequence
+
+
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} {value!r} is unknown; use {', '.join(choices)}")
@@ -676,6 +786,14 @@ def _check_batch(
         raise ValueError(
             f"log_p has shape {tuple(log_p.shape)} and advantages {tuple(advantages.shape)}; "
             "pass [outputs, tokens] and [outputs]"
+        )
+    for name, tensor in (("log_p", log_p), ("log_old", log_old), ("log_ref", log_ref)):
+        if tensor is not None:
+            real(name, tensor)
+    if advantages.is_complex() or not advantages.isfinite().all():
+        raise ValueError(
+            f"advantages hold {advantages[~advantages.isfinite()].tolist()[:1]} in "
+            f"{advantages.dtype}; each must be a finite number"
         )
     if mask.dtype != torch.bool:
         raise ValueError(f"mask has dtype {mask.dtype}; pass bool, True where there is a token")

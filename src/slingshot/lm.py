@@ -7,18 +7,29 @@ book differ when they are compared.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slingshot import costs
+from slingshot._tensors import (
+    at_least_float32,
+    check_input,
+    check_output,
+    check_squares,
+    check_within,
+    is_whole,
+    looking_at_the_end,
+    whole,
+)
 from slingshot.moe import Experts, MoE, Routing, SwiGLU, TopKRouter
 from slingshot.moe.experts import _undrawn_linear
+
+M = TypeVar("M", bound=nn.Module)
 
 Activation = Literal["swiglu", "relu2"]
 """The dense feed-forward network: SwiGLU (arXiv 2002.05202), or ReLU² without a gate
@@ -112,9 +123,9 @@ class LMOutput(NamedTuple):
 class DecoderLM(nn.Module):
     """A decoder-only transformer: RMSNorm before each block, RoPE, GQA, SwiGLU, ReLU² or MoE.
 
-    Called on ``tokens [B, S]`` int64. A position sees itself and what is before it, never what
-    comes after. Matrices that write to the residual stream start at zero, so that an untrained
-    model predicts from the current token alone and every layer learns what to add.
+    Called on ``tokens [B, S]``, integers of any width. A position sees itself and what is before
+    it, never what comes after. Matrices that write to the residual stream start at zero, so that an
+    untrained model predicts from the current token alone and every layer learns what to add.
 
     Source: the shape of Llama, arXiv 2302.13971, §2.2; the mixture of DeepSeek-V3,
     arXiv 2412.19437, §2.1.2.
@@ -140,10 +151,16 @@ class DecoderLM(nn.Module):
         return [module for module in self.modules() if isinstance(module, TopKRouter)]
 
     def forward(self, tokens: Tensor) -> LMOutput:
-        """Score the next token at each place; raise ``ValueError`` for tokens that cannot be."""
-        self._check(tokens)
+        """Score the next token at each place.
+
+        Raises ``ValueError`` for tokens that cannot be, and when the logits are not finite.
+        """
+        tokens = self._check(tokens)
         x, routings = self._read(tokens, self._rotations(tokens.shape[1]))
-        return LMOutput(self.head(self.norm(x)), routings)
+        logits = self.head(self.norm(x))
+        if not math.isfinite(logits.detach().sum().item()):
+            _check_largest(logits.detach().flatten(0, 1).amax(dim=1))
+        return LMOutput(logits, routings)
 
     def _read(
         self, tokens: Tensor, rotation: Tensor, caches: Sequence["KVCache"] | None = None
@@ -154,28 +171,33 @@ class DecoderLM(nn.Module):
         """
         x = self.embedding(tokens)
         routings: list[Routing] = []
-        for index, layer in enumerate(self.layers):
-            x, routing = layer(x, rotation, caches[index] if caches else None)
-            if routing is not None:
-                routings.append(routing)
+        with looking_at_the_end():
+            for index, layer in enumerate(self.layers):
+                x, routing = layer(x, rotation, caches[index] if caches else None)
+                if routing is not None:
+                    routings.append(routing)
+        check_squares(x)
         return x, routings
 
     def _rotations(self, length: int) -> Tensor:
-        config, device = self.config, self.embedding.weight.device
-        return rotations(length, config.width_of_head, config.rope_base, device)
+        config, weight = self.config, self.embedding.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return rotations(length, config.width_of_head, config.rope_base, weight.device, dtype)
 
-    def _check(self, tokens: Tensor) -> None:
-        if tokens.ndim != 2 or tokens.dtype != torch.int64:
+    def _check(self, tokens: Tensor) -> Tensor:
+        """Return ``tokens [B, S]`` as int64; ``ValueError`` if they are not of this model."""
+        if isinstance(tokens, Tensor) and (tokens.ndim != 2 or not is_whole(tokens)):
             raise ValueError(
                 f"tokens has shape {tuple(tokens.shape)} and dtype {tokens.dtype}; "
                 "pass int64 [sequences, tokens]"
             )
-        outside = tokens[(tokens < 0) | (tokens >= self.config.vocab_size)]
-        if outside.numel():
-            raise ValueError(
-                f"token {int(outside[0])} is not within 0 to {self.config.vocab_size - 1}; "
-                "encode the text with the tokenizer of this model"
-            )
+        tokens = whole("tokens", tokens)
+        self._check_vocabulary(tokens)
+        return tokens
+
+    def _check_vocabulary(self, tokens: Tensor) -> None:
+        remedy = "encode the text with the tokenizer of this model"
+        check_within("token", tokens, self.config.vocab_size, remedy)
 
 
 class Layer(nn.Module):
@@ -184,6 +206,7 @@ class Layer(nn.Module):
     def __init__(self, config: LMConfig, index: int) -> None:
         """Draw the weights of layer ``index``, counted from 0."""
         super().__init__()
+        self.d_model = config.d_model
         self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.attention = Attention(config)
         self.ffn_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
@@ -192,12 +215,22 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, rotation: Tensor, cache: "KVCache | None" = None
     ) -> tuple[Tensor, Routing | None]:
-        """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one."""
+        """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one.
+
+        Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
+        finite, or so large that their squares, of which RMSNorm takes the mean, are not.
+        """
+        x = check_input(x, self.d_model, self.attention.query)
         x = x + self.attention(self.attention_norm(x), rotation, cache)
-        answer = self.ffn(self.ffn_norm(x))
+        routing = None
         if isinstance(self.ffn, MoE):
-            return x + answer.output, answer.routing
-        return x + answer, None
+            answer, routing = self.ffn(self.ffn_norm(x))
+        else:
+            answer = self.ffn(self.ffn_norm(x))
+        x = x + answer
+        check_output(x, x)
+        check_squares(x)
+        return x, routing
 
 
 class Attention(nn.Module):
@@ -210,6 +243,7 @@ class Attention(nn.Module):
         """Draw the weights; the output matrix starts at zero."""
         super().__init__()
         d_model, self.head_dim = config.d_model, config.width_of_head
+        self.d_model = d_model
         self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads or config.n_heads
         queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         self.query = nn.Linear(d_model, queries, bias=False)
@@ -223,8 +257,19 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: Tensor, cache: "KVCache | None" = None) -> Tensor:
         """Return for each of ``x [B, S, d_model]`` what it found in itself and before it.
 
-        With a cache that holds tokens already, ``x`` is the one token after them.
+        With a cache that holds tokens already, ``x`` is the one token after them. Raises
+        ``ValueError`` for another shape or type, and when a result is not finite.
         """
+        x = check_input(x, self.d_model, self.query)
+        if x.ndim != 3 or rotation.shape != (2, x.shape[1], self.head_dim):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)} and rotation {tuple(rotation.shape)}; "
+                f"pass [B, S, {self.d_model}] and [2, S, {self.head_dim}]"
+            )
+        if cache is not None and cache.length and x.shape[1] != 1:
+            raise ValueError(
+                f"{x.shape[1]} tokens come after {cache.length} in the cache; pass one at a time"
+            )
         query = rotate(self._heads(self.query(x), self.n_heads), rotation)
         key = rotate(self._heads(self.key(x), self.n_kv_heads), rotation)
         value = self._heads(self.value(x), self.n_kv_heads)
@@ -237,6 +282,7 @@ class Attention(nn.Module):
                 query, key, value, is_causal=True, enable_gqa=self.n_heads != self.n_kv_heads
             )
         mixed: Tensor = self.output(found.transpose(1, 2).flatten(2))
+        check_output(mixed, x)
         return mixed
 
     def _heads(self, x: Tensor, n_heads: int) -> Tensor:
@@ -253,14 +299,21 @@ class SquaredReLU(nn.Module):
     def __init__(self, d_model: int, d_hidden: int) -> None:
         """Draw the weights."""
         super().__init__()
+        self.d_model = d_model
         self.up = _undrawn_linear(d_model, d_hidden)
         self.down = _undrawn_linear(d_hidden, d_model)
         nn.init.normal_(self.up.weight, std=1 / math.sqrt(d_model))
         nn.init.normal_(self.down.weight, std=1 / math.sqrt(d_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the shape of ``x [..., d_model]``."""
+        """Return a tensor of the shape of ``x [..., d_model]``.
+
+        Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
+        finite.
+        """
+        x = check_input(x, self.d_model, self.up)
         output: Tensor = self.down(self.up(x).relu().square())
+        check_output(output, x)
         return output
 
 
@@ -282,8 +335,14 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
     return MoE(router, routed, shared)
 
 
-def rotations(length: int, head_dim: int, base: float, device: torch.device) -> Tensor:
-    """Return the angles of RoPE as cosines and signed sines ``[2, length, head_dim]``, float32.
+def rotations(
+    length: int,
+    head_dim: int,
+    base: float,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return the angles of RoPE as cosines and signed sines ``[2, length, head_dim]`` in ``dtype``.
 
     Pair j of the channels turns by ``base ** (-2j / head_dim)`` per position, so that the dot
     product of a query and a key depends on their distance alone. Both channels of a pair have its
@@ -292,15 +351,21 @@ def rotations(length: int, head_dim: int, base: float, device: torch.device) -> 
     speed = base ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
     angle = torch.arange(length, device=device, dtype=torch.float64)[:, None] * speed
     cos, sin = angle.cos(), angle.sin()
-    return torch.stack([torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)]).float()
+    return torch.stack([torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)]).to(dtype)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn each pair of channels of ``x [..., S, head_dim]`` by its position's angle.
 
     Channel j is paired with channel j + head_dim / 2, as transformers stores Llama's weights;
-    rolled by half the channels, each has its partner in its place.
+    rolled by half the channels, each has its partner in its place. Raises ``ValueError`` when
+    ``rotation`` is not ``[2, S, head_dim]``.
     """
+    if rotation.ndim != 3 or (2, *x.shape[-2:]) != rotation.shape:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and rotation {tuple(rotation.shape)}; "
+            "pass [..., S, head_dim] and [2, S, head_dim]"
+        )
     cos, sin = rotation.to(x.dtype)
     turned: Tensor = x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
     return turned
@@ -315,6 +380,8 @@ def attend_to_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     The queries that share one of the heads of ``key [B, H_kv, T, D]`` and ``value`` are the rows of
     one matrix, so that keys and values are read once for all of them.
     """
+    if torch.finfo(query.dtype).bits < 32:  # scores of half precision would be off by units
+        return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     # Many rows take a tenth to a half longer with SDPA. One row would take less time; to treat it
     # in another way would round it in another way.
     shared = query.reshape(key.shape[0] * key.shape[1], -1, key.shape[3])
@@ -330,12 +397,19 @@ class KVCache:
     """
 
     def __init__(self, room: int) -> None:
-        """Start with no tokens."""
+        """Start with no tokens; ``ValueError`` for no room."""
+        if room < 1:
+            raise ValueError(f"room is {room}; give the largest number of tokens, at least 1")
         self.room = room
         self.length = 0
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store ``[B, H_kv, S, D]`` of the next S tokens; return all so far."""
+        """Store ``[B, H_kv, S, D]`` of the next S tokens; return all so far.
+
+        Raises ``ValueError`` for more tokens than there is room, and for tensors that differ in
+        more than S from those before.
+        """
+        self._check(key, value)
         if not self.length:
             shape = (*key.shape[:2], self.room, key.shape[3])
             self._keys, self._values = key.new_empty(shape), value.new_empty(shape)
@@ -344,8 +418,44 @@ class KVCache:
         self._values[:, :, start : self.length] = value
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
+    def _check(self, key: Tensor, value: Tensor) -> None:
+        if key.ndim != 4 or key.shape != value.shape or key.dtype != value.dtype:
+            raise ValueError(
+                f"key has shape {tuple(key.shape)} and dtype {key.dtype}, value "
+                f"{tuple(value.shape)} and {value.dtype}; pass two of [B, H_kv, S, D]"
+            )
+        if self.length + key.shape[2] > self.room:
+            raise ValueError(
+                f"{key.shape[2]} tokens come after {self.length} and room is {self.room}; "
+                "make the cache with more room"
+            )
+        if not self.length:
+            return
+        if (*key.shape[:2], key.shape[3]) != (*self._keys.shape[:2], self._keys.shape[3]):
+            raise ValueError(
+                f"key has shape {tuple(key.shape)} and those in the cache "
+                f"{tuple(self._keys.shape)}; pass the same rows and heads"
+            )
+        if key.dtype != self._keys.dtype:
+            raise ValueError(
+                f"key has dtype {key.dtype} and those in the cache {self._keys.dtype}; "
+                "make a cache for each type"
+            )
+
     def keep(self, n_kept: int, gaps: Tensor, fillers: Tensor) -> None:
-        """Keep ``n_kept`` rows: the first ones, with those of ``fillers`` in place of ``gaps``."""
+        """Keep ``n_kept`` rows: the first ones, with those of ``fillers`` in place of ``gaps``.
+
+        Raises ``ValueError`` for rows that are not there.
+        """
+        n_rows = len(self._keys) if self.length else 0
+        gaps, fillers = whole("gaps", gaps), whole("fillers", fillers)
+        if not 0 <= n_kept <= n_rows or gaps.shape != fillers.shape or gaps.ndim != 1:
+            raise ValueError(
+                f"n_kept is {n_kept} with gaps {tuple(gaps.shape)} and fillers "
+                f"{tuple(fillers.shape)}; keep 0 to {n_rows} rows, a filler for each gap"
+            )
+        check_within("gap", gaps, n_kept, "fill rows that are kept")
+        check_within("filler", fillers, n_rows, "fill with rows of the cache")
         for rows in (self._keys, self._values):
             _move(rows[:, :, : self.length], n_kept, gaps, fillers)
         self._keys, self._values = self._keys[:n_kept], self._values[:n_kept]
@@ -353,7 +463,7 @@ class KVCache:
 
 def generate(
     model: DecoderLM,
-    prompts: Sequence[Tensor],
+    prompts: Sequence[Tensor] | Tensor,
     *,
     max_new_tokens: int,
     end: int | None = None,
@@ -363,9 +473,9 @@ def generate(
 ) -> list[Tensor]:
     """Continue each prompt token by token; return the new tokens of each, int64.
 
-    ``prompts`` are int64 tensors of one dimension, of any lengths. A continuation is over after
-    ``max_new_tokens``, or with the token ``end``, which it then includes. All prompts run as one
-    batch that shares its position and shrinks as they finish: the length of the shortest is read at
+    ``prompts`` are integer tensors of one dimension, of any lengths, or one tensor ``[B, S]``. A
+    continuation is over after ``max_new_tokens``, or with the token ``end``, which it then
+    includes. All prompts run as one batch that shares its position and shrinks as they finish: the length of the shortest is read at
     once, from there on each step reads one token of every row, the prompt's own while there are
     any. So prompts of equal length are read fastest. What takes long in a step of one row is a few
     hundred calls of torch and Python; in one of many rows, to read their keys and values.
@@ -380,18 +490,14 @@ def generate(
     matters for a quantized model: one scale for a whole tensor of activations spans all tokens
     without a cache, and with it each new token alone.
 
-    The model runs in eval mode without gradients and is left in the mode that it was in.
+    The model runs in eval mode without gradients. It is not changed for that, so that several
+    threads can write with one model, and another can train it.
 
     Raises ``ValueError`` for prompts that are empty or no tokens of this model, for settings that
     cannot be meant, and when the model's logits are not finite.
     """
     _check_settings(model, max_new_tokens, end, temperature)
-    for prompt in prompts:
-        if prompt.ndim != 1 or not len(prompt):
-            raise ValueError(
-                f"a prompt has shape {tuple(prompt.shape)}; give one dimension, at least one token"
-            )
-        model._check(prompt[None])
+    prompts = _check_prompts(model, prompts)
     if not prompts:
         return []
     numbers = None
@@ -400,8 +506,10 @@ def generate(
         device = generator.device if generator else torch.device("cpu")
         numbers = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
         numbers = numbers.to(prompts[0].device)
-    with _evaluating(model), torch.inference_mode():
-        outputs = _continue(model, prompts, max_new_tokens, end, temperature, numbers, use_cache)
+    with torch.inference_mode():
+        outputs = _continue(
+            in_eval_mode(model), prompts, max_new_tokens, end, temperature, numbers, use_cache
+        )
     # What is made in inference mode cannot take part in training; a copy can.
     return [output.clone() for output in outputs]
 
@@ -452,12 +560,10 @@ def _continue(
 
 def _choose(logits: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
     """Return the next token of each row of ``logits [B, V]``; ``uniform [B]`` float64 decides."""
+    logits = at_least_float32(logits)
     top, likeliest = logits.max(dim=-1)
     if not math.isfinite(top.sum()):
-        raise ValueError(
-            f"the largest logit is {float(top[~top.isfinite()][0])}; the model's weights have "
-            "diverged, load or train them again"
-        )
+        _check_largest(top)
     if uniform is None:
         return likeliest
     weights = ((logits - top[:, None]).double() / temperature).exp()
@@ -485,24 +591,59 @@ def _move(rows: Tensor, n_kept: int, gaps: Tensor, fillers: Tensor) -> Tensor:
     return rows[:n_kept]
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in eval mode; at the end, each in the mode that it was in.
+def in_eval_mode(model: M) -> M:
+    """Return ``model`` in eval mode: itself if it is, otherwise other modules with its tensors.
 
-    Meanwhile its parameters and submodules are ordinary attributes too. Otherwise Python looks for
-    them everywhere, then calls `nn.Module.__getattr__`: a tenth of the time when one row is read.
+    They share parameters, buffers and hooks with those of ``model`` and differ in their mode, so
+    that nobody who uses ``model`` at the same time, or after Ctrl-C, finds it in another.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    for module, _ in modes:
-        vars(module).update(module._parameters | module._modules)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-            for name in module._parameters | module._modules:
-                vars(module).pop(name, None)
+    twins: dict[int, nn.Module] = {}
+
+    def twin(module: nn.Module) -> nn.Module:
+        if id(module) in twins:
+            return twins[id(module)]
+        parts = {name: part and twin(part) for name, part in module._modules.items()}
+        same = not module.training
+        for name, part in module._modules.items():
+            same = same and parts[name] is part
+        if same:
+            made = module
+        else:
+            made = object.__new__(type(module))
+            vars(made).update(vars(module))
+            vars(made).update(_modules=parts, training=False)
+        twins[id(module)] = made
+        return made
+
+    evaluated = twin(model)
+    assert isinstance(evaluated, type(model))
+    return evaluated
+
+
+def _check_prompts(model: DecoderLM, prompts: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Return each prompt as int64; ``ValueError`` for one that ``model`` cannot read."""
+    if isinstance(prompts, Tensor) and not prompts.ndim:
+        raise ValueError(f"prompts is a number, {prompts.item()}; pass a list of tensors")
+    checked = []
+    for given in prompts:
+        prompt = whole("a prompt", given, "pass int64")
+        if prompt.ndim != 1 or not len(prompt):
+            raise ValueError(
+                f"a prompt has shape {tuple(prompt.shape)}; give one dimension, at least one token"
+            )
+        model._check_vocabulary(prompt)
+        checked.append(prompt)
+    return checked
+
+
+def _check_largest(top: Tensor) -> None:
+    """Raise ``ValueError`` unless the largest logit of each row is finite: others may be -inf."""
+    finite = top.isfinite()
+    if not finite.all():
+        raise ValueError(
+            f"the largest logit is {float(top[~finite][0])}; the model's weights have diverged or "
+            f"overflow in {top.dtype}, load or train them again"
+        )
 
 
 def _check_settings(

@@ -26,6 +26,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor
 
+from slingshot._tensors import whole
+
 Style = Literal["direct", "skip", "careful"]
 """How much of a thought is written down: none of it, every second state, or every state."""
 
@@ -116,8 +118,10 @@ def write_traces(
     """Return ``n`` problems, each solved in one of ``styles``, chosen as often as its weight says.
 
     ``slips`` and ``noticed`` are those of `StateTask.trace`. Raises ``ValueError`` for weights that
-    choose nothing.
+    choose nothing and an ``n`` below 0.
     """
+    if n < 0:
+        raise ValueError(f"n is {n}; give 0 or more traces")
     weights = torch.tensor(list(styles.values()), dtype=torch.float64)
     if not len(weights) or bool((weights < 0).any()) or not 0 < weights.sum().item() < torch.inf:
         raise ValueError(f"styles are {dict(styles)}; give weights from 0 on, one of them above")
@@ -202,8 +206,8 @@ class StateTask(ABC):
             ) from None
 
     def decode(self, tokens: Tensor) -> str:
-        """Return the text of tokens ``[N]``; ``ValueError`` for a token outside the vocabulary."""
-        numbers = tokens.tolist()
+        """Return the text of tokens ``[N]``; ``ValueError`` for what is no token."""
+        numbers = _numbers(tokens)
         if outside := [token for token in numbers if not 0 <= token < len(self.words)]:
             raise ValueError(
                 f"token {outside[0]} is not within 0 to {len(self.words) - 1}; "
@@ -546,11 +550,27 @@ class ReasoningGym:
         return torch.tensor(list(text.encode()), dtype=torch.int64)
 
     def decode(self, tokens: Tensor) -> str:
-        """Return the text of bytes ``[N]``; what is not UTF-8 becomes U+FFFD."""
-        return bytes(tokens.tolist()).decode(errors="replace")
+        """Return the text of bytes ``[N]``; what is not UTF-8 becomes U+FFFD.
+
+        Raises ``ValueError`` for what is no byte.
+        """
+        numbers = _numbers(tokens)
+        if outside := [number for number in numbers if not 0 <= number < 256]:
+            raise ValueError(
+                f"token {outside[0]} is no byte, from 0 to 255; decode what was read so"
+            )
+        return bytes(numbers).decode(errors="replace")
 
 
 # --- details -----------------------------------------------------------------------------------
+
+
+def _numbers(tokens: Tensor) -> list[int]:
+    tokens = whole("tokens", tokens, "pass int64 [N]")
+    if tokens.ndim != 1:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; pass [N]")
+    numbers: list[int] = tokens.tolist()
+    return numbers
 
 
 def _label(number: int) -> str:
@@ -566,7 +586,8 @@ def _integer(low: int, high: int, generator: torch.Generator) -> int:
 
 
 def _chance(share: float, generator: torch.Generator) -> bool:
-    return bool(torch.rand((), generator=generator) < share)
+    # Not in torch's default type: another would draw other numbers.
+    return bool(torch.rand((), generator=generator, dtype=torch.float32) < share)
 
 
 def _check_lengths(name: str, lengths: tuple[int, int], longest: int) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slingshot.lm import DecoderLM
+from slingshot._tensors import at_least_float32, check_learning, check_types, usable, whole
+from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.moe import (
     Routing,
     expert_load,
@@ -132,12 +133,12 @@ def fit(
     per second; ``progress=False`` hides it. Ctrl-C stops between two operations, and the model
     keeps what it has learned.
 
-    Raises ``ValueError`` when there is nothing to train or the batches run out, and
-    ``FloatingPointError`` when the loss or a gradient is not finite; no weight has moved by it.
+    Raises ``ValueError`` when there is nothing to train, gradients are switched off, the weights
+    are float16, the loss depends on no weight or the batches run out, and ``FloatingPointError``
+    when the loss or a gradient is not finite; no weight has moved by it.
     """
     learning = [p for p in model.parameters() if p.requires_grad]
-    if not learning:
-        raise ValueError("no parameter of the model requires a gradient; unfreeze what is to learn")
+    check_learning(learning)
     optimizers = make_optimizers(model, config)
     schedules = [torch.optim.lr_scheduler.LambdaLR(each, config.rate) for each in optimizers]
     history = History()
@@ -151,6 +152,7 @@ def fit(
                 raise ValueError(f"batches ran out after {step} of {config.steps} steps; give more")
             started = time.process_time()
             value = loss(batch)
+            _check_loss(value)
             history.losses.append(_finite(value, "loss", step))
             model.zero_grad(set_to_none=True)
             _backward(value, learning, config.loss_scale)
@@ -169,8 +171,10 @@ def fit(
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Return AdamW for what learns in ``model``, or AdamW and, for its hidden matrices, Muon.
 
-    Raises ``ValueError`` if there is a ``muon_rate`` and no hidden matrix learns.
+    Raises ``ValueError`` if there is a ``muon_rate`` and no hidden matrix learns, or if a weight
+    that learns is float16.
     """
+    check_types([p for p in model.parameters() if p.requires_grad])
     hidden = hidden_matrices(model) if config.muon_rate else []
     taken = set(map(id, hidden))
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
@@ -194,15 +198,21 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """Return the weights of linear layers that learn, but for that of an output ``head``.
 
     They map directions of the model's own space to each other. Embeddings and the head map them to
-    tokens, and a router to experts; experts are three-dimensional tensors. AdamW moves all these.
+    tokens, and a router to experts; experts are three-dimensional tensors. AdamW moves all these,
+    and whatever a linear layer shares with an embedding or the head. Each weight comes once.
     """
-    return [
-        parameter
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name != "head"
+    ends = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    if isinstance(head := getattr(model, "head", None), nn.Module):
+        ends.append(head)
+    taken = {id(parameter) for module in ends for parameter in module.parameters()}
+    hidden = {
+        id(parameter): parameter
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
         for parameter in module.parameters(recurse=False)
-        if parameter.ndim == 2 and parameter.requires_grad
-    ]
+        if parameter.ndim == 2 and parameter.requires_grad and id(parameter) not in taken
+    }
+    return list(hidden.values())
 
 
 # --- language models -------------------------------------------------------------------------
@@ -249,8 +259,10 @@ def train_language_model(
 
     ``seed`` fixes the order of the batches, and nothing else. ``History.losses`` are those of the
     prediction, without what balance adds. Raises as `fit` does, and ``ValueError`` when ``tokens``
-    is too short for a batch or there are no experts to balance.
+    is too short for a batch or not of this model, or there are no experts to balance.
     """
+    _check_reading(tokens, config.sequence_length, config.batch_size)
+    model._check_vocabulary(tokens := whole("tokens", tokens))
     balancing = balancing or Balancing()
     if balancing.method != "none" and not model.routers:
         raise ValueError(f"balancing is {balancing.method} but the model has no experts; drop it")
@@ -261,7 +273,8 @@ def train_language_model(
     def loss(batch: Tensor) -> Tensor:
         output = model(batch[:, :-1])
         routings[:] = output.routings
-        prediction = F.cross_entropy(output.logits.flatten(0, 1), batch[:, 1:].flatten())
+        logits = at_least_float32(output.logits).flatten(0, 1)
+        prediction = F.cross_entropy(logits, batch[:, 1:].flatten())
         predictions.append(prediction.item())
         return prediction + balance_loss(routings, balancing, batch_size=len(batch))
 
@@ -283,13 +296,21 @@ def train_language_model(
 
 
 def balance_loss(routings: list[Routing], balancing: Balancing, batch_size: int) -> Tensor:
-    """Return what ``balancing`` adds to the loss for one batch of ``batch_size`` sequences."""
-    total = torch.zeros(())
+    """Return what ``balancing`` adds to the loss for one batch of ``batch_size`` sequences.
+
+    Raises ``ValueError`` when the tokens of a routing are not those of ``batch_size`` sequences.
+    """
+    total = torch.zeros((), dtype=torch.float32)
     for _, experts, scores in routings:
+        if scores.ndim != 2 or batch_size < 1 or len(scores) % batch_size:
+            raise ValueError(
+                f"scores has shape {tuple(scores.shape)} and batch_size is {batch_size}; "
+                "pass the routings and the sequences of one batch"
+            )
         if balancing.method == "auxiliary":
             total = total + load_balancing_loss(scores, experts, scores.shape[1])
         elif balancing.method == "sequence":
-            by_sequence = scores.view(batch_size, -1, scores.shape[1])
+            by_sequence = scores.reshape(batch_size, len(scores) // batch_size, scores.shape[1])
             total = total + sequence_balance_loss(by_sequence, experts.shape[1])
     return balancing.strength * total
 
@@ -299,9 +320,11 @@ def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) ->
 
     Windows overlap by the one token that ends one and begins the next, so that no token is
     predicted twice in a pass over the text. What does not fill a window, or in the end a batch, is
-    left out of the pass. With the first batch comes a ``ValueError`` if it needs more tokens.
+    left out of the pass. Batches are int64. With the first comes a ``ValueError`` if it needs more
+    tokens, or these are no integers.
     """
     _check_reading(tokens, length, batch_size)
+    tokens = whole("tokens", tokens)
     n_windows = (len(tokens) - 1) // length
     if n_windows < batch_size:
         raise ValueError(
@@ -321,7 +344,7 @@ def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) ->
 
 
 class Example(NamedTuple):
-    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned, both int64."""
+    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned: integers."""
 
     prompt: Tensor
     completion: Tensor
@@ -364,10 +387,18 @@ def completion_logits(model: DecoderLM, batch: CompletionBatch) -> tuple[Tensor,
     """Return logits ``[N, V]`` for the N tokens of all completions, and the tokens ``[N]``.
 
     What stands in the prompts is read and not learned. Padding comes after all else, and attention
-    looks back: it changes nothing.
+    looks back: it changes nothing. Logits are at least float32. Raises ``ValueError`` for tokens
+    that are not of this model, and for a mask that does not fit them.
     """
-    logits = model(batch.tokens[:, :-1]).logits
-    return logits[batch.learned], batch.tokens[:, 1:][batch.learned]
+    tokens = model._check(batch.tokens)
+    learned = usable(batch.learned)
+    if learned.dtype != torch.bool or learned.shape != tokens[:, 1:].shape or not tokens.shape[1]:
+        raise ValueError(
+            f"learned has shape {tuple(learned.shape)} and dtype {learned.dtype} for tokens "
+            f"{tuple(tokens.shape)}; pass bool [B, S - 1] with [B, S]"
+        )
+    logits = at_least_float32(model(tokens[:, :-1]).logits)
+    return logits[learned], tokens[:, 1:][learned]
 
 
 def completion_batches(
@@ -381,15 +412,16 @@ def completion_batches(
     the other, and learning takes longer. Each example is in one batch of a pass.
 
     With the first batch comes a ``ValueError`` if there are no examples, one has no prompt or no
-    completion, or one is longer than a batch.
+    completion or is not made of two rows of integers, or one is longer than a batch.
     """
+    examples = [_checked(example, index) for index, example in enumerate(examples)]
     prompts = torch.tensor([len(example.prompt) for example in examples], dtype=torch.int64)
     lengths = prompts + torch.tensor([len(each.completion) for each in examples], dtype=torch.int64)
     _check_examples(prompts, lengths, batch_tokens)
     padded = nn.utils.rnn.pad_sequence([torch.cat(each) for each in examples], batch_first=True)
     generator = torch.Generator().manual_seed(seed)
     while True:
-        chance = torch.rand(len(examples), generator=generator)
+        chance = torch.rand(len(examples), generator=generator, dtype=torch.float32)
         order = (prompts + chance).argsort()
         batches = _cut(order, lengths[order].tolist(), batch_tokens)
         for index in torch.randperm(len(batches), generator=generator).tolist():
@@ -410,24 +442,25 @@ def token_losses(
     """Return the loss in nats of each token but the first of ``tokens [N]``: ``[N - 1]`` float32.
 
     The text is read in windows of ``length``, so a token sees at most that many before it. The mean
-    is the loss, its exponential the perplexity. Raises ``ValueError`` for fewer than two tokens.
+    is the loss, its exponential the perplexity. A float64 model has float64 losses. The model runs
+    in eval mode and is not changed for that. Raises ``ValueError`` for fewer than two tokens, for
+    tokens that are not of this model, and when its logits are not finite.
     """
     _check_reading(tokens, length, batch_size)
+    model._check_vocabulary(tokens := whole("tokens", tokens))
+    model = in_eval_mode(model)
     n_windows = (len(tokens) - 1) // length
-    whole = tokens.unfold(0, length + 1, length) if n_windows else tokens.new_empty(0, 2)
-    parts = [*torch.split(whole, batch_size), tokens[None, n_windows * length :]]
-    was_training = model.training
-    model.eval()
-    try:
-        losses = [
-            F.cross_entropy(
-                model(part[:, :-1]).logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none"
-            )
-            for part in parts
-            if part.numel() and part.shape[1] > 1
-        ]
-    finally:
-        model.train(was_training)
+    windows = tokens.unfold(0, length + 1, length) if n_windows else tokens.new_empty(0, 2)
+    parts = [*torch.split(windows, batch_size), tokens[None, n_windows * length :]]
+    losses = [
+        F.cross_entropy(
+            at_least_float32(model(part[:, :-1]).logits).flatten(0, 1),
+            part[:, 1:].flatten(),
+            reduction="none",
+        )
+        for part in parts
+        if part.numel() and part.shape[1] > 1
+    ]
     return torch.cat(losses)
 
 
@@ -435,10 +468,29 @@ def token_losses(
 
 
 def _check_reading(tokens: Tensor, length: int, batch_size: int) -> None:
-    if tokens.ndim != 1 or len(tokens) < 2:
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; pass [N] with at least 2")
+    if not isinstance(tokens, Tensor) or tokens.ndim != 1 or len(tokens) < 2:
+        shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(f"tokens has shape {shape}; pass [N] with at least 2")
     if length < 1 or batch_size < 1:
         raise ValueError(f"length is {length} and batch_size {batch_size}; give each at least 1")
+
+
+def _checked(example: Example, index: int) -> Example:
+    parts = [whole(f"example {index}", part, "pass two of int64 [N]") for part in example]
+    for part in parts:
+        if part.ndim != 1:
+            raise ValueError(
+                f"example {index} holds tokens of shape {tuple(part.shape)}; pass two of [N]"
+            )
+    return Example(*parts)
+
+
+def _check_loss(loss: Tensor) -> None:
+    if loss.numel() != 1 or not loss.requires_grad:
+        raise ValueError(
+            f"the loss has shape {tuple(loss.shape)} and requires_grad {loss.requires_grad}; "
+            "return one number that depends on the weights"
+        )
 
 
 def _check_examples(prompts: Tensor, lengths: Tensor, batch_tokens: int) -> None:

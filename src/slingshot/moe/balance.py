@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot._tensors import at_least_float32, check_finite, check_within, first, real, whole
 from slingshot.moe.routing import TopKRouter
 
 
@@ -21,14 +22,9 @@ def expert_load(experts: Tensor, n_experts: int) -> Tensor:
     """
     if n_experts < 1:
         raise ValueError(f"n_experts is {n_experts}; give at least 1")
-    if experts.is_floating_point() or experts.is_complex() or experts.dtype == torch.bool:
-        raise ValueError(f"experts has dtype {experts.dtype}; pass the integer Routing.experts")
-    outside = experts[(experts < 0) | (experts >= n_experts)]
-    if outside.numel():
-        raise ValueError(
-            f"expert {int(outside[0])} is not within 0 to {n_experts - 1}; "
-            f"give the router's n_experts instead of {n_experts}"
-        )
+    experts = whole("experts", experts, "pass the integer Routing.experts")
+    remedy = f"give the router's n_experts instead of {n_experts}"
+    check_within("expert", experts, n_experts, remedy)
     return experts.flatten().bincount(minlength=n_experts)
 
 
@@ -43,6 +39,8 @@ def max_violation(load: Tensor) -> float:
         raise ValueError(f"load has shape {tuple(load.shape)}; pass the counts [E] of one layer")
     counts = _counts(load)
     mean = counts.mean().item()
+    if mean == math.inf:
+        raise ValueError(f"load is {load.tolist()}, whose sum overflows; pass counts of tokens")
     if mean == 0:
         raise ValueError(
             f"load is {load.tolist()}; balance is undefined before any token is routed"
@@ -59,9 +57,10 @@ def load_balancing_loss(scores: Tensor, experts: Tensor, n_experts: int) -> Tens
     code in use, the value at balance would be k. Multiply it by a small weight, 0.01 in Switch.
 
     Source: Fedus et al., arXiv 2101.03961, eqs. 4-6, for k = 1; f over k slots as in DeepSeekMoE,
-    arXiv 2401.06066, eqs. 12-14. Raises ``ValueError`` when the shapes do not fit or T is 0.
+    arXiv 2401.06066, eqs. 12-14. Raises ``ValueError`` when the shapes do not fit, T is 0 or a
+    score is negative or not finite. Computed in at least float32.
     """
-    _check_scores(scores, n_experts)
+    scores = _check_scores(scores, n_experts)
     if experts.ndim != 2 or len(experts) != len(scores) or not experts.shape[1]:
         raise ValueError(
             f"experts has shape {tuple(experts.shape)} for scores {tuple(scores.shape)}; "
@@ -79,12 +78,13 @@ def sequence_balance_loss(scores: Tensor, top_k: int) -> Tensor:
     be chosen *without* the bias. 1.0 at balance. V3 multiplies it by 0.0001.
 
     Source: DeepSeek-V3, arXiv 2412.19437, eqs. 17-20. Raises ``ValueError`` when ``scores`` is not
-    ``[B, S, E]`` with at least one token, or ``top_k`` is not within 1 and E.
+    ``[B, S, E]`` with at least one token, ``top_k`` is not within 1 and E, or a score is negative
+    or not finite. Computed in at least float32.
     """
     if scores.ndim != 3:
         raise ValueError(f"scores has shape {tuple(scores.shape)}; pass [sequences, tokens, E]")
     n_experts = scores.shape[-1]
-    _check_scores(scores.flatten(0, 1), n_experts)
+    scores = _check_scores(scores.flatten(0, 1), n_experts).view(scores.shape)
     if not 1 <= top_k <= n_experts:
         raise ValueError(f"top_k is {top_k}; choose 1 to {n_experts} experts")
     chosen = torch.zeros_like(scores).scatter_(-1, scores.topk(top_k, dim=-1).indices, 1.0)
@@ -97,11 +97,20 @@ def router_z_loss(logits: Tensor) -> Tensor:
     """Return the mean over tokens of ``logsumexp(logits [T, E])`` squared: keeps logits small.
 
     It is (ln E)², not 0, when all logits are 0. Source: Zoph et al., arXiv 2202.08906, eq. 5, where
-    its weight is 0.001. Raises ``ValueError`` unless ``logits`` is ``[T, E]`` with T at least 1.
+    its weight is 0.001. Raises ``ValueError`` unless ``logits`` is ``[T, E]`` with T at least 1,
+    and when the loss is not finite. Computed in at least float32.
     """
+    logits = at_least_float32(real("logits", logits))
     if logits.ndim != 2 or not logits.numel():
         raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
-    return logits.logsumexp(dim=-1).square().mean()
+    loss = logits.logsumexp(dim=-1).square().mean()
+    if not loss.isfinite():
+        check_finite("logits", logits, "check what feeds the router")
+        raise ValueError(
+            f"the square of a logit overflows with logits up to {logits.abs().max().item():.3g}; "
+            "normalize what feeds the router"
+        )
+    return loss
 
 
 @torch.no_grad()
@@ -114,9 +123,14 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
     score in the steps there are.
 
     Source: DeepSeek-V3, arXiv 2412.19437, §2.1.2; Wang et al., arXiv 2408.15664. Raises
-    ``ValueError`` when ``load`` is not the load of this router's experts, or ``speed`` is below 0
-    or not finite.
+    ``ValueError`` when ``load`` is not the load of this router's experts, ``speed`` is below 0 or
+    not finite, or the bias is of half precision, in which small steps would be lost.
     """
+    if torch.finfo(router.expert_bias.dtype).bits < 32:
+        raise ValueError(
+            f"expert_bias has dtype {router.expert_bias.dtype}, in which small steps are lost; "
+            "keep the router in float32, with router.float()"
+        )
     if load.shape != router.expert_bias.shape:
         raise ValueError(
             f"load has shape {tuple(load.shape)} and the router {len(router.expert_bias)} experts; "
@@ -126,7 +140,9 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
         raise ValueError(f"speed is {speed}; give 0 to stop, or a small positive number")
     counts = _counts(load)
     direction = torch.sign(counts.mean() - counts)
-    router.expert_bias.add_(direction.to(router.expert_bias.dtype), alpha=speed)
+    moved = router.expert_bias.add(direction.to(router.expert_bias.dtype), alpha=speed)
+    check_finite("expert_bias", moved, f"speed is {speed}, give a smaller one")
+    router.expert_bias.copy_(moved)
 
 
 class ExpertChoice(NamedTuple):
@@ -141,13 +157,15 @@ def expert_choice(logits: Tensor, capacity: int) -> ExpertChoice:
 
     The load is equal by construction. But the number of experts per token varies, down to none, and
     whether a token is taken depends on tokens that come after it. The choice is not causal: a model
-    that writes one token after another cannot make it.
+    that writes one token after another cannot make it. Weights are at least float32.
 
     Source: Zhou et al., arXiv 2202.09368, §3.2. Raises ``ValueError`` unless ``logits`` is
-    ``[T, E]`` and ``capacity`` is within 1 and T.
+    ``[T, E]`` with an expert and finite, and ``capacity`` is within 1 and T.
     """
-    if logits.ndim != 2:
+    logits = at_least_float32(real("logits", logits))
+    if logits.ndim != 2 or not logits.shape[1]:
         raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
+    check_finite("logits", logits, "check what feeds the router")
     if not 1 <= capacity <= len(logits):
         raise ValueError(f"capacity is {capacity}; give 1 to {len(logits)} tokens")
     best = F.softmax(logits, dim=-1).T.topk(capacity, dim=-1)
@@ -164,11 +182,21 @@ def _counts(load: Tensor) -> Tensor:
 
 def _shares(scores: Tensor) -> Tensor:
     """Divide each row by its sum; a row of zeros, where every sigmoid underflowed, stays zeros."""
-    return scores / (scores.sum(dim=-1, keepdim=True) + 1e-20)
+    sums = scores.sum(dim=-1, keepdim=True)
+    if not sums.isfinite().all():
+        raise ValueError(
+            f"scores are up to {scores.max().item():.3g} and their sum overflows; "
+            "pass Routing.scores, which are from 0 to 1"
+        )
+    return scores / (sums + 1e-20)
 
 
-def _check_scores(scores: Tensor, n_experts: int) -> None:
-    if scores.ndim != 2 or scores.shape[1] != n_experts or not len(scores):
+def _check_scores(scores: Tensor, n_experts: int) -> Tensor:
+    scores = real("scores", scores)
+    if scores.ndim != 2 or scores.shape[1] != n_experts or not scores.numel():
         raise ValueError(
             f"scores has shape {tuple(scores.shape)}; pass [tokens, {n_experts}] with a token"
         )
+    if not (good := (scores >= 0) & scores.isfinite()).all():
+        raise ValueError(f"{first('scores', scores, ~good)}; pass Routing.scores, from 0 to 1")
+    return at_least_float32(scores)

@@ -13,6 +13,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from slingshot._tensors import (
+    at_least_float32,
+    check_input,
+    check_output,
+    check_within,
+    usable,
+    whole,
+)
 from slingshot.moe.routing import Routing, TopKRouter
 
 # The derivative that autograd itself uses for F.silu, in one pass over memory. torch gives it no
@@ -28,18 +36,27 @@ class SwiGLU(nn.Module):
     arXiv 2002.05202, eq. 6.
     """
 
+    d_model: int
+
     def __init__(self, d_model: int, d_hidden: int) -> None:
         """Draw the weights; raise ``ValueError`` for a size below 1."""
         super().__init__()
         _check_sizes(d_model=d_model, d_hidden=d_hidden)
+        self.d_model = d_model
         self.gate_up = _undrawn_linear(d_model, 2 * d_hidden)
         self.down = _undrawn_linear(d_hidden, d_model)
         _draw(self.gate_up.weight, self.down.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the shape of ``x [..., d_model]``."""
+        """Return a tensor of the shape of ``x [..., d_model]``.
+
+        Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
+        finite.
+        """
+        x = check_input(x, self.d_model, self.gate_up)
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         output: Tensor = self.down(F.silu(gate) * up)
+        check_output(output, x)
         return output
 
 
@@ -47,7 +64,7 @@ class Experts(nn.Module):
     """``n_experts`` SwiGLU networks packed in two tensors, and the dispatch of tokens to them.
 
     ``gate_up [E, 2 * d_expert, d_model]`` (gate half first) and ``down [E, d_model, d_expert]``.
-    Called on ``x [T, d_model]``, ``experts [T, k]`` int64 and ``weights [T, k]``, it returns
+    Called on ``x [T, d_model]``, integer ``experts [T, k]`` and ``weights [T, k]``, it returns
     ``[T, d_model]``: for each token the sum of its experts' outputs times their weights. No token
     is dropped, an expert without tokens costs nothing, and T may be 0.
 
@@ -68,19 +85,27 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Run each token through its experts.
 
-        Raises ``ValueError`` when shapes or dtypes do not fit or an expert does not exist.
+        Raises ``ValueError`` when shapes or dtypes do not fit, an expert does not exist, or results
+        are not finite.
         """
         n_experts, d_model = len(self.gate_up), self.down.shape[1]
-        _check_routed(x, experts, weights, n_experts, d_model)
+        _check_routed(x, experts, weights, d_model)
+        dispatch = sort_by_expert(experts, n_experts)
+        x, weights = usable(x), usable(weights)
         x, weights, gate_up, down = _as_autocast_would(x, weights, self.gate_up, self.down)
         if x.dtype != down.dtype:
             raise ValueError(
                 f"x has dtype {x.dtype} and the experts {down.dtype}; cast one with .to()"
             )
-        inputs = (x, weights.to(x.dtype), gate_up, down, sort_by_expert(experts, n_experts))
-        if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs[:4])):
-            return _mix(*inputs)
-        output: Tensor = _RunExperts.apply(*inputs)  # type: ignore[no-untyped-call]
+        # A small weight would vanish in half precision, though what it multiplies is large.
+        weights = weights.to(torch.promote_types(x.dtype, torch.float32))
+        inputs = (x, weights, gate_up, down, dispatch)
+        output: Tensor
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs[:4]):
+            output = _RunExperts.apply(*inputs)  # type: ignore[no-untyped-call]
+        else:
+            output = _mix(*inputs)
+        check_output(output, x)
         return output
 
     def extra_repr(self) -> str:
@@ -120,12 +145,17 @@ class MoE(nn.Module):
         self.shared = shared
 
     def forward(self, x: Tensor) -> MixtureOutput:
-        """Mix the experts' answers for ``x [..., d_model]``; the routing has one row per token."""
+        """Mix the experts' answers for ``x [..., d_model]``; the routing has one row per token.
+
+        Raises ``ValueError`` as the router and `Experts` do.
+        """
+        x = check_input(x, self.router.d_model)
         tokens = x.reshape(-1, x.shape[-1])
         routing = self.router(tokens)
         output = self.experts(tokens, routing.experts, routing.weights).reshape(x.shape)
         if self.shared is not None:
             output = output + self.shared(x)
+            check_output(output, x)
         return MixtureOutput(output, routing)
 
 
@@ -143,13 +173,21 @@ class Dispatch(NamedTuple):
 
 
 def sort_by_expert(experts: Tensor, n_experts: int) -> Dispatch:
-    """Sort ``experts [T, k]`` once, so that the tokens of each expert are one slice."""
+    """Sort ``experts [T, k]`` once, so that the tokens of each expert are one slice.
+
+    Raises ``ValueError`` unless they are integers from 0 to ``n_experts - 1`` in two dimensions.
+    """
+    _check_sizes(n_experts=n_experts)
+    experts = whole("experts", experts, "pass Routing.experts of the same tokens")
+    if experts.ndim != 2:
+        raise ValueError(f"experts has shape {tuple(experts.shape)}; pass [T, k]")
+    check_within("expert", experts, n_experts, "route among the experts that there are")
     flat = experts.flatten()
     # Stable, so that an expert meets its tokens in their own order: gathers then run forward
     # through memory, and sums come out the same on every run.
     pairs = flat.argsort(stable=True)
     bounds = [0, *flat.bincount(minlength=n_experts).cumsum(0).tolist()]
-    return Dispatch(pairs, pairs // experts.shape[1], bounds)
+    return Dispatch(pairs, pairs // max(1, experts.shape[1]), bounds)
 
 
 class _RunExperts(torch.autograd.Function):
@@ -206,9 +244,11 @@ def _mix(
         # index_select(0, rows) is x[rows], and about three times as fast.
         torch.index_select(x, 0, rows, out=wide_rows)
         gate, up = torch.mm(wide_rows, gate_up[e].T, out=hidden_rows).chunk(2, dim=-1)
-        # The weight is applied to the narrow hidden row and not to the wide output: less to do.
+        # The weight is applied to the narrow hidden row and not to the wide output: less to do. The
+        # product of gate and up may be too large for half precision, and is not with its weight.
+        gate, up = at_least_float32(gate), at_least_float32(up)
         narrow = F.silu(gate, inplace=hidden is None).mul_(up).mul_(ordered[block, None])
-        torch.mm(narrow, down[e].T, out=wide_rows)
+        torch.mm(narrow.to(x.dtype), down[e].T, out=wide_rows)
         output.index_add_(0, rows, wide_rows.to(output.dtype))
     return output.to(x.dtype)
 
@@ -234,18 +274,20 @@ def _unmix(
         rows, weight = dispatch.tokens[block], ordered[block, None]
         # wide_rows holds the outputs' gradients, then the tokens, then the tokens' gradients.
         wide_rows, grad_hidden = wide[: len(rows)], middle[: len(rows)]
-        gate, up = hidden[block].chunk(2, dim=-1)
+        gate, up = at_least_float32(hidden[block]).chunk(2, dim=-1)
+        grad_hidden = at_least_float32(grad_hidden)
         grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
         silu = F.silu(gate)
         narrow = silu * up
         torch.index_select(grad_output, 0, rows, out=wide_rows)
-        grad_narrow = wide_rows @ down[e]
+        grad_narrow = at_least_float32(wide_rows @ down[e])
         torch.sum(grad_narrow * narrow, dim=-1, out=grad_ordered[block])
-        torch.mm(wide_rows.T, narrow.mul_(weight), out=grad_down[e])
+        torch.mm(wide_rows.T, narrow.mul_(weight).to(x.dtype), out=grad_down[e])
         grad_narrow.mul_(weight)
         torch.mul(grad_narrow, silu, out=grad_up)
         _silu_backward(grad_narrow.mul_(up), gate, grad_input=grad_gate)
         torch.index_select(x, 0, rows, out=wide_rows)
+        grad_hidden = grad_hidden.to(x.dtype)
         torch.mm(grad_hidden.T, wide_rows, out=grad_gate_up[e])
         torch.mm(grad_hidden, gate_up[e], out=wide_rows)
         grad_x.index_add_(0, rows, wide_rows.to(grad_x.dtype))
@@ -306,22 +348,19 @@ def _check_sizes(**sizes: int) -> None:
             raise ValueError(f"{name} is {size}; give at least 1")
 
 
-def _check_routed(
-    x: Tensor, experts: Tensor, weights: Tensor, n_experts: int, d_model: int
-) -> None:
+def _check_routed(x: Tensor, experts: Tensor, weights: Tensor, d_model: int) -> None:
     """Raise ``ValueError`` unless tokens, choices and weights belong together."""
     if x.ndim != 2 or x.shape[1] != d_model:
         raise ValueError(f"x has shape {tuple(x.shape)}; pass [tokens, {d_model}]")
-    if experts.ndim != 2 or len(experts) != len(x) or experts.dtype != torch.int64:
+    if experts.ndim != 2 or len(experts) != len(x):
         raise ValueError(
-            f"experts has shape {tuple(experts.shape)} and dtype {experts.dtype} for {len(x)} "
-            "tokens; pass Routing.experts of the same tokens"
+            f"experts has shape {tuple(experts.shape)} for {len(x)} tokens; "
+            "pass Routing.experts of the same tokens"
         )
+    if not weights.is_floating_point():
+        raise ValueError(f"weights has dtype {weights.dtype}; pass Routing.weights")
     if weights.shape != experts.shape:
         raise ValueError(
             f"weights has shape {tuple(weights.shape)} and experts {tuple(experts.shape)}; "
             "pass both of one Routing"
         )
-    outside = experts[(experts < 0) | (experts >= n_experts)]
-    if outside.numel():
-        raise ValueError(f"expert {int(outside[0])} is not within 0 to {n_experts - 1}")

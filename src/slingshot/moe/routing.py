@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot._tensors import at_least_float32, check_finite, check_within, first, real, whole
+
 Score = Literal["sigmoid", "softmax"]
 """How a logit becomes a score: V3 takes the sigmoid (eq. 15), DeepSeekMoE and V2 the softmax."""
 
-# Keeps the division finite when every chosen score underflows to 0. It is transformers' value, far
-# below the float32 rounding of any other sum; DeepSeek's own inference code divides without it.
+# Keeps the division, and its gradient, finite when every chosen score underflows to 0. It is
+# transformers' value, below the float32 rounding of any sum above 1e-12; DeepSeek's own inference
+# code divides without it.
 _EPSILON = 1e-20
 
 
@@ -51,7 +54,7 @@ class TopKRouter(nn.Module):
 
     Raises ``ValueError`` for a size below 1, for ``top_k``, ``n_groups`` or ``topk_groups`` that
     cannot be satisfied, for an unknown ``score`` and for a ``route_scale`` that is not a positive
-    finite number.
+    number of float32.
 
     Source: DeepSeek-V3, arXiv 2412.19437, §2.1.2, eqs. 12-16.
     """
@@ -105,16 +108,11 @@ class TopKRouter(nn.Module):
         """
         _check_tokens(x, self.d_model)
         logits = router_logits(x, self.weight)
-        if not logits.isfinite().all():
-            raise ValueError(_explain_non_finite(x, self.weight))
-        if not self.expert_bias.isfinite().all():
-            raise ValueError(f"{_first_non_finite('expert_bias', self.expert_bias)}; reset it to 0")
-        scores = expert_scores(logits, self.score)
+        check_finite("expert_bias", self.expert_bias, "reset it to 0")
+        scores = _scores(logits, self.score)
         biased = scores.detach() + self.expert_bias.to(scores.dtype)
         experts = select_experts(biased, self.top_k, self.n_groups, self.topk_groups)
-        weights = gate_weights(
-            scores, experts, normalize=self.normalize, route_scale=self.route_scale
-        )
+        weights = _weights(scores, experts, self.normalize, self.route_scale)
         return Routing(weights, experts, scores)
 
     def extra_repr(self) -> str:
@@ -129,46 +127,74 @@ class TopKRouter(nn.Module):
 def router_logits(x: Tensor, weight: Tensor) -> Tensor:
     """Return the dot products ``[T, E]`` of tokens ``x [T, d]`` with ``weight [E, d]``.
 
-    They are float32, or float64 when ``x`` or ``weight`` is.
+    They are float32, or float64 when ``x`` or ``weight`` is. Raises ``ValueError`` when the widths
+    differ, and for NaN and infinity in ``x``, in ``weight`` or in a product.
     """
+    x, weight = real("x", x), real("weight", weight)
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}; pass [T, d] and [E, d]"
+        )
     # The choice is a comparison: a rounding error does not shrink an output a little, it sends the
     # token to another expert. So the router is float32 even where the model around it is not, and
     # autocast, which would make this product bfloat16, is off.
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-        return F.linear(x.to(dtype), weight.to(dtype))
+        logits = F.linear(x.to(dtype), weight.to(dtype))
+    if not logits.isfinite().all():
+        raise ValueError(_explain_non_finite(x, weight))
+    return logits
 
 
 def expert_scores(logits: Tensor, score: Score = "sigmoid") -> Tensor:
     """Turn ``logits [T, E]`` into scores between 0 and 1: how well each expert fits each token.
 
     ``"sigmoid"`` judges every expert on its own (V3, eq. 15), ``"softmax"`` shares 1 among all E
-    (DeepSeekMoE, arXiv 2401.06066, eq. 11). Raises ``ValueError`` for another ``score``.
+    (DeepSeekMoE, arXiv 2401.06066, eq. 11). A logit of minus infinity gets 0. Raises ``ValueError``
+    for another ``score``, and for logits that have none: NaN, and where 1 is shared, infinity or
+    nothing above minus infinity.
     """
     _check_score(score)
-    return logits.sigmoid() if score == "sigmoid" else logits.softmax(dim=-1)
+    logits = real("logits", logits)
+    if score == "softmax" and (logits.ndim < 1 or not logits.shape[-1]):
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [T, E] with an expert")
+    scores = _scores(logits, score)
+    if scores.isnan().any():
+        raise ValueError(f"{first('logits', logits, scores.isnan())}; pass finite logits")
+    return scores
 
 
 def group_scores(biased: Tensor, n_groups: int) -> Tensor:
     """Return ``[T, n_groups]``: the sum of the two best of ``biased [T, E]`` in each group.
 
     Group g holds the experts from g * E / n_groups up to the next group. V3's text ranks groups by
-    affinity, its released code by biased score; this follows the code. Raises ``ValueError`` when
-    E does not divide into groups of at least 2.
+    affinity, its released code by biased score; this follows the code. Sums are at least float32.
+    Raises ``ValueError`` when E does not divide into groups of at least 2, and for sums that are
+    not finite.
     """
+    biased = _check_biased(biased)
     _check_groups(biased.shape[-1], n_groups)
     if biased.shape[-1] // n_groups < 2:
         raise ValueError(f"1 expert in {n_groups} group has no two best; give at least 2 experts")
-    best_two = _by_group(biased, n_groups).topk(2, dim=-1).values
-    return best_two.sum(dim=-1)
+    best_two = at_least_float32(_by_group(biased, n_groups).topk(2, dim=-1).values)
+    sums = best_two.sum(dim=-1)
+    if not sums.isfinite().all():
+        largest = biased.flatten()[biased.abs().argmax()].item()
+        check_finite("biased", biased, "give scores without nan or infinity")
+        raise ValueError(
+            f"biased holds {largest:.3g} and sums of two overflow; give smaller scores"
+        )
+    return sums
 
 
 def mask_groups(biased: Tensor, n_groups: int, topk_groups: int) -> Tensor:
     """Return ``biased [T, E]`` with -inf outside each token's best ``topk_groups`` groups.
 
     The fill is -inf and not 0: a bias may push every kept score below 0, and then a masked expert
-    at 0 would win. Raises ``ValueError`` when ``topk_groups`` is not within 1 and ``n_groups``.
+    at 0 would win. Raises ``ValueError`` when ``topk_groups`` is not within 1 and ``n_groups``, and
+    for a score that is not finite: it could not be told from a masked one.
     """
+    check_finite("biased", biased := _check_biased(biased), "give scores without nan or infinity")
     _check_groups(biased.shape[-1], n_groups, topk_groups)
     kept = group_scores(biased, n_groups).topk(topk_groups, dim=-1).indices
     dropped = torch.ones(*biased.shape[:-1], n_groups, dtype=torch.bool, device=biased.device)
@@ -180,15 +206,17 @@ def select_experts(biased: Tensor, top_k: int, n_groups: int = 1, topk_groups: i
     """Choose the ``top_k`` highest of ``biased [T, E]`` within each token's best groups.
 
     Returns ``experts [T, k]`` int64 in descending order of biased score; equal scores come in no
-    particular order. Raises ``ValueError`` for a choice that cannot be made and for NaN.
+    particular order. Raises ``ValueError`` for a choice that cannot be made, for NaN, and with
+    groups for infinity.
     """
+    biased = _check_biased(biased)
     _check_selection(biased.shape[-1], top_k, n_groups, topk_groups)
     # Keeping every group is keeping every expert, so the grouping costs nothing then.
     candidates = mask_groups(biased, n_groups, topk_groups) if topk_groups < n_groups else biased
     best = candidates.topk(top_k, dim=-1, sorted=True)
-    # topk ranks NaN above every number, also in the group scores, so a row's first value shows it.
+    # topk ranks NaN above every number, so a row's first value shows it.
     if best.values[..., 0].isnan().any():
-        raise ValueError(f"{_first_non_finite('biased', biased)}; give scores without nan")
+        raise ValueError(f"{first('biased', biased, biased.isnan())}; give scores without nan")
     return best.indices
 
 
@@ -197,11 +225,35 @@ def gate_weights(
 ) -> Tensor:
     """Return the weights ``[T, k]`` of the chosen ``experts [T, k]`` from unbiased ``scores``.
 
-    With ``normalize`` they are divided by their sum (V3, eq. 13), so that a token's weights sum to
-    ``route_scale``; if all its chosen scores are 0 its weights are 0, not NaN. Raises
-    ``ValueError`` for a ``route_scale`` that is not a positive finite number.
+    Those are ``[T, E]``. With ``normalize`` weights are divided by their sum plus 1e-20 (V3, eq. 13), so that a token's
+    weights sum to ``route_scale``; if all its chosen scores are 0 its weights are 0, not NaN. They
+    are at least float32. Raises ``ValueError`` for a ``route_scale`` that is not a positive number
+    of float32, for experts that do not exist, and for scores that are not from 0 to infinity.
     """
     _check_route_scale(route_scale)
+    scores, experts = real("scores", scores), whole("experts", experts, "pass Routing.experts")
+    if scores.ndim < 1 or experts.ndim != scores.ndim or experts.shape[:-1] != scores.shape[:-1]:
+        raise ValueError(
+            f"scores has shape {tuple(scores.shape)} and experts {tuple(experts.shape)}; "
+            "pass [T, E] and [T, k]"
+        )
+    check_within("expert", experts, scores.shape[-1], "choose among those that have a score")
+    if not (good := (scores >= 0) & scores.isfinite()).all():
+        raise ValueError(f"{first('scores', scores, ~good)}; give finite scores, each at least 0")
+    weights = _weights(at_least_float32(scores), experts, normalize, route_scale)
+    if not weights.isfinite().all():
+        raise ValueError(
+            f"scores are up to {scores.max().item():.3g} and route_scale is {route_scale}: the "
+            "weights overflow; give scores from 0 to 1"
+        )
+    return weights
+
+
+def _scores(logits: Tensor, score: Score) -> Tensor:
+    return logits.sigmoid() if score == "sigmoid" else logits.softmax(dim=-1)
+
+
+def _weights(scores: Tensor, experts: Tensor, normalize: bool, route_scale: float) -> Tensor:
     weights = scores.gather(-1, experts)
     if normalize:
         weights = weights / (weights.sum(dim=-1, keepdim=True) + _EPSILON)
@@ -253,15 +305,24 @@ def _check_selection(n_experts: int, top_k: int, n_groups: int, topk_groups: int
         )
 
 
+def _check_biased(biased: Tensor) -> Tensor:
+    biased = real("biased", biased)
+    if biased.ndim < 1:
+        raise ValueError(f"biased has shape {tuple(biased.shape)}; pass [T, E]")
+    return biased
+
+
 def _check_score(score: str) -> None:
     if score not in get_args(Score):
         raise ValueError(f"score {score!r} is unknown; use {' or '.join(get_args(Score))}")
 
 
 def _check_route_scale(route_scale: float) -> None:
-    if not 0 < route_scale < math.inf:
+    limits = torch.finfo(torch.float32)
+    if not limits.tiny <= route_scale <= limits.max:
         raise ValueError(
-            f"route_scale is {route_scale}; give a positive finite number, 1.0 is neutral"
+            f"route_scale is {route_scale}; give a positive finite number of float32, 1.0 is "
+            "neutral"
         )
 
 
@@ -284,18 +345,11 @@ def _explain_non_finite(x: Tensor, weight: Tensor) -> str:
     Looking at the logits alone is enough to know that there is one: a non-finite ``x[t, j]`` makes
     every logit of token t non-finite, whatever it is multiplied with, zero included.
     """
-    if not x.isfinite().all():
-        return (
-            f"input holds NaN or infinity: {_first_non_finite('x', x)}; check what feeds the router"
-        )
-    if not weight.isfinite().all():
-        return f"{_first_non_finite('weight', weight)}; training diverged, reload or lower its rate"
+    if not (finite := x.isfinite()).all():
+        return f"input holds NaN or infinity: {first('x', x, ~finite)}; check what feeds the router"
+    if not (finite := weight.isfinite()).all():
+        return f"{first('weight', weight, ~finite)}; training diverged, reload or lower its rate"
     return (
         f"a logit overflows with |x| up to {x.abs().max().item():.3g} and |weight| up to "
         f"{weight.abs().max().item():.3g}; normalize x first"
     )
-
-
-def _first_non_finite(name: str, values: Tensor) -> str:
-    index = (~values.isfinite()).nonzero()[0].tolist()
-    return f"{name}[{', '.join(map(str, index))}] is {values[tuple(index)].item()}"
