@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-RESULTS = Path(__file__).resolve().parent / "results"
+# Within the package, so that a notebook finds them wherever it is installed.
+RESULTS = Path(__file__).resolve().parent.parent / "src" / "slingshot" / "stored" / "experiments"
 
 
 @dataclass(frozen=True)
