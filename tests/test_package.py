@@ -95,7 +95,7 @@ def names(requirements: Iterable[Requirement]) -> set[str]:
 
 def code_of(cell: NotebookNode) -> str:
     """A code cell as Python, in which a line such as %pip is a call."""
-    return TransformerManager().transform_cell(cell.source)
+    return TransformerManager().transform_cell(cell.source)  # type: ignore[no-untyped-call]
 
 
 def chapter(name: str) -> list[NotebookNode]:
@@ -240,6 +240,11 @@ def test_the_wheel_says_what_it_needs(built: Built) -> None:
     assert names(each for each in needs if each.marker) == names(chain(*EXTRAS.values()))
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
     assert metadata["Version"] == PROJECT["version"]
+
+
+def test_the_readme_names_the_wheel(built: Built) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert f'pip install "./{built.wheel.name}[notebooks]"' in text
 
 
 def test_the_library_knows_its_version() -> None:

@@ -222,7 +222,8 @@ def code_cells(path: Path) -> list[CodeCell]:
             headings: list[str] = re.findall(r"^#+ (.+)$", text, re.M)
             section = headings[-1] if headings else section
         elif kind == "code":
-            python = TransformerManager().transform_cell(text)  # a line such as %pip is none yet
+            # A line such as %pip becomes a call.
+            python = TransformerManager().transform_cell(text)  # type: ignore[no-untyped-call]
             statements = [names_of(ast.unparse(node)) for node in ast.parse(python).body]
             found.append(CodeCell(section, text, tuple(statements)))
     return found
