@@ -77,7 +77,10 @@ def parse_arguments(description: str, rounds: int) -> argparse.Namespace:
         "--threads", type=_positive, default=1, help="torch's threads (default: %(default)s)"
     )
     parser.add_argument(
-        "--json", type=_writable, metavar="FILE", help="also write the results to FILE"
+        "--json",
+        type=_writable,
+        metavar="FILE",
+        help="also write the results to FILE; a notebook reads those in src/slingshot/stored",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -27,7 +27,8 @@ console.prepare("make setup")
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-RESULTS = Path(__file__).resolve().parent / "results"
+# Within the package, so that a notebook finds them wherever it is installed.
+RESULTS = Path(__file__).resolve().parent.parent / "src" / "slingshot" / "stored" / "experiments"
 
 
 @dataclass(frozen=True)

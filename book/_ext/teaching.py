@@ -22,6 +22,7 @@ from typing import Final
 import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
+from IPython.core.inputtransformer2 import TransformerManager
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -124,12 +125,19 @@ def source(root: Path, chapter: str) -> Path:
     raise ValueError(f"there is no chapter {chapter!r}; give it as _toc.yml does")
 
 
-def cells(path: Path) -> list[tuple[str, str]]:
-    """The kind and the text of each cell; a page of Markdown is one cell."""
+def cells(path: Path, *, shown: bool = False) -> list[tuple[str, str]]:
+    """The kind and the text of each cell, or of each that is ``shown`` on the page.
+
+    A page of Markdown is one cell.
+    """
     if path.suffix == ".md":
         return [("markdown", path.read_text("utf-8"))]
     found = json.loads(path.read_text("utf-8"))["cells"]
-    return [(cell["cell_type"], "".join(cell["source"])) for cell in found]
+    return [
+        (cell["cell_type"], "".join(cell["source"]))
+        for cell in found
+        if not (shown and "remove-cell" in cell["metadata"].get("tags", []))
+    ]
 
 
 def effort(root: Path, chapter: str) -> Effort:
@@ -141,7 +149,8 @@ def effort(root: Path, chapter: str) -> Effort:
     words = sum(len(text.split()) for text in texts)
     if any("{claims-ledger}" in text for text in texts):
         words += words_of_ledger(root)
-    lines = [line for kind, text in cells(path) if kind == "code" for line in text.splitlines()]
+    code = [text for kind, text in cells(path, shown=True) if kind == "code"]
+    lines = [line for text in code for line in text.splitlines()]
     minutes = words / WORDS_PER_MINUTE + sum(map(bool, map(str.strip, lines))) / LINES_PER_MINUTE
     recorded = json.loads((root / "notebooks" / "seconds.json").read_text("utf-8"))["seconds"]
     predictions = sum(text.count(":class: predict") for text in texts)
@@ -213,7 +222,9 @@ def code_cells(path: Path) -> list[CodeCell]:
             headings: list[str] = re.findall(r"^#+ (.+)$", text, re.M)
             section = headings[-1] if headings else section
         elif kind == "code":
-            statements = [names_of(ast.unparse(node)) for node in ast.parse(text).body]
+            # A line such as %pip becomes a call.
+            python = TransformerManager().transform_cell(text)  # type: ignore[no-untyped-call]
+            statements = [names_of(ast.unparse(node)) for node in ast.parse(python).body]
             found.append(CodeCell(section, text, tuple(statements)))
     return found
 

@@ -1,7 +1,7 @@
-"""What every notebook does first, so that it looks the same and says the same on each machine."""
+"""What every notebook does first, and the stored results and measurements that it reads."""
 
+import importlib.resources
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,27 +25,28 @@ def setup(threads: int = 1) -> None:
     torch.set_printoptions(precision=3, sci_mode=False, linewidth=100)  # type: ignore[no-untyped-call]
 
 
-def course_file(name: str) -> Path:
-    """Return the path of a file of the course, such as ``"experiments/results/mixture.json"``.
-
-    It is looked for beside the folder of the notebook, and then where the course lies, so that a
-    notebook that was moved still finds it. Raises ``FileNotFoundError`` when there is none.
-    """
-    places = [Path.cwd().parent, Path(__file__).resolve().parents[2]]
-    for place in places:
-        if (place / name).is_file():
-            return place / name
-    raise FileNotFoundError(
-        f"{name} is neither in {places[0]} nor in {places[1]}; run the notebook from the course"
-    )
-
-
 def stored_results(experiment: str) -> dict[str, dict[str, Any]]:
     """Return what ``experiment`` stored: by run its ``"configuration"`` and its ``"result"``.
 
-    The name of a run is followed by its seed, as in ``"dense/0"``. Raises ``FileNotFoundError``
-    when there is no file; `make experiments` makes it.
+    The name of a run is followed by its seed, as in ``"dense/0"``. Raises ``ValueError`` naming the
+    experiments that are stored when this one is not.
     """
-    file = course_file(f"experiments/results/{experiment}.json")
-    results: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
-    return results
+    return _stored("experiments", experiment)
+
+
+def stored_benchmark(name: str) -> dict[str, Any]:
+    """Return what a benchmark measured: its ``"machine"``, its ``"rounds"`` and its ``"rows"``.
+
+    Raises ``ValueError`` naming the benchmarks that are stored when this one is not.
+    """
+    return _stored("benchmarks", name)
+
+
+def _stored(kind: str, name: str) -> dict[str, Any]:
+    """Read a file of ``stored``, which is part of the package and so is there without a course."""
+    files = (importlib.resources.files("slingshot") / "stored" / kind).iterdir()
+    known = {file.name.removesuffix(".json"): file for file in files if file.name.endswith(".json")}
+    if name not in known:
+        raise ValueError(f"{name!r} is none of the stored {kind}; give {', '.join(sorted(known))}")
+    content: dict[str, Any] = json.loads(known[name].read_text("utf-8"))
+    return content
