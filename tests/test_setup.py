@@ -1,7 +1,10 @@
 """The set-up: what it installs and mends, what it inherits, and how the scripts speak."""
 
 import ast
+import contextlib
+import errno
 import http.server
+import io
 import json
 import os
 import shutil
@@ -23,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools import bootstrap  # noqa: E402
-from tools.common import inherited, venv_state  # noqa: E402
+from tools.common import console, inherited, venv_state  # noqa: E402
 
 # A developer's proxy must not answer for the indexes of these tests.
 NO_PROXY = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -462,6 +465,11 @@ def site(venv: Path) -> Path:
     return venv / "lib" / "python3.12" / "site-packages"
 
 
+def replaced(venv: Path) -> None:
+    shutil.rmtree(site(venv) / "some_pack-1.0.dist-info")
+    package(venv, "some_pack", "0.9", {})
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a module is gone": (
         lambda venv: shutil.rmtree(site(venv) / "some_pack"),
@@ -484,9 +492,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "some-pack (its list of files is missing)",
     ),
     "it was replaced": (
-        lambda venv: (site(venv) / "some_pack-1.0.dist-info").rename(
-            site(venv) / "some_pack-0.9.dist-info"
-        ),
+        lambda venv: replaced(venv),
         "some-pack (it is version 0.9 in place of 1.0)",
     ),
     "it is there twice": (
@@ -503,7 +509,7 @@ def test_a_damaged_package_is_brought_again(
     damage, fault = DAMAGE[how]
     bootstrap.mend(whole)
     assert bootstrap.is_installed(whole, "requirements.txt")
-    assert capsys.readouterr().out.endswith("s\n")  # of the installation, and no more
+    assert capsys.readouterr().out == ""
     damage(whole)
     bootstrap.mend(whole)
     assert f".venv is damaged: {fault}" in capsys.readouterr().out
@@ -553,11 +559,16 @@ def test_every_pin_allows_every_python_that_is_promised() -> None:
     files = [ROOT / "constraints.txt", ROOT / "benchmarks" / "requirements.txt"]
     files += ROOT.glob("requirements*.txt")
     pins = {name: v for f in files for name, v in venv_state.pinned(f.read_text("utf-8")).items()}
-    found = {venv_state.normal(d.metadata["Name"]): d for d in metadata.distributions()}
+    present = reversed([*metadata.distributions()])  # the first of a name is the one that counts
+    found = {venv_state.normal(each.metadata["Name"]): each for each in present}
     checked = pins.keys() & found.keys()
     bench = venv_state.pinned((ROOT / "benchmarks" / "requirements.txt").read_text("utf-8"))
-    # Only what the benchmarks compare with, and what that needs, is not installed for the tests.
-    assert pins.keys() - checked <= {*bench, "flatbuffers", "protobuf"}
+    # What the benchmarks compare with, and what that needs, is not installed for the tests.
+    # jupyter-server wants one up to Python 3.11, and IPython two where there are terminals.
+    elsewhere = {"flatbuffers", "protobuf", "overrides", "pexpect", "ptyprocess"}
+    assert pins.keys() - checked <= {*bench, *elsewhere}
+    others = [n for n in sorted(checked) if found[n].version.partition("+")[0] != pins[n]]
+    assert others == [], "run `make setup-dev`: installed are other versions than the pins say"
     problems = [
         f"{name}=={pins[name]} needs Python {requires}, and {version} is promised: pin another"
         for name in sorted(checked)
@@ -583,20 +594,93 @@ def test_the_readme_names_the_range() -> None:
 
 # --- what is inherited ---------------------------------------------------------------------------
 
-HARMFUL = """
-PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_REQUIRE_HASHES PIP_NO_DEPS
-PIP_DRY_RUN PIP_ONLY_BINARY PIP_NO_BINARY PIP_PYTHON PIP_REPORT PIP_PRE PIP_IGNORE_INSTALLED
-PIP_SRC PIP_EDITABLE PIP_REQUIREMENT PIP_PLATFORM PIP_QUIET PIP_AN_OPTION_OF_2030
-PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONNOUSERSITE PYTHONOPTIMIZE PYTHONWARNINGS
-PYTHONSAFEPATH PYTHONINSPECT PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHON_A_SWITCH_OF_2030
-VIRTUAL_ENV __PYVENV_LAUNCHER__ MYPYPATH JUPYTER_PATH MPLBACKEND SETUPTOOLS_USE_DISTUTILS
-""".split()
-HARMLESS = """
-PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_NO_INDEX PIP_TRUSTED_HOST PIP_CERT PIP_PROXY
-PIP_CLIENT_CERT PIP_DEFAULT_TIMEOUT PIP_TIMEOUT PIP_RETRIES PIP_CACHE_DIR PIP_CONSTRAINT
-PIP_CONFIG_FILE PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONIOENCODING PYTHONPYCACHEPREFIX
-HTTPS_PROXY SSL_CERT_FILE REQUESTS_CA_BUNDLE HOME LANG OMP_NUM_THREADS SLINGSHOT_TORCH_INDEX
-""".split()
+HARMFUL = [
+    *(
+        "PIP_USER",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_ROOT",
+        "PIP_REQUIRE_VIRTUALENV",
+        "PIP_REQUIRE_HASHES",
+        "PIP_NO_DEPS",
+    ),
+    *(
+        "PIP_DRY_RUN",
+        "PIP_ONLY_BINARY",
+        "PIP_NO_BINARY",
+        "PIP_PYTHON",
+        "PIP_REPORT",
+        "PIP_PRE",
+        "PIP_IGNORE_INSTALLED",
+    ),
+    *(
+        "PIP_SRC",
+        "PIP_EDITABLE",
+        "PIP_REQUIREMENT",
+        "PIP_PLATFORM",
+        "PIP_QUIET",
+        "PIP_AN_OPTION_OF_2030",
+    ),
+    *(
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PYTHONSTARTUP",
+        "PYTHONUSERBASE",
+        "PYTHONNOUSERSITE",
+        "PYTHONOPTIMIZE",
+        "PYTHONWARNINGS",
+    ),
+    *(
+        "PYTHONSAFEPATH",
+        "PYTHONINSPECT",
+        "PYTHONPLATLIBDIR",
+        "PYTHONEXECUTABLE",
+        "PYTHON_A_SWITCH_OF_2030",
+    ),
+    *(
+        "VIRTUAL_ENV",
+        "__PYVENV_LAUNCHER__",
+        "MYPYPATH",
+        "JUPYTER_PATH",
+        "MPLBACKEND",
+        "SETUPTOOLS_USE_DISTUTILS",
+    ),
+]
+HARMLESS = [
+    *(
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
+        "PIP_TRUSTED_HOST",
+        "PIP_CERT",
+        "PIP_PROXY",
+    ),
+    *(
+        "PIP_CLIENT_CERT",
+        "PIP_DEFAULT_TIMEOUT",
+        "PIP_TIMEOUT",
+        "PIP_RETRIES",
+        "PIP_CACHE_DIR",
+        "PIP_CONSTRAINT",
+    ),
+    *(
+        "PIP_CONFIG_FILE",
+        "PYTHONUNBUFFERED",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONIOENCODING",
+        "PYTHONPYCACHEPREFIX",
+    ),
+    *(
+        "HTTPS_PROXY",
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "HOME",
+        "LANG",
+        "OMP_NUM_THREADS",
+        "SLINGSHOT_TORCH_INDEX",
+    ),
+]
 
 
 def test_the_set_up_inherits_no_other_place() -> None:
@@ -631,9 +715,8 @@ def test_make_hands_on_a_name_as_it_was_typed(tmp_path: Path) -> None:
     probe.write_text("include Makefile\nprobe:\n\t@printf '%s' $(call as_typed,SUBMISSIONS)\n")
     name = "week 3 'a' \"b\" $HOME $(x) `y` % -f Ü日本"
     command = ["make", "--no-print-directory", "-f", str(probe), "probe", f"SUBMISSIONS={name}"]
-    assert (
-        subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout == name.encode()
-    )
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert run.stdout.decode() == name
 
 
 HOSTILE = """
@@ -707,12 +790,13 @@ def test_the_library_is_found_under_every_locale(
     for place in (course / ".venv" / "site", tmp_path / "Ω" / "site"):
         place.mkdir(parents=True)
         (place / "__editable__.slingshot_course-0.1.0.pth").write_text("/gone")
+        (place / "another-1.0.dist-info").mkdir()
         monkeypatch.setattr(bootstrap, "ROOT", course)
         monkeypatch.setattr(bootstrap, "venv_python", lambda venv: Path(sys.executable))
         monkeypatch.setattr(venv_state, "site_packages", lambda venv, place=place: place)
         monkeypatch.setenv("LC_ALL", "C")
         bootstrap.install_library(course / ".venv", tmp_path / "log")
-        assert sorted(path.suffix for path in place.iterdir()) == [".dist-info", ".pth"]
+        assert sorted(path.suffix for path in place.iterdir()) == [".dist-info"] * 2 + [".pth"]
         version = f"import importlib.metadata as m; print(m.version({venv_state.LIBRARY!r}))"
         look = f"import site, sys; site.addsitedir(sys.argv[1]); import slingshot; {version}"
         for locale in ("C", "C.UTF-8"):
@@ -724,7 +808,7 @@ def test_the_library_is_found_under_every_locale(
                 check=False,
             )
             assert (run.returncode, run.stderr) == (0, b""), run.stderr
-        assert venv_state.fault_of(next(place.glob("*.dist-info"))) == ""
+        assert venv_state.fault_of(next(place.glob("slingshot*.dist-info"))) == ""
 
 
 # --- programs that the tests use ------------------------------------------------------------------
@@ -817,6 +901,23 @@ def test_every_script_speaks_on_a_narrow_console(script: Path, tmp_path: Path) -
     assert run.stdout == b"usage: \\xdc\\u65e5\\u672c \\u2026 \\u2212\\ud800\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "raises"),
+    [(errno.EPIPE, False), (errno.EINVAL, False), (errno.EIO, False), (errno.ENOSPC, True)],
+)
+def test_a_full_disk_is_not_taken_for_a_reader_that_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, raises: bool
+) -> None:
+    class Failing(io.FileIO):
+        def write(self, data: object) -> int:
+            raise OSError(number, "no")
+
+    stream = console.Console(io.BufferedWriter(Failing(tmp_path / "file", "w")), encoding="ascii")
+    with pytest.raises(OSError, match="no") if raises else contextlib.nullcontext():
+        print("text", file=stream, flush=True)
+    monkeypatch.setattr(Failing, "write", io.FileIO.write)  # for when the stream is closed
+
+
 TALKATIVE = """
 import sys
 sys.path.insert(0, {root!r})
@@ -831,10 +932,13 @@ open({done!r}, "w").close()
 
 
 @pytest.mark.parametrize(
-    "redirection",
-    ["| head -n 1", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&1 | true", ">/dev/null"],
-)
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+    ("redirection", "encoding"),
+    [
+        ("| head -n 1", "ascii"), ("| head -n 1", "cp1252"), ("| head -n 1", "utf-8"),
+        (">&-", "ascii"), ("2>&-", "ascii"), (">&- 2>&-", "ascii"), ("<&- >&- 2>&-", "utf-8"),
+        ("2>&1 | true", "cp1252"), (">/dev/null", "cp1252"),
+    ],
+)  # fmt: skip
 def test_a_script_goes_on_when_nobody_reads(
     tmp_path: Path, redirection: str, encoding: str
 ) -> None:
@@ -848,12 +952,6 @@ def test_a_script_goes_on_when_nobody_reads(
     assert done.exists()
     assert b"Traceback" not in run.stderr
     assert b"Exception ignored" not in run.stderr
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
-def test_a_full_disk_is_not_taken_for_a_reader_that_left(tmp_path: Path) -> None:
-    run = shell('"$PY" tools/bootstrap.py --help >/dev/full')
-    assert run.returncode != 0
 
 
 @pytest.mark.parametrize(
@@ -961,7 +1059,7 @@ def test_a_target_that_went_is_missed_in_a_page_that_did_not_change(
     other.write_text(other.read_text() + "\nMore.\n")
     code, said = build()
     assert code == 0
-    assert "index" not in said.partition("writing output")[2].partition("generating indices")[0]
+    assert "0 added, 1 changed, 0 removed" in said  # one page changed, and one page is read
     other.write_text("Other\n=====\n")
     for _ in range(2):
         code, said = build()
@@ -971,7 +1069,7 @@ def test_a_target_that_went_is_missed_in_a_page_that_did_not_change(
 def test_a_build_that_was_interrupted_does_not_count(
     tmp_path: Path, build: Callable[..., tuple[int, str]]
 ) -> None:
-    (tmp_path / "other.rst").write_text(".. _there:\n\nOther\n===\n")  # warns when it is read
+    (tmp_path / "other.rst").write_text(".. _there:\n\nOther\n====\n")  # warns when it is read
     assert build(STOP="yes")[0] != 0
     for _ in range(2):
         code, said = build()
