@@ -164,7 +164,7 @@ def _check_input(x: Tensor, n_features: int) -> None:
 
 
 def _float32_rows(x: Tensor) -> Tensor:
-    """Return ``x [..., K]`` as float32 ``[M, K]``; ``ValueError`` for what would become infinite."""
+    """Return ``x [..., K]`` as float32 ``[M, K]``; ``ValueError`` for what would be infinite."""
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype == torch.float64 and len(rows):
         check_finite(rows)
@@ -303,7 +303,8 @@ class QuantizedLinear(nn.Module):
             rows = quantize(rows, *self.x_setting).dequantize()
         dtype = torch.promote_types(rows.dtype, self.weight.dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        output = nn.functional.linear(rows.to(dtype), self.weight.to(dtype), bias)
+        with torch.autocast("cpu", enabled=False):
+            output = nn.functional.linear(rows.to(dtype), self.weight.to(dtype), bias)
         if self.x_setting is not None:
             check_product(output)
         return output.reshape(*x.shape[:-1], len(self.weight)).to(x.dtype)

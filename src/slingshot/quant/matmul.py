@@ -239,7 +239,10 @@ def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
     if not bool(is_outlier.all()):
         few = quantize(x[:, ~is_outlier], INT8, (1, None))
         other = quantize(w[:, ~is_outlier], INT8, (1, None))
-        result.add_(int8_matmul(few.values, other.values) * few.scale * other.scale.T)
+        sums = int8_matmul(few.values, other.values)
+        if float(few.scale.max()) * x.shape[1] * 128**2 > torch.finfo(torch.float32).max:
+            sums = sums.double()  # what one scale makes infinite, the other brings back
+        result.add_(sums * few.scale * other.scale.T)
     return check_product(result)
 
 
