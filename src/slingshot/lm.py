@@ -475,10 +475,11 @@ def generate(
 
     ``prompts`` are integer tensors of one dimension, of any lengths, or one tensor ``[B, S]``. A
     continuation is over after ``max_new_tokens``, or with the token ``end``, which it then
-    includes. All prompts run as one batch that shares its position and shrinks as they finish: the length of the shortest is read at
-    once, from there on each step reads one token of every row, the prompt's own while there are
-    any. So prompts of equal length are read fastest. What takes long in a step of one row is a few
-    hundred calls of torch and Python; in one of many rows, to read their keys and values.
+    includes. All prompts run as one batch that shares its position and shrinks as they finish: the
+    length of the shortest is read at once, from there on each step reads one token of every row,
+    the prompt's own while there are any. So prompts of equal length are read fastest. What takes
+    long in a step of one row is a few hundred calls of torch and Python; in one of many rows, to
+    read their keys and values.
 
     At ``temperature`` 0 the likeliest token is taken, at another one is drawn from
     ``softmax(logits / temperature)``. Row r's token t uses uniform number ``[r, t]`` of

@@ -476,12 +476,14 @@ def _check_reading(tokens: Tensor, length: int, batch_size: int) -> None:
 
 
 def _checked(example: Example, index: int) -> Example:
-    parts = [whole(f"example {index}", part, "pass two of int64 [N]") for part in example]
-    for part in parts:
-        if part.ndim != 1:
+    parts = []
+    for part in example:
+        if isinstance(part, Tensor) and part.ndim != 1:
             raise ValueError(
                 f"example {index} holds tokens of shape {tuple(part.shape)}; pass two of [N]"
             )
+        empty = isinstance(part, Tensor) and not len(part)  # is named later, whatever its type
+        parts.append(part if empty else whole(f"example {index}", part, "pass two of int64 [N]"))
     return Example(*parts)
 
 

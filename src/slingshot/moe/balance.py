@@ -140,7 +140,7 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
         raise ValueError(f"speed is {speed}; give 0 to stop, or a small positive number")
     counts = _counts(load)
     direction = torch.sign(counts.mean() - counts)
-    moved = router.expert_bias.add(direction.to(router.expert_bias.dtype), alpha=speed)
+    moved = router.expert_bias + speed * direction.to(router.expert_bias.dtype)
     check_finite("expert_bias", moved, f"speed is {speed}, give a smaller one")
     router.expert_bias.copy_(moved)
 

@@ -225,10 +225,11 @@ def gate_weights(
 ) -> Tensor:
     """Return the weights ``[T, k]`` of the chosen ``experts [T, k]`` from unbiased ``scores``.
 
-    Those are ``[T, E]``. With ``normalize`` weights are divided by their sum plus 1e-20 (V3, eq. 13), so that a token's
-    weights sum to ``route_scale``; if all its chosen scores are 0 its weights are 0, not NaN. They
-    are at least float32. Raises ``ValueError`` for a ``route_scale`` that is not a positive number
-    of float32, for experts that do not exist, and for scores that are not from 0 to infinity.
+    Those are ``[T, E]``. With ``normalize`` weights are divided by their sum plus 1e-20 (V3,
+    eq. 13), so that a token's weights sum to ``route_scale``; if all its chosen scores are 0 its
+    weights are 0, not NaN. They are at least float32. Raises ``ValueError`` for a ``route_scale``
+    that is not a positive number of float32, for experts that do not exist, and for scores that are
+    not from 0 to infinity.
     """
     _check_route_scale(route_scale)
     scores, experts = real("scores", scores), whole("experts", experts, "pass Routing.experts")
@@ -240,11 +241,13 @@ def gate_weights(
     check_within("expert", experts, scores.shape[-1], "choose among those that have a score")
     if not (good := (scores >= 0) & scores.isfinite()).all():
         raise ValueError(f"{first('scores', scores, ~good)}; give finite scores, each at least 0")
-    weights = _weights(at_least_float32(scores), experts, normalize, route_scale)
-    if not weights.isfinite().all():
+    scores = at_least_float32(scores)
+    weights = _weights(scores, experts, normalize, route_scale)
+    sums = scores.gather(-1, experts).sum(dim=-1)  # divided by an infinite one they would be 0
+    if not (weights.isfinite().all() and sums.isfinite().all()):
         raise ValueError(
-            f"scores are up to {scores.max().item():.3g} and route_scale is {route_scale}: the "
-            "weights overflow; give scores from 0 to 1"
+            f"scores are up to {scores.max().item():.3g} and route_scale is {route_scale}, which "
+            "overflows; give scores from 0 to 1"
         )
     return weights
 
