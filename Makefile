@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV_PYTHON = $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python.exe,.venv/bin/python)
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
+SHARED = -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
 
 # tools/common/inherited.py says what is let through of the variables that pip and Python read, and why.
 INHERITED = $(addprefix PIP_,INDEX_URL PYPI_URL EXTRA_INDEX_URL NO_INDEX FIND_LINKS TRUSTED_HOST CERT \
@@ -17,7 +18,7 @@ unexport $(filter-out $(INHERITED),$(filter PIP_% PYTHON%,$(.VARIABLES))) VIRTUA
 export PYTHONUTF8 = 1
 
 .NOTPARALLEL:
-.PHONY: help book test model lab progress notebooks experiments bench assignments grade clean distclean setup \
+.PHONY: help book test test-fast model lab progress notebooks experiments bench assignments grade clean distclean setup \
 	setup-dev setup-instructor python
 
 # The value of a variable as one word of the shell, whatever it holds.
@@ -33,9 +34,15 @@ test: setup-dev model ## lint, check types, run the tests and re-execute the not
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
-	$(VENV_PYTHON) -m pytest -p tests.notebook_counts_plugin -n 2 --dist loadscope tests notebooks \
+	$(VENV_PYTHON) -m pytest -p tests.notebook_counts_plugin $(SHARED) tests notebooks \
 		--ignore=notebooks/assignments --nbval --nbval-current-env \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 600
+
+test-fast: setup-dev model ## lint, check types and test the library: no browser, no notebook, no build
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m pytest $(SHARED) -m "not slow" tests
 
 model: setup ## bring the pretrained language model, 93 MB, once
 	@$(VENV_PYTHON) tools/model.py

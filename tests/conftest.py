@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import clean_run_plugin
+import share_plugin
 from browser import Watch, arguments, find_chromium
 from built_book import find_book
 from exercise_counts_plugin import pytest_terminal_summary  # noqa: F401 pytest finds it here
@@ -32,6 +33,7 @@ hypothesis.settings.load_profile("same")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(clean_run_plugin)
+    config.pluginmanager.register(share_plugin)
 
 
 # --- the browser -----------------------------------------------------------------------------

@@ -3,12 +3,16 @@
 import html
 import json
 import re
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
 
+import fresh_build
 from built_book import pages
 from test_prose import docstrings
 
@@ -140,3 +144,74 @@ def test_the_book_shows_the_student_edition_and_gives_nothing_away(book: Path) -
         assert "raise NotImplementedError" in re.sub(
             r"<[^<>]+>", "", (book / page).read_text("utf-8")
         )
+
+
+# --- the note of what a book was built from ----------------------------------------------------
+
+
+@dataclass
+class FakeApp:
+    """As much of Sphinx as the note asks for."""
+
+    outdir: Path
+    fresh_env_used: bool = True
+    _warncount: int = 0
+    config: Any = field(default_factory=lambda: SimpleNamespace(nitpicky=True))
+
+
+def test_a_whole_and_strict_build_leaves_a_note_of_what_is_there(tmp_path: Path) -> None:
+    app = FakeApp(tmp_path / "html")
+    fresh_build.begin(app, app.config)
+    assert not fresh_build.is_fresh(app.outdir)
+    fresh_build.finish(app, None)
+    assert fresh_build.is_fresh(app.outdir)
+    fresh_build.begin(app, app.config)
+    assert not fresh_build.is_fresh(app.outdir), "a build that has begun is not a whole one"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"fresh_env_used": False}, None),
+        ({"_warncount": 1}, None),
+        ({"config": SimpleNamespace(nitpicky=False)}, None),
+        ({}, RuntimeError()),
+    ],
+)
+def test_another_build_leaves_none(
+    tmp_path: Path, change: dict[str, Any], error: Exception | None
+) -> None:
+    app = FakeApp(tmp_path / "html", **change)
+    fresh_build.begin(app, app.config)
+    fresh_build.finish(app, error)
+    assert not fresh_build.note_of(app.outdir).exists()
+
+
+def test_a_build_over_old_pages_leaves_none(tmp_path: Path) -> None:
+    """A page that is no longer in the contents would still be there, and links to it alive."""
+    app = FakeApp(tmp_path / "html")
+    (tmp_path / "html" / "book").mkdir(parents=True)
+    (tmp_path / "html" / "book" / "old.html").write_text("")
+    fresh_build.begin(app, app.config)
+    fresh_build.finish(app, None)
+    assert not fresh_build.note_of(app.outdir).exists()
+
+
+@pytest.mark.parametrize("name", fresh_build.MADE_FROM)
+def test_any_change_of_what_it_is_made_from_makes_the_note_worthless(
+    tmp_path: Path, name: str
+) -> None:
+    for each in fresh_build.MADE_FROM:
+        place = tmp_path / each
+        if (ROOT / each).is_dir():
+            place.mkdir()
+            place = place / "a"
+        place.write_text("a")
+    digests = [fresh_build.digest(tmp_path)]
+    changed = tmp_path / name / "a" if (tmp_path / name).is_dir() else tmp_path / name
+    changed.write_text("b")
+    digests.append(fresh_build.digest(tmp_path))
+    changed.rename(tmp_path / "elsewhere")
+    digests.append(fresh_build.digest(tmp_path))
+    assert len(set(digests)) == 3
+    assert fresh_build.digest(tmp_path) == digests[2]
