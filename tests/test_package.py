@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
+import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
@@ -245,6 +246,15 @@ def test_the_wheel_says_what_it_needs(built: Built) -> None:
 def test_the_readme_names_the_wheel(built: Built) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert f'pip install "./{built.wheel.name}[notebooks]"' in text
+
+
+def test_the_version_to_cite_is_that_of_the_library() -> None:
+    version_to_cite = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert version_to_cite == project["version"]
+    assert f"## {version_to_cite.partition('.dev')[0]}" in (ROOT / "CHANGELOG.md").read_text(
+        "utf-8"
+    )
 
 
 def test_the_library_knows_its_version() -> None:

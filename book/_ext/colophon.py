@@ -1,10 +1,15 @@
-"""How long each notebook takes: {notebook-seconds}, from what ``tools/notebooks.py`` recorded."""
+"""What the book says of itself: its {version}, and how long each notebook takes.
+
+The seconds of {notebook-seconds} are those that ``tools/notebooks.py`` recorded.
+"""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.parsers.rst.states import Inliner
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -13,7 +18,22 @@ from sphinx.util.docutils import SphinxDirective
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive with Sphinx."""
     app.add_directive("notebook-seconds", NotebookSeconds)
+    app.add_role("version", version_role)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def version_role(
+    name: str, rawtext: str, text: str, lineno: int, inliner: Inliner, *_: object
+) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    """Write the version of a distribution, whose ``pyproject.toml`` is named relative to the root.
+
+    The file is asked and not what is installed, which may be older.
+    """
+    env = inliner.document.settings.env
+    file = Path(env.srcdir) / text
+    env.note_dependency(str(file))
+    project = tomllib.loads(file.read_text("utf-8"))["project"]
+    return [nodes.literal(rawtext, f"{project['name']} {project['version']}")], []
 
 
 class NotebookSeconds(SphinxDirective):
