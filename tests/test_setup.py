@@ -924,6 +924,8 @@ sys.path.insert(0, {root!r})
 from tools.common import console
 console.prepare("make something")
 import tqdm
+for number in tqdm.tqdm(range(3)):
+    sys.stdout.isatty()
 for number in range(30000):
     print("Ü日本", number, flush=number % 100 == 0)
 print("err …", file=sys.stderr)
@@ -1017,7 +1019,8 @@ def build(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """Builds a small book in tmp_path as strictly as ours; returns the code and what it said."""
     (tmp_path / "conf.py").write_text(CONF.format(extensions=str(ROOT / "book" / "_ext")))
     pages = ".. toctree::\n\n   other\n"
-    (tmp_path / "index.rst").write_text(f"Title\n=====\n\n{pages}\n:ref:`to it <there>`\n")
+    (tmp_path / "index.rst").write_text(f"Title\n=====\n\n{pages}   third\n")
+    (tmp_path / "third.rst").write_text("Third\n=====\n\n:ref:`to it <there>`\n")
     (tmp_path / "other.rst").write_text(".. _there:\n\nOther\n=====\n")
 
     def run(*options: str, **env: str) -> tuple[int, str]:
@@ -1069,7 +1072,9 @@ def test_a_target_that_went_is_missed_in_a_page_that_did_not_change(
 def test_a_build_that_was_interrupted_does_not_count(
     tmp_path: Path, build: Callable[..., tuple[int, str]]
 ) -> None:
-    (tmp_path / "other.rst").write_text(".. _there:\n\nOther\n====\n")  # warns when it is read
+    assert build()[0] == 0
+    other = tmp_path / "other.rst"
+    other.write_text(other.read_text() + "\nMore\n---\n\nBelow\n----\n")  # warns when it is read
     assert build(STOP="yes")[0] != 0
     for _ in range(2):
         code, said = build()
@@ -1088,6 +1093,7 @@ def test_a_build_that_asked_for_less_does_not_count(
 def test_the_book_is_built_so() -> None:
     configuration = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     assert "honest_builds" in configuration["sphinx"]["local_extensions"]
+    assert "*.md" in configuration["exclude_patterns"]  # for a folder with brackets in its name
 
 
 # --- .ci/run -------------------------------------------------------------------------------------
