@@ -1,4 +1,4 @@
-"""What the tests of edges share: tensors of every type, range and layout, and what may come of them.
+"""What the tests of edges share: tensors of every type, range and layout, and what comes of them.
 
 Either a function gives what exact arithmetic gives, within a bound, or it raises ``ValueError``
 that names the value and the remedy. Exact is taken from float64, or from what NumPy has beyond it.
@@ -80,7 +80,8 @@ def numbers(
     }[magnitude]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(shape, dtype=torch.float64, generator=generator) * 2 - 1
-    return (drawn * factor).to(dtype)
+    made: Tensor = (drawn * factor).to(dtype)
+    return made
 
 
 def with_special(tensor: Tensor, special: float | None) -> Tensor:
@@ -141,11 +142,13 @@ def outcome(call: Callable[[], Any]) -> Any:  # noqa: ANN401 whatever the functi
     try:
         return call()
     except ValueError as error:
-        before, mark, remedy = str(error).partition("; ")
-        assert mark, f"no remedy in {error}"
-        assert remedy
-        assert any(word in before for word in (*"0123456789", "nan", "inf", "dtype", "shape", " is ", "off"))
-        return REFUSED
+        message = str(error)
+    before, mark, remedy = message.partition("; ")
+    assert mark, f"no remedy in {message}"
+    assert remedy
+    named = (*"0123456789", "nan", "inf", "dtype", "shape", " is ", "off")
+    assert any(word in before for word in named), f"no value in {message}"
+    return REFUSED
 
 
 def exact(tensor: Tensor) -> Any:  # noqa: ANN401 an array of NumPy's widest float

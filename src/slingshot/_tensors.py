@@ -84,11 +84,10 @@ def check_input(x: Tensor, width: int, linear: nn.Module | None = None) -> Tenso
     """
     if x.ndim < 1 or x.shape[-1] != width:
         raise ValueError(f"x has shape {tuple(x.shape)}; pass [..., {width}]")
-    plain = type(linear) is nn.Linear and not torch.is_autocast_enabled(x.device.type)
-    if plain and x.dtype != linear.weight.dtype:
-        raise ValueError(
-            f"x has dtype {x.dtype} and the layer {linear.weight.dtype}; cast one with .to()"
-        )
+    if linear is not None and type(linear) is nn.Linear:
+        autocast, dtype = torch.is_autocast_enabled(x.device.type), linear.weight.dtype
+        if x.dtype != dtype and not autocast:
+            raise ValueError(f"x has dtype {x.dtype} and the layer {dtype}; cast one with .to()")
     return usable(x)
 
 

@@ -652,9 +652,11 @@ def _check_settings(
 ) -> None:
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; give at least 1")
-    if not 0 <= temperature < math.inf:
+    # At this one all tokens are as likely, and differences of logits beyond float32 still are not.
+    if not 0 <= temperature <= 1e30:
         raise ValueError(
-            f"temperature is {temperature}; give 0 for the likeliest token, or a positive number"
+            f"temperature is {temperature}; give 0 for the likeliest token, or a positive number "
+            "up to 1e30"
         )
     if end is not None and not 0 <= end < model.config.vocab_size:
         raise ValueError(

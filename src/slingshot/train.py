@@ -201,10 +201,12 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     tokens, and a router to experts; experts are three-dimensional tensors. AdamW moves all these,
     and whatever a linear layer shares with an embedding or the head. Each weight comes once.
     """
-    ends = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    if isinstance(head := getattr(model, "head", None), nn.Module):
-        ends.append(head)
-    taken = {id(parameter) for module in ends for parameter in module.parameters()}
+    ends = [getattr(model, "head", None), *model.modules()]
+    taken = {
+        id(module.weight)
+        for place, module in enumerate(ends)
+        if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and not place)
+    }
     hidden = {
         id(parameter): parameter
         for module in model.modules()
