@@ -160,7 +160,7 @@ class FakeApp:
 
 
 def test_a_whole_and_strict_build_leaves_a_note_of_what_is_there(tmp_path: Path) -> None:
-    app = FakeApp(tmp_path / "html")
+    app: Any = FakeApp(tmp_path / "html")
     fresh_build.begin(app, app.config)
     assert not fresh_build.is_fresh(app.outdir)
     fresh_build.finish(app, None)
@@ -181,7 +181,7 @@ def test_a_whole_and_strict_build_leaves_a_note_of_what_is_there(tmp_path: Path)
 def test_another_build_leaves_none(
     tmp_path: Path, change: dict[str, Any], error: Exception | None
 ) -> None:
-    app = FakeApp(tmp_path / "html", **change)
+    app: Any = FakeApp(tmp_path / "html", **change)
     fresh_build.begin(app, app.config)
     fresh_build.finish(app, error)
     assert not fresh_build.note_of(app.outdir).exists()
@@ -189,7 +189,7 @@ def test_another_build_leaves_none(
 
 def test_a_build_over_old_pages_leaves_none(tmp_path: Path) -> None:
     """A page that is no longer in the contents would still be there, and links to it alive."""
-    app = FakeApp(tmp_path / "html")
+    app: Any = FakeApp(tmp_path / "html")
     (tmp_path / "html" / "book").mkdir(parents=True)
     (tmp_path / "html" / "book" / "old.html").write_text("")
     fresh_build.begin(app, app.config)

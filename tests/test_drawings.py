@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def texts(figure: Figure) -> list[tuple[Text, Bbox]]:
     """What is written in a figure, with the place that it takes."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw(renderer)
     found = [
         text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()
@@ -32,7 +32,7 @@ def faults(figure: Figure) -> list[str]:
     """Return each text that is too small, leaves the canvas, or covers another."""
     written = texts(figure)
     edge = figure.bbox.padded(1)
-    small = [f"{t.get_text()!r} is too small" for t, _ in written if t.get_fontsize() < 10]
+    small = [f"{t.get_text()!r} is too small" for t, _ in written if float(t.get_fontsize()) < 10]
     outside = [
         f"{text.get_text()!r} leaves the canvas"
         for text, place in written

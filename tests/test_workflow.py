@@ -204,7 +204,8 @@ def missing_pythons(text: str, stated: list[str]) -> list[str]:
 def test_the_readme_and_the_package_name_the_same_oldest_python() -> None:
     stated = stated_pythons((ROOT / "README.md").read_text("utf-8"))
     assert len(stated) > 1
-    assert stated[0] == "{}.{}".format(*bootstrap.MINIMUM)
+    assert stated[0] == "{}.{}".format(*bootstrap.OLDEST)
+    assert stated[-1] == "{}.{}".format(*bootstrap.NEWEST)
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     assert re.findall(r'^requires-python = ">=([\d.]+)', project, re.M) == [stated[0]]
 
