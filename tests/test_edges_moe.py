@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edges import (
     FLOATS,
     INTEGERS,
+    MAGNITUDES,
     REFUSED,
     Cover,
     assert_near,
@@ -26,7 +27,6 @@ from edges import (
     laid_out,
     layouts,
     least,
-    magnitudes,
     mode,
     modes,
     numbers,
@@ -40,7 +40,7 @@ from slingshot import moe
 from slingshot.moe import MoE, TopKRouter
 
 covers = Cover()
-edges = settings(derandomize=True, deadline=None, max_examples=60)
+edges = settings(derandomize=True, deadline=None, max_examples=5)
 rows = st.sampled_from([0, 1, 3])
 EXPERTS = 4
 
@@ -72,8 +72,10 @@ def finite_gradient(result: Tensor, *leaves: Tensor) -> None:
 # --- routing ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, floats, rows, magnitudes, layouts, specials, seeds)
+@given(other=floats, n=rows, how=layouts, bad=specials, seed=seeds)
 @covers("router_logits")
 def test_router_logits(
     dtype: torch.dtype,
@@ -98,8 +100,10 @@ def test_router_logits(
         assert_near(logits, exact(x) @ exact(weight).T, 6 * unit(c) * terms + 5 * least(c))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, st.sampled_from(["sigmoid", "softmax"]), rows, magnitudes, layouts, specials, seeds)
+@given(score=st.sampled_from(["sigmoid", "softmax"]), n=rows, how=layouts, bad=specials, seed=seeds)
 @covers("expert_scores", "Score")
 def test_expert_scores(
     dtype: torch.dtype, score: moe.Score, n: int, size: str, how: str, bad: float | None, seed: int
@@ -121,8 +125,10 @@ def test_expert_scores(
     assert_near(scores, expected, bound + torch.finfo(dtype).smallest_normal)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, rows, magnitudes, layouts, specials, seeds, st.booleans())
+@given(n=rows, how=layouts, bad=specials, seed=seeds, grouped=st.booleans())
 @covers("group_scores", "mask_groups", "select_experts")
 def test_groups_and_choice(
     dtype: torch.dtype, n: int, size: str, how: str, bad: float | None, seed: int, grouped: bool
@@ -152,8 +158,10 @@ def test_groups_and_choice(
         assert values[experts[row]].tolist() == values.sort(descending=True).values[:2].tolist()
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, integers, rows, magnitudes, layouts, specials, seeds, st.booleans())
+@given(whole=integers, n=rows, how=layouts, bad=specials, seed=seeds, norm=st.booleans())
 @covers("gate_weights")
 def test_gate_weights(
     dtype: torch.dtype,
@@ -212,8 +220,10 @@ def test_experts_are_counted_whatever_their_type(
 # --- balance ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(st.sampled_from([*FLOATS, *INTEGERS]), magnitudes, layouts, specials, seeds)
+@given(how=layouts, bad=specials, seed=seeds)
 @covers("max_violation", "update_expert_bias")
 def test_load(dtype: torch.dtype, size: str, how: str, bad: float | None, seed: int) -> None:
     if dtype in INTEGERS:
@@ -266,8 +276,10 @@ def test_a_bias_moves_or_says_why_not(dtype: torch.dtype, speed: float, bias: fl
     assert_near(router.expert_bias, expected, 2 * unit(dtype) * (np.abs(expected) + speed))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, integers, rows, magnitudes, layouts, specials, seeds, modes)
+@given(whole=integers, n=rows, how=layouts, bad=specials, seed=seeds, grad=modes)
 @covers("load_balancing_loss", "sequence_balance_loss")
 def test_balance_losses(
     dtype: torch.dtype,
@@ -311,8 +323,10 @@ def test_balance_losses(
             finite_gradient(loss, leaf)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, rows, magnitudes, layouts, specials, seeds)
+@given(n=rows, how=layouts, bad=specials, seed=seeds)
 @covers("router_z_loss")
 def test_router_z_loss(
     dtype: torch.dtype, n: int, size: str, how: str, bad: float | None, seed: int
@@ -335,8 +349,10 @@ def test_router_z_loss(
     finite_gradient(loss, leaf)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, rows, magnitudes, layouts, specials, seeds)
+@given(n=rows, how=layouts, bad=specials, seed=seeds)
 @covers("expert_choice", "ExpertChoice")
 def test_expert_choice(
     dtype: torch.dtype, n: int, size: str, how: str, bad: float | None, seed: int
@@ -419,8 +435,10 @@ def check_layer(output: Any, x: Tensor, expected: Near, bad: float | None) -> No
         assert_near(output, expected.value, expected.off)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, rows, magnitudes, layouts, specials, seeds, modes)
+@given(n=rows, how=layouts, bad=specials, seed=seeds, grad=modes)
 @covers("SwiGLU")
 def test_swiglu(
     dtype: torch.dtype, n: int, size: str, how: str, bad: float | None, seed: int, grad: str
@@ -440,8 +458,10 @@ def test_swiglu(
     assert outcome(lambda: layer(torch.zeros(2, 4, dtype=dtype))) is REFUSED
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, integers, rows, magnitudes, layouts, specials, seeds, modes)
+@given(whole=integers, n=rows, how=layouts, bad=specials, seed=seeds, grad=modes)
 @covers("Experts")
 def test_experts(
     dtype: torch.dtype,
@@ -489,8 +509,10 @@ def test_a_product_too_large_for_half_precision_meets_its_weight_first(dtype: to
     finite_gradient(output.sum(), weights)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
 @edges
-@given(floats, floats, rows, magnitudes, layouts, specials, seeds, modes)
+@given(model=floats, n=rows, how=layouts, bad=specials, seed=seeds, grad=modes)
 @covers("TopKRouter", "Routing")
 def test_router(
     dtype: torch.dtype,
@@ -523,8 +545,11 @@ def test_router(
         finite_gradient(routing.weights[:, 0].sum() + routing.scores.sum(), router.weight)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
 @edges
-@given(floats, st.sampled_from([(0,), (0, 3), (2, 0), (3,), (2, 2)]), layouts, seeds, modes)
+@given(
+    shape=st.sampled_from([(0,), (0, 3), (2, 0), (3,), (2, 2)]), how=layouts, seed=seeds, grad=modes
+)
 @covers("MoE", "MixtureOutput")
 def test_mixture(
     dtype: torch.dtype, shape: tuple[int, ...], how: str, seed: int, grad: str
