@@ -341,14 +341,14 @@ def distillation_steps() -> Figure:
 
 def grpo_clip() -> Figure:
     """Draw what a token contributes to GRPO's objective against its ratio, for both signs."""
-    eps = 0.2
+    low, high = 0.2, 0.28
     with mpl.rc_context(RC):
         figure = Figure(figsize=(5.0, 2.9))
         for i, (advantage, color) in enumerate(((1.0, "blue"), (-1.0, "red"))):
             axes = figure.add_subplot(1, 2, i + 1)
             ratio = np.linspace(0, 2, 401)
             plain = ratio * advantage
-            kept = np.minimum(plain, np.clip(ratio, 1 - eps, 1 + eps) * advantage)
+            kept = np.minimum(plain, np.clip(ratio, 1 - low, 1 + high) * advantage)
             axes.plot(ratio, plain, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.plot(ratio, kept, color=PALETTE[color])
             flat = kept != plain
@@ -358,7 +358,7 @@ def grpo_clip() -> Figure:
                 "answer above the mean" if advantage > 0 else "answer below it", fontsize=11
             )
             axes.set_xlabel("ratio, new to old", fontsize=11)
-            axes.set_xticks([0, 1 - eps, 1, 1 + eps, 2], ["0", "", "1", "", "2"])
+            axes.set_xticks([0, 1 - low if advantage < 0 else 1 + high, 2])
             axes.set_ylim(*((0, 2) if advantage > 0 else (-2, 0)))
             if i == 0:
                 axes.set_ylabel("objective of a token", fontsize=11)
@@ -437,7 +437,7 @@ DRAWINGS: Final = {
     "grpo_clip": Drawing(
         grpo_clip,
         "Two curves of the objective against the ratio. For an answer above the mean it rises and "
-        "is flat beyond 1.2; for one below the mean it is flat under 0.8 and falls after that.",
+        "is flat beyond 1.28; for one below the mean it is flat under 0.8 and falls after that.",
     ),
     "verifier_table": Drawing(
         verifier_table,
