@@ -393,6 +393,13 @@ def test_an_interval_is_that_of_the_exact_numbers(
         assert abs(Fraction(end) - (mean + sign * reach)) <= allowed + 2 * Fraction(5e-324)
 
 
+def test_values_that_differ_in_their_last_digits_have_their_spread() -> None:
+    """The mean of the two is between two floats; its rounding is no part of the spread."""
+    interval = stats.mean_interval([1e16, 1e16 + 2])
+    reach = float(student.ppf(0.975, 1))  # times a deviation of √2, over √2
+    assert abs(interval.high - interval.low - 2 * reach) <= 4  # each end is rounded to 2 at 1e16
+
+
 @EDGES
 @given(
     st.integers(0, 40), st.integers(1, 40), st.sampled_from([int, *NARROW]),

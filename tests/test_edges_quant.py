@@ -262,6 +262,31 @@ def test_a_zero_point_is_off_by_a_step(
     assert (back[x == 0] == 0).all()
 
 
+@pytest.mark.parametrize("span", RANGES)
+def test_wide_formats_keep_float32_as_their_own_rounding_does(span: str) -> None:
+    """FP32 has all of float32's digits, BF16 its whole range: no larger number can be added."""
+    x = numbers((9, 40), torch.float32, span, 0)
+    digits = [FloatFormat("digits", 5, bits, 15, "none") for bits in (21, 22, 23)]
+    low = FloatFormat("low", 4, 2, 147, "none")  # its first binade is among float32's subnormals
+    for fmt in (FP32, BF16, FP16, low, *digits):
+        for call in (quantize, quantize_unsigned_zero):
+            made = call(x, fmt, (1, 8), "none").values.numpy()
+            np.testing.assert_array_equal(made, fmt.round(x.numpy(), saturate=True))
+    assert torch.equal(rounded(x, FP32, (1, 8), "none"), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_what_rounds_up_beyond_float32_is_its_largest(dtype: torch.dtype) -> None:
+    info = torch.finfo(dtype)
+    x = torch.tensor([[info.max, info.min, info.max / 1.03, 0.0] * 4], dtype=dtype)
+    for fmt in (E4M3, E5M2, E2M1, INT8, INT4):
+        for scale in ("fp32", "e8m0", "e4m3"):
+            q = quantize(x, fmt, (1, 8), scale)  # type: ignore[arg-type]
+            assert ((q.dequantize().double() - x.double()).abs() <= q.error_bound(x)).all()
+            assert rounded(x, fmt, (1, 8), scale).isfinite().all()  # type: ignore[arg-type]
+    assert quantize_affine(x).dequantize().isfinite().all()
+
+
 def test_what_is_kept_follows_its_values_and_scales() -> None:
     q = quantize(torch.ones(4, 8), E4M3, (1, 4))
     assert (q.dequantized == 1).all()
@@ -480,6 +505,15 @@ def test_a_short_accumulator_loses_what_its_bound_says(
             bool((terms < LARGEST * 0.99).all()), not bool((terms < 1e300).all()),
         )  # fmt: skip
     assert result is None or result.dtype == torch.float32
+
+
+def test_products_below_all_normal_numbers_are_zeros_and_no_nan() -> None:
+    for size in (5e-324, 1e-310, 1e-160, 1e-30):
+        x = torch.full((2, 70), size, dtype=torch.float64)
+        for bits in (2, 14, 52):
+            assert (accumulate(x, x, bits) == 0).all()
+            one = torch.ones(2, 70, dtype=torch.float64)
+            assert ((accumulate(x, one, bits) - 70 * size).abs() <= 70 * size + SUBNORMAL).all()
 
 
 # --- layers ------------------------------------------------------------------------------------
