@@ -108,7 +108,7 @@ class Quantized:
         Of a number that rounds up beyond the dtype, its largest.
         """
         values = _by_block(self.values.to(self.scale.dtype), self.scale, self.block, torch.mul)
-        return _within_range_(values, self.scale, _max_of(self.fmt))
+        return _within_range_(values, float(self.scale.max()) * _max_of(self.fmt))
 
     @property
     def by_column(self) -> Tensor:
@@ -192,8 +192,6 @@ def quantize(
     return Quantized(_round(values, fmt), scales, sizes, fmt)
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
 def rounded(x: Tensor, fmt: Format, block: Block, scale: Scale = "fp32") -> Tensor:
     """Return what ``quantize(x, fmt, block, scale).dequantize()`` returns, but 0 for -0.
 
@@ -245,19 +243,18 @@ def _round_blocks(
         round_float32_(torch.div(source, by, out=piece), fmt, scratch[1])
         if dequantize:
             torch.mul(piece, by, out=out)
-    if not math.isfinite(scales.amax()):
+    top = float(scales.amax())
+    if not math.isfinite(top):
         quantize(x, fmt, block)  # names the element
     if dequantize:
-        _within_range_(result, scales, largest)
+        _within_range_(result, top * largest)
     return result, scales[:, 0, :, 0]
 
 
-def _within_range_(values: Tensor, scale: Tensor, largest: float) -> Tensor:
-    """Take ``values`` that became infinite to the largest number, if any ``scale`` is so large."""
+def _within_range_(values: Tensor, largest: float) -> Tensor:
+    """Take ``values`` that became infinite to the largest number, if ``largest`` is beyond it."""
     info = torch.finfo(values.dtype)
-    if float(scale.amax()) * largest > info.max:
-        values.clamp_(info.min, info.max)
-    return values
+    return values.clamp_(info.min, info.max) if largest > info.max else values
 
 
 @cache
@@ -299,7 +296,7 @@ class AffineQuantized:
         values = self.values.to(self.scale.dtype)
         centered = _by_block(values, self.zero_point, self.block, torch.sub)
         result = _by_block(centered, self.scale, self.block, torch.mul)
-        return _within_range_(result, self.scale, 255)
+        return _within_range_(result, float(self.scale.max()) * 255)
 
 
 @torch.inference_mode(False)

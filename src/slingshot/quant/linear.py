@@ -105,11 +105,15 @@ class Int8Linear(nn.Module):
         for integers.
         """
         _check_input(x, self.weight.shape[1])
-        values, scale = _quantize_rows(_float32_rows(x))
+        rows = _float32_rows(x)
+        values, scale = _quantize_rows(rows)
+        largest = float(scale.max()) if len(scale) else 0.0
+        if not math.isfinite(largest):
+            quantize(rows, INT8)  # names the element
         output = self._multiply(values).mul_(scale)
         if self.bias is not None:
             output.add_(self.bias)
-        if len(scale) and scale.max() > 1:  # otherwise it is no larger than the sums, which fit
+        if largest > 1:  # otherwise it is no larger than the sums, which fit
             check_product(output)
         return output.reshape(*x.shape[:-1], len(self.scale)).to(x.dtype)
 
@@ -199,7 +203,10 @@ def _sums_fit(weight: Tensor, scale: Tensor) -> bool:
 
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``x [M, K]`` as bytes, 128 for 0, and the scale of each row ``[M, 1]``: absmax."""
+    """Return ``x [M, K]`` as bytes, 128 for 0, and the scale of each row ``[M, 1]``: absmax.
+
+    A scale that is not finite tells of an element that is not.
+    """
     values = torch.empty(x.shape, dtype=torch.uint8)
     scale = torch.empty(len(x), 1, dtype=torch.float32)
     height = max(1, _CHUNK // x.shape[1])
@@ -212,8 +219,6 @@ def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         by.div_(127).clamp_min_(_SMALLEST)
         torch.mul(rows, by.reciprocal(), out=piece)
         values[here] = piece.add_(_TO_BYTE).view(torch.int32)
-    if len(x) and not math.isfinite(scale.max()):
-        quantize(x, INT8)  # names the element
     return values, scale
 
 

@@ -42,7 +42,6 @@ _PANEL: Final = (256, 1024)
 _BF16_HOLDS: Final = (E5M2, E4M3, E3M2, E2M3, E2M1)
 
 
-@torch.inference_mode(False)
 @torch.no_grad()
 def block_scaled_matmul(
     x: Tensor | Quantized,
@@ -83,9 +82,13 @@ def block_scaled_matmul(
 
 def multiply(x: Tensor, w: Tensor) -> Tensor:
     """Return ``x @ w.T`` in the wider dtype of both, where autocast would take bf16, too."""
-    dtype = torch.promote_types(x.dtype, w.dtype)
+    if x.dtype != w.dtype:
+        dtype = torch.promote_types(x.dtype, w.dtype)
+        x, w = x.to(dtype), w.to(dtype)
+    if not torch.is_autocast_enabled("cpu"):
+        return x @ w.T
     with torch.autocast("cpu", enabled=False):
-        return x.to(dtype) @ w.to(dtype).T
+        return x @ w.T
 
 
 def check_product(product: Tensor) -> Tensor:
@@ -217,7 +220,6 @@ def _has_amx() -> bool:
         return False
 
 
-@torch.inference_mode(False)
 @torch.no_grad()
 def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
     """Return ``x [M, K] @ w [N, K].T`` in INT8 but for the columns in which ``x`` has an outlier.
@@ -246,7 +248,6 @@ def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
     return check_product(result)
 
 
-@torch.inference_mode(False)
 @torch.no_grad()
 def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``x / s``, ``w * s`` and ``s [K]``: outliers of ``x`` are moved into ``w``.
