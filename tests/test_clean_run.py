@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import clean_run_plugin
+import share_plugin
 from clean_run_plugin import OWN_SETTINGS, OtherMachineError, differences, is_here
 
 TESTS = Path(__file__).resolve().parent
@@ -147,6 +148,22 @@ def test_what_would_reach_another_machine_is_stopped(host: object) -> None:
     with pytest.raises(OtherMachineError):
         sys.audit("socket.getaddrinfo", host, 53, 0, 0, 0)
     sys.audit("socket.connect", None, "/a/socket/in/the/file/system")
+
+
+# --- which tests are slow, and how they are shared ------------------------------------------------
+
+
+def test_slow_tests_are_named_once_and_begin_first(request: pytest.FixtureRequest) -> None:
+    named = share_plugin.SLOW_FILES | share_plugin.SPREAD_FILES
+    assert [name for name in named if not (TESTS / name).exists()] == []
+    items = request.session.items
+    ranks = [share_plugin.rank(item) for item in items]
+    assert ranks == sorted(ranks)
+    for item in items:
+        in_browser = "browser" in getattr(item, "fixturenames", ())
+        assert not in_browser or item.get_closest_marker("slow"), item
+        group = item.get_closest_marker("xdist_group")
+        assert group or item.path.name in share_plugin.SPREAD_FILES, item
 
 
 # --- hosts in the tests --------------------------------------------------------------------------
