@@ -341,7 +341,8 @@ def test_router_z_loss(
     top = x.max(axis=-1)
     lse = top + np.log(np.exp(x - top[:, None]).sum(axis=-1))
     if loss is REFUSED:
-        assert (lse**2).max() > torch.finfo(c).max / (n + 1)
+        steep = 2 * np.abs(lse).max() / n > torch.finfo(dtype).max / 2
+        assert steep or (lse**2).max() > torch.finfo(c).max / (n + 1)
         return
     off = unit(c) * (2 * np.abs(top) + EXPERTS + 8)
     bound = (2 * np.abs(lse) * off + off**2).mean() + (n + 3) * unit(c) * (lse**2).mean()
