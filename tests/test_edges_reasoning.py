@@ -42,7 +42,7 @@ from slingshot.tasks import ShellGame
 from slingshot.train import Example, TrainConfig
 
 covers = Cover()
-edges = settings(derandomize=True, deadline=None, max_examples=5)
+edges = settings(derandomize=True, deadline=None, max_examples=8)
 rows = st.sampled_from([0, 1, 3])
 TASK = ShellGame(swaps=(1, 2), longest=2)
 SMALL = LMConfig(TASK.vocabulary_size, 8, 2, 2, 8, n_kv_heads=1)

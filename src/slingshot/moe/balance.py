@@ -203,4 +203,12 @@ def _check_scores(scores: Tensor, n_experts: int) -> Tensor:
         )
     if not (good := (scores >= 0) & scores.isfinite()).all():
         raise ValueError(f"{first('scores', scores, ~good)}; pass Routing.scores, from 0 to 1")
-    return at_least_float32(scores)
+    wide = at_least_float32(scores)
+    # A gradient is up to E over the sum of a row, and has the type of the scores.
+    smallest = n_experts / torch.finfo(scores.dtype).max
+    if scores.requires_grad and (least := wide.detach().sum(dim=1).min().item()) + 1e-20 < smallest:
+        raise ValueError(
+            f"the scores of a token sum to {least:.3g}, for which a gradient overflows in "
+            f"{scores.dtype}; pass Routing.scores, which are float32"
+        )
+    return wide
