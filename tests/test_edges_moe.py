@@ -40,7 +40,7 @@ from slingshot import moe
 from slingshot.moe import MoE, TopKRouter
 
 covers = Cover()
-edges = settings(derandomize=True, deadline=None, max_examples=5)
+edges = settings(derandomize=True, deadline=None, max_examples=8)
 rows = st.sampled_from([0, 1, 3])
 EXPERTS = 4
 
@@ -306,7 +306,9 @@ def test_balance_losses(
         return
     sums = s.sum(axis=1, keepdims=True)
     if losses[0] is REFUSED:
-        assert sums.max() > torch.finfo(c).max / 2
+        assert losses[1] is REFUSED
+        steep = grad == "grad" and sums.min() < 1.01 * EXPERTS / torch.finfo(dtype).max
+        assert steep or sums.max() > torch.finfo(c).max / 2
         return
     shares = s / (sums + np.longdouble(1e-20))
     flat = EXPERTS * (np.array([0.5, 0, 0, 0.5]) * shares.mean(axis=0)).sum()
@@ -341,7 +343,8 @@ def test_router_z_loss(
     top = x.max(axis=-1)
     lse = top + np.log(np.exp(x - top[:, None]).sum(axis=-1))
     if loss is REFUSED:
-        assert (lse**2).max() > torch.finfo(c).max / (n + 1)
+        steep = 2 * np.abs(lse).max() / n > torch.finfo(dtype).max / 2
+        assert steep or (lse**2).max() > torch.finfo(c).max / (n + 1)
         return
     off = unit(c) * (2 * np.abs(top) + EXPERTS + 8)
     bound = (2 * np.abs(lse) * off + off**2).mean() + (n + 3) * unit(c) * (lse**2).mean()

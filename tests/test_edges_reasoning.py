@@ -42,12 +42,18 @@ from slingshot.tasks import ShellGame
 from slingshot.train import Example, TrainConfig
 
 covers = Cover()
-edges = settings(derandomize=True, deadline=None, max_examples=5)
+edges = settings(derandomize=True, deadline=None, max_examples=8)
 rows = st.sampled_from([0, 1, 3])
 TASK = ShellGame(swaps=(1, 2), longest=2)
 SMALL = LMConfig(TASK.vocabulary_size, 8, 2, 2, 8, n_kv_heads=1)
 MIXTURE = LMConfig(
-    TASK.vocabulary_size, 8, 2, 2, 8, experts=costs.ExpertConfig(4, 2, 4, 1, 1), tied_embedding=True
+    TASK.vocabulary_size,
+    8,
+    2,
+    2,
+    8,
+    experts=costs.ExpertConfig(n_routed=4, n_shared=1, top_k=2, d_expert=4),
+    tied_embedding=True,
 )
 ONE_STEP = TrainConfig(1, batch_size=2, sequence_length=4, warmup=0)
 
@@ -157,8 +163,8 @@ def test_kl_estimate(
     c = torch.promote_types(torch.promote_types(dtype, other), torch.float32)
     x = exact(log_ref) - exact(log_p)
     if estimate is REFUSED:
-        assert kind == "k3"
-        assert x.max() > math.log(torch.finfo(c).max) - 1
+        largest = {"k1": np.abs(x), "k2": x**2 / 2, "k3": np.exp(np.minimum(x, 1e3))}[kind].max()
+        assert largest > min(float(torch.finfo(t).max) for t in (dtype, c)) / 2
         return
     slope = unit(c) * np.abs(x)  # how far x itself is off
     if kind == "k3":
@@ -170,8 +176,7 @@ def test_kl_estimate(
     assert estimate.dtype == c
     assert_near(estimate, expected, bound)
     (gradient,) = torch.autograd.grad(estimate.sum(), log_p)
-    # In float16 e^x may be too large for the gradient of its own type.
-    assert kind == "k3" or bool(gradient.isfinite().all())
+    assert bool(gradient.isfinite().all())
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
@@ -298,7 +303,7 @@ def test_grpo_loss_at_any_ratio(
     gain = np.minimum(np.where(a == 0, 0, ratio) * a, np.clip(ratio, 0.8, 1.2) * a)
     gain = np.where(m > 0, gain, 0)
     if loss is REFUSED:
-        assert np.abs(gain).max() > torch.finfo(c).max / 4
+        assert np.abs(gain).max() > min(float(torch.finfo(t).max) for t in (dtype, c)) / 4
         return
     divisor = {"paper": 2 * m.sum(axis=1, keepdims=True), "dapo": m.sum(), "dr_grpo": 8}[variant]
     # exp turns a rounding of its argument into a share of its value.
@@ -311,7 +316,8 @@ def test_grpo_loss_at_any_ratio(
     free = np.where(a >= 0, ratio <= 1.2, ratio >= 0.8) & (a != 0) & (m > 0)
     near_end = (np.abs(ratio - 1.2) < 1e-3) | (np.abs(ratio - 0.8) < 1e-3)
     expected = np.where(free, -a * ratio / divisor, 0)
-    clear = ~near_end & (np.abs(expected) < torch.finfo(dtype).max)
+    clear = ~near_end
+    assert bool(gradient.isfinite().all())
     off = np.abs(exact(gradient) - expected)
     allowed = np.abs(expected) * (share + unit(dtype)) + least(dtype)
     assert (off <= allowed)[clear].all()

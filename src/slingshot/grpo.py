@@ -158,12 +158,13 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
     estimate = -x  # k1
     if kind != "k1":
         estimate = x.square() / 2 if kind == "k2" else x.expm1() - x
-    if not estimate.isfinite().all():
+    # A gradient is about as large, and has the type of log_p.
+    if not (estimate.detach().abs() <= torch.finfo(log_p.dtype).max).all():
         check_finite("log_p", log_p, "give log-probabilities of tokens that can be sampled")
         check_finite("log_ref", log_ref, "the reference excludes what was sampled, give another")
         raise ValueError(
-            f"log_ref - log_p is up to {x.abs().max().item():.3g} and {kind} overflows; "
-            "give a reference that is nearer, or mask the token"
+            f"log_ref - log_p is up to {x.abs().max().item():.3g} and {kind} overflows in "
+            f"{log_p.dtype}; give a reference that is nearer, or mask the token"
         )
     return estimate
 
@@ -258,6 +259,7 @@ def grpo_loss(
     overflows.
     """
     _check_batch(log_p, advantages, mask, log_old, log_ref)
+    limit = torch.finfo(log_p.dtype).max  # a gradient is about as large, and of this type
     log_p, mask, worth = usable(at_least_float32(log_p)), usable(mask), usable(advantages.detach())
     _check_settings(epsilon_low, epsilon_high, beta)
     if beta and log_ref is None:
@@ -278,11 +280,12 @@ def grpo_loss(
     if beta and log_ref is not None:
         now, reference = log_p.masked_fill(~mask, 0.0), log_ref.detach().masked_fill(~mask, 0.0)
         loss = loss + beta * kl_estimate(now, reference, kl)
-    if not loss.isfinite().all():
+    if not (loss.detach().abs() <= limit).all():
         worst = moved.detach().masked_fill(worth >= 0, -math.inf).max().item()
         raise ValueError(
-            f"log_p - log_old is {worst:.3g} where the advantage is negative, and the loss "
-            "overflows; make fewer updates with one batch, or mask the token"
+            f"log_p - log_old is {worst:.3g} where the advantage is negative and advantages up to "
+            f"{worth.abs().max().item():.3g}, and the loss overflows; make fewer updates with one "
+            "batch, mask the token, or scale rewards down"
         )
     return aggregate(loss, mask, variant, max_length)
 

@@ -677,6 +677,11 @@ def _gain(ratio: Tensor, worth: Tensor, epsilon: float) -> Tensor:
     return torch.minimum(ratio * worth, ratio.clamp(1 - epsilon, 1 + epsilon) * worth)
 
 
+def _k3(log_p: Tensor, log_ref: Tensor) -> Tensor:
+    """As `grpo.kl_estimate`, which refuses the NaN that some mistakes let through."""
+    return (log_ref - log_p).expm1() - (log_ref - log_p)
+
+
 def _per_output(values: Tensor, mask: Tensor) -> Tensor:
     return (values.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)).mean()
 
@@ -685,7 +690,7 @@ def _wrong_loss(
     *,
     ratio: Callable[[Tensor, Tensor, Tensor], Tensor] = _ratio,
     gain: Callable[[Tensor, Tensor, float], Tensor] = _gain,
-    kl: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda p, ref, old: grpo.kl_estimate(p, ref),
+    kl: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda p, ref, old: _k3(p, ref),
     total: Callable[[Tensor, Tensor], Tensor] = _per_output,
     signs: tuple[int, int] = (-1, 1),
     clean: bool = True,

@@ -98,15 +98,19 @@ def router_z_loss(logits: Tensor) -> Tensor:
     its weight is 0.001. Raises ``ValueError`` unless ``logits`` is ``[T, E]`` with T at least 1,
     and when the loss is not finite. Computed in at least float32.
     """
+    limit = torch.finfo(real("logits", logits).dtype).max
     logits = at_least_float32(real("logits", logits))
     if logits.ndim != 2 or not logits.numel():
         raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
-    loss = logits.logsumexp(dim=-1).square().mean()
-    if not loss.isfinite():
+    largest = logits.logsumexp(dim=-1)
+    loss = largest.square().mean()
+    # The gradient, of the type of the logits, is twice the logsumexp, shared by T tokens.
+    steepest = largest.detach().abs().max() * (2 / len(logits))
+    if not (loss.isfinite() and steepest <= limit):
         check_finite("logits", logits, "check what feeds the router")
         raise ValueError(
-            f"the square of a logit overflows with logits up to {logits.abs().max().item():.3g}; "
-            "normalize what feeds the router"
+            f"the loss or its gradient overflows with logits up to "
+            f"{logits.abs().max().item():.3g}; normalize what feeds the router"
         )
     return loss
 
@@ -199,4 +203,12 @@ def _check_scores(scores: Tensor, n_experts: int) -> Tensor:
         )
     if not (good := (scores >= 0) & scores.isfinite()).all():
         raise ValueError(f"{first('scores', scores, ~good)}; pass Routing.scores, from 0 to 1")
-    return at_least_float32(scores)
+    wide = at_least_float32(scores)
+    # A gradient is up to E over the sum of a row, and has the type of the scores.
+    smallest = n_experts / torch.finfo(scores.dtype).max
+    if scores.requires_grad and (least := wide.detach().sum(dim=1).min().item()) + 1e-20 < smallest:
+        raise ValueError(
+            f"the scores of a token sum to {least:.3g}, for which a gradient overflows in "
+            f"{scores.dtype}; pass Routing.scores, which are float32"
+        )
+    return wide
