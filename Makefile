@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV_PYTHON = $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python.exe,.venv/bin/python)
 BOOTSTRAP = $(PYTHON) tools/bootstrap.py
-SHARED = -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
+SHARED = -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 # tools/common/inherited.py says what is let through of the variables that pip and Python read, and why.
 INHERITED = $(addprefix PIP_,INDEX_URL PYPI_URL EXTRA_INDEX_URL NO_INDEX FIND_LINKS TRUSTED_HOST CERT \

@@ -1,12 +1,19 @@
 """Which tests are slow, and how two processes share all of them evenly.
 
 ``conftest.py`` registers this plugin. ``pytest -m "not slow"`` leaves out what needs a browser, a
-kernel, a build of pages or processes of its own. With ``--dist loadgroup`` a file stays in one
-process, as its fixtures want, except where its tests are long and independent; with
-``--no-loadscope-reorder`` what takes long begins first, and the short files fill the gaps.
+kernel, a build of pages or processes of its own. A file stays in one process, as its fixtures want,
+except where its tests are long and independent. With ``--no-loadscope-reorder`` what takes long
+begins first, and the short files fill the gaps.
 """
 
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 SLOW_FILES = {
     "test_book.py", "test_book_browser.py", "test_book_builds.py", "test_clean_run.py",
@@ -20,13 +27,24 @@ MADE_ONCE = ("graded", "open_class")
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker, and before they are shared out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test, and put the long ones first."""
+    """Mark what is slow, and put it first."""
     for item in items:
         if is_slow(item):
             item.add_marker(pytest.mark.slow)
-        if group := group_of(item):
-            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=rank)
+
+
+class Sharing(LoadFileScheduling):  # type: ignore[misc] xdist has no types
+    """Hands out files, and single tests of those that are spread."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Name what a test must stay together with."""
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Share the tests in this way. The markers of ``--dist loadgroup`` are lost in pytest 9.2."""
+    return Sharing(config, log)
 
 
 def is_slow(item: pytest.Item) -> bool:
@@ -36,12 +54,39 @@ def is_slow(item: pytest.Item) -> bool:
     return said or item.path.name in SLOW_FILES or bool(fixtures & SLOW_FIXTURES)
 
 
-def group_of(item: pytest.Item) -> str:
-    """The name of what stays in one process, empty for a test that may run in any."""
-    if item.path.name not in SPREAD_FILES:
-        return item.path.name
-    fixtures = getattr(item, "fixturenames", ())
-    return next((name for name in MADE_ONCE if name in fixtures), "")
+def group_of(nodeid: str) -> str:
+    """The name of what stays in one process: a file, or a test of a file that is spread."""
+    path, _, rest = nodeid.partition("::")
+    if Path(path).name not in SPREAD_FILES:
+        return path
+    name = rest.partition("[")[0].split("::")[-1]
+    fixtures = asked_for(Path(path).name, name)
+    return next((f"{path} {made}" for made in MADE_ONCE if made in fixtures), nodeid)
+
+
+def asked_for(file: str, name: str) -> set[str]:
+    """The fixtures that a function of a file asks for, those of its fixtures included."""
+    functions = arguments(file)
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        new = functions.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found
+
+
+@cache
+def arguments(file: str) -> dict[str, set[str]]:
+    """The names of the arguments of each function of a file beside this one."""
+    tree = ast.parse((Path(__file__).with_name(file)).read_text("utf-8"))
+    return {name: set(names) for name, names in _functions(tree)}
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield node.name, [argument.arg for argument in node.args.args]
 
 
 def rank(item: pytest.Item) -> int:

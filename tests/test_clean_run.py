@@ -162,8 +162,47 @@ def test_slow_tests_are_named_once_and_begin_first(request: pytest.FixtureReques
     for item in items:
         in_browser = "browser" in getattr(item, "fixturenames", ())
         assert not in_browser or item.get_closest_marker("slow"), item
-        group = item.get_closest_marker("xdist_group")
-        assert group or item.path.name in share_plugin.SPREAD_FILES, item
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "group"),
+    [
+        ("notebooks/moe_gating.ipynb::Cell 3", "notebooks/moe_gating.ipynb"),
+        ("tests/test_moe.py::test_x[a::b]", "tests/test_moe.py"),
+        ("tests/test_grade.py::test_nothing_is_lost", "tests/test_grade.py graded"),
+        ("tests/test_grade.py::test_output_is_bounded", "tests/test_grade.py graded"),
+        ("tests/test_grade.py::test_new[x]", "tests/test_grade.py::test_new[x]"),
+    ],
+)
+def test_what_stays_together_is_known(nodeid: str, group: str) -> None:
+    assert share_plugin.group_of(nodeid) == group
+
+
+FILE_OF_TESTS = """
+import os, time
+def test_one():
+    time.sleep(0.2)
+def test_two():
+    time.sleep(0.2)
+"""
+
+
+def test_a_file_stays_in_one_process(tmp_path: Path) -> None:
+    """Two files and two processes, whose tests would be dealt in turns without the plugin."""
+    for name in ("test_first.py", "test_second.py"):
+        (tmp_path / name).write_text(FILE_OF_TESTS, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "share_plugin", "-p", "no:cacheprovider"]
+    options = ["-v", "-n2", "--dist=load", "--no-loadscope-reorder", f"--rootdir={tmp_path}"]
+    run = subprocess.run(
+        [*command, *options, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    dealt = re.findall(r"\[(gw\d)\].* PASSED \S*(test_\w+)\.py", run.stdout)
+    assert len(dealt) == 4, run.stdout + run.stderr
+    assert len(set(dealt)) == 2, dealt
 
 
 # --- hosts in the tests --------------------------------------------------------------------------
