@@ -7,11 +7,13 @@ begins first, and the short files fill the gaps.
 """
 
 import ast
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -25,6 +27,16 @@ MADE_ONCE = ("graded", "open_class")
 """What takes long to make, in a file that is spread: the tests that use it stay together."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process its share of the cores: threads that wait for each other compute as well.
+
+    Two processes of two threads on two cores take several times as long as two of one thread.
+    """
+    if hasattr(config, "workerinput"):
+        count = config.workerinput["workercount"]
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker, and before they are shared out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, and put it first."""
@@ -34,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-class Sharing(LoadFileScheduling):  # type: ignore[misc] xdist has no types
+class Sharing(LoadFileScheduling):  # type: ignore[misc] # xdist has no types
     """Hands out files, and single tests of those that are spread."""
 
     def _split_scope(self, nodeid: str) -> str:
