@@ -281,9 +281,9 @@ def test_what_rounds_up_beyond_float32_is_its_largest(dtype: torch.dtype) -> Non
     x = torch.tensor([[info.max, info.min, info.max / 1.03, 0.0] * 4], dtype=dtype)
     for fmt in (E4M3, E5M2, E2M1, INT8, INT4):
         for scale in ("fp32", "e8m0", "e4m3"):
-            q = quantize(x, fmt, (1, 8), scale)  # type: ignore[arg-type]
+            q = quantize(x, fmt, (1, 8), scale)
             assert ((q.dequantize().double() - x.double()).abs() <= q.error_bound(x)).all()
-            assert rounded(x, fmt, (1, 8), scale).isfinite().all()  # type: ignore[arg-type]
+            assert rounded(x, fmt, (1, 8), scale).isfinite().all()
     assert quantize_affine(x).dequantize().isfinite().all()
 
 
