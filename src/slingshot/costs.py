@@ -387,10 +387,9 @@ def expected_experts(n_routed: int, top_k: int, n_tokens: int) -> float:
     _check_counts(n_routed=n_routed, top_k=top_k, n_tokens=n_tokens)
     if top_k > n_routed:
         raise ValueError(f"top_k {top_k} exceeds n_routed {n_routed}; choose at most all experts")
-    if top_k == n_routed:
-        return float(n_routed)
-    # 1 - (1 - k / E)^T without the subtraction, which leaves 0 of a tiny k / E.
-    return -n_routed * math.expm1(n_tokens * math.log1p(-top_k / n_routed))
+    if n_routed > 4096 * top_k:  # the subtraction would leave little of a tiny k / E, or 0
+        return -n_routed * math.expm1(n_tokens * math.log1p(-top_k / n_routed))
+    return float(n_routed * (1 - (1 - top_k / n_routed) ** n_tokens))
 
 
 def _ffn_parameters(config: ModelConfig, width: int) -> int:
