@@ -215,3 +215,14 @@ def test_any_change_of_what_it_is_made_from_makes_the_note_worthless(
     digests.append(fresh_build.digest(tmp_path))
     assert len(set(digests)) == 3
     assert fresh_build.digest(tmp_path) == digests[2]
+
+
+@pytest.mark.parametrize("cache", sorted(fresh_build.LEFT_OUT))
+def test_what_tools_leave_beside_it_changes_nothing(tmp_path: Path, cache: str) -> None:
+    """Ruff leaves a cache among the notebooks, between a build and the tests that look at it."""
+    for each in fresh_build.MADE_FROM:
+        (tmp_path / each).write_text("a") if (ROOT / each).is_file() else (tmp_path / each).mkdir()
+    before = fresh_build.digest(tmp_path)
+    (tmp_path / "notebooks" / cache).mkdir()
+    (tmp_path / "notebooks" / cache / "a").write_text("a")
+    assert fresh_build.digest(tmp_path) == before

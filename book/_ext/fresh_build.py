@@ -18,7 +18,7 @@ MADE_FROM = (
     "_config.yml", "_toc.yml", "book", "constraints.txt", "experiments", "notebooks",
     "pyproject.toml", "requirements.txt", "src",
 )  # fmt: skip
-LEFT_OUT = {"__pycache__", ".ipynb_checkpoints"}
+LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", ".ruff_cache", ".mypy_cache", ".pytest_cache"}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
