@@ -1,9 +1,9 @@
 """Which tests are slow, and how two processes share all of them evenly.
 
 ``conftest.py`` registers this plugin. ``pytest -m "not slow"`` leaves out what needs a browser, a
-kernel, a build of pages or processes of its own. A file stays in one process, as its fixtures want,
-except where its tests are long and independent. With ``--no-loadscope-reorder`` what takes long
-begins first, and the short files fill the gaps.
+kernel, a build of pages, processes of its own or, marked where it stands, many seconds. A file
+stays in one process, as its fixtures want, except where its tests are long and independent. With
+``--no-loadscope-reorder`` what takes long begins first, and the short files fill the gaps.
 """
 
 import ast

@@ -223,6 +223,7 @@ def test_documents_are_encoded_one_after_another() -> None:
 # --- the standard library ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_standard_library_is_enough_to_train_on() -> None:
     documents = standard_library()
     split = split_documents(documents)
@@ -271,6 +272,7 @@ def test_the_documentation_is_the_one_that_the_stored_results_were_measured_on()
     assert hashlib.sha256(text.encode()).hexdigest() == DOCUMENTATION_OF[np.__version__]
 
 
+@pytest.mark.slow
 def test_the_documentation_is_the_same_whatever_else_is_imported() -> None:
     # SciPy rewrites the documentation of functions of NumPy when it is imported.
     others = "import scipy.special, scipy.signal, matplotlib.pyplot, torch"

@@ -49,6 +49,7 @@ def make_model(seed: int = 0) -> DecoderLM:
 # --- sampling ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_traces_come_problem_by_problem_whatever_the_batches() -> None:
     model, problems = make_model(), make_problems(7)
     for batch_size in (1, 3, 100):
@@ -139,6 +140,7 @@ def test_distillation_is_fine_tuning_on_the_texts() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_student_learns_to_reason_from_traces_and_not_from_answers() -> None:
     task = ShellGame(cups=4, balls=1, swaps=(1, 6), longest=6)
     problems = [task.sample(generator) for generator in [make_generator()] for _ in range(600)]

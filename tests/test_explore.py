@@ -297,6 +297,7 @@ def test_id_follows_the_content(html: str) -> None:
     assert other != same
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process(html: str) -> None:
     program = "import test_explore as t; t.figures.style(); print(t.sample().html)"
     for seed in ("1", "2"):

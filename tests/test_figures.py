@@ -196,6 +196,7 @@ def test_wrong_arguments_are_named(svg: str, alt: str, prefix: str, message: str
         figures.embed_svg(svg, alt=alt, prefix=prefix)
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process() -> None:
     program = "import test_figures as t; print(t.figures.to_svg(t.sample(), alt='A', prefix='a'))"
     outputs = {

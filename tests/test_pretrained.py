@@ -46,6 +46,7 @@ def ours() -> Pretrained:
     return load_smollm2()
 
 
+@pytest.mark.slow
 def test_the_logits_are_those_of_transformers(ours: Pretrained) -> None:
     path = model_file()
     theirs = AutoModelForCausalLM.from_pretrained(
@@ -62,6 +63,7 @@ def test_the_logits_are_those_of_transformers(ours: Pretrained) -> None:
     assert float((logits - expected).norm() / expected.norm()) < limit
 
 
+@pytest.mark.slow
 def test_the_tokens_are_those_of_transformers(ours: Pretrained) -> None:
     path = model_file()
     theirs = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -71,6 +73,7 @@ def test_the_tokens_are_those_of_transformers(ours: Pretrained) -> None:
         assert ours.tokenizer.decode(encoded, skip_special_tokens=False) == text
 
 
+@pytest.mark.slow
 def test_it_answers(ours: Pretrained) -> None:
     question = chat_prompt("Explain in two sentences why the sky is blue.")
     prompt = torch.tensor(ours.tokenizer.encode(question).ids)
@@ -97,6 +100,7 @@ def test_a_missing_file_names_the_command(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("size", [0, 3, 1000, 2_000_000])
+@pytest.mark.slow
 def test_a_broken_file_is_named(size: int, tmp_path: Path) -> None:
     broken = tmp_path / FILE_NAME
     with model_file().open("rb") as file:
@@ -171,6 +175,7 @@ def test_a_file_with_another_hash_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / FILE_NAME
     target.write_bytes(b"half")

@@ -77,6 +77,7 @@ def test_what_is_stored_can_be_said_in_json_and_tells_the_arms_apart() -> None:
 
 
 @pytest.mark.parametrize("name", reasoning.arms())
+@pytest.mark.slow
 def test_each_arm_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {key: short(arm) for key, arm in reasoning.arms().items()}
     monkeypatch.setattr(reasoning, "arms", lambda: arms)
@@ -95,6 +96,7 @@ def test_each_arm_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(result["steps"]) == 2 * len(arms[name].rewards)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_change_the_models_that_others_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
