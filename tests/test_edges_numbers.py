@@ -669,7 +669,16 @@ NO_NUMBERS: dict[ModuleType, dict[str, str]] = {
     ),
     explore: dict.fromkeys(["Axis", "Frame", "Explorer"], "is made by explore"),
     pretrained: dict.fromkeys(
-        ["Pretrained", "cache_folder", "model_file", "chat_prompt"], "takes a path or text"
+        [
+            "Pretrained",
+            "ModelError",
+            "cache_folder",
+            "model_file",
+            "chat_prompt",
+            "download",
+            "main",
+        ],
+        "takes a path or text",
     ),
     figures: dict.fromkeys(["style", "to_svg", "raw_svg", "embed_svg"], "takes figures and text"),
 }
