@@ -213,6 +213,7 @@ NEVER_CONTACTED = {
     "www.w3.org": "the name space of SVG",
     "192.0.2.1": "of an event that sends nothing, and what the checks of this file must find",
     "2001:db8::1": "of an event that sends nothing, and what the checks of this file must find",
+    "manifest.in": "the file that says what a source distribution holds",
     "mirror": "what the checks of this file must find",
     "x.org": "text of a link in a page that is read and not opened",
 }

@@ -588,8 +588,8 @@ def test_a_pin_that_leaves_a_promised_python_out_is_found(requires: str) -> None
 def test_the_readme_names_the_range() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     minors = range(bootstrap.OLDEST[1], bootstrap.NEWEST[1] + 1)
-    *names, last = (f"3.{minor}" for minor in minors)
-    assert f"Python {', '.join(names)} or {last}" in text
+    oldest, *_, newest = (f"3.{minor}" for minor in minors)
+    assert f"You need Python {oldest} to {newest} and" in text
 
 
 # --- what is inherited ---------------------------------------------------------------------------
