@@ -134,6 +134,14 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 REFUSED = object()
 
 
+def tried(call: Callable[[], Any]) -> Any:  # noqa: ANN401 whatever the function returns
+    """Return what ``call`` returns, or the ``ValueError`` that it raises."""
+    try:
+        return call()
+    except ValueError as error:
+        return error
+
+
 def outcome(call: Callable[[], Any]) -> Any:  # noqa: ANN401 whatever the function returns
     """Return what ``call`` returns, or `REFUSED` for a ``ValueError`` with a value and a remedy.
 

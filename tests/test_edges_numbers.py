@@ -7,8 +7,7 @@ accepted only where no float holds the answer.
 import datetime
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
+from edges import default_dtype, tried
 from slingshot import costs, explore, facts, figures, formats, pretrained, stats
 from slingshot.costs import ExpertConfig, LatentAttention, ModelConfig, MultiHeadAttention
 from slingshot.formats import BF16, E2M1, E4M3, E5M2, E8M0, FP16, FP32, FloatFormat, Mode
@@ -34,24 +34,6 @@ ULP = 2.0**-52
 FORMATS = [E4M3, E5M2, E2M1, FP16, BF16, FP32]
 NARROW = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
 DEFAULTS = [torch.float32, torch.float64, torch.bfloat16]
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def tried(call: Callable[[], Any]) -> Any:  # noqa: ANN401 what it returns
-    """The result of ``call``, or the ``ValueError`` that it raises."""
-    try:
-        return call()
-    except ValueError as error:
-        return error
 
 
 # --- formats -----------------------------------------------------------------------------------

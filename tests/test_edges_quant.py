@@ -10,9 +10,9 @@ import io
 import math
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from edges import default_dtype, tried
 from slingshot.formats import BF16, E2M1, E4M3, E5M2, E8M0, FP16, FP32, FloatFormat
 from slingshot.quant import blocks, linear, matmul
 from slingshot.quant.blocks import (
@@ -74,24 +75,6 @@ SUBNORMAL = 2.0**-149  # the spacing at the lower end of float32
 EDGES = settings(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def tried(call: Callable[[], Any]) -> Any:  # noqa: ANN401 what it returns
-    """The result of ``call``, or the ``ValueError`` that it raises."""
-    try:
-        return call()
-    except ValueError as error:
-        return error
 
 
 def numbers(shape: tuple[int, ...], dtype: torch.dtype, span: str, seed: int) -> Tensor:

@@ -259,7 +259,7 @@ def test_the_version_to_cite_is_that_of_the_library() -> None:
 
 def test_the_library_knows_its_version() -> None:
     # That of the environment: the set-up installs anew when pyproject.toml has changed.
-    assert slingshot.__version__ == version(PROJECT["name"])
+    assert slingshot.__version__ == version(PROJECT["name"]) == PROJECT["version"]
 
 
 # --- the library alone -------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def cost_left_out() -> Figure:
         ("salaries", 236, 74, 96, 44),
         ("data", 20, 134, 92, 34),
         ("earlier models", 124, 134, 96, 34),
-        ("chips that stand\nidle or are owned", 236, 126, 96, 42),
+        ("chips owned and\nnot used here", 236, 126, 96, 42),
     ]
     for text, x, y, wide, high in out:
         box(axes, x, y, wide, high, linestyle=(0, (4, 3)))
@@ -397,7 +397,7 @@ DRAWINGS: Final = {
         cost_left_out,
         "A solid rectangle, hours wide and dollars an hour high, is the final run with its bill. "
         "Around it stand dashed boxes for what the bill leaves out: research and trial runs, "
-        "salaries, data, earlier models, and chips that stand idle or are owned.",
+        "salaries, data, earlier models, and chips that are owned and not used here.",
     ),
     "nodes": Drawing(
         nodes,
