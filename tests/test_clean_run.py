@@ -179,16 +179,18 @@ def test_what_stays_together_is_known(nodeid: str, group: str) -> None:
 
 
 FILE_OF_TESTS = """
-import os, time
+import time
 def test_one():
     time.sleep(0.2)
 def test_two():
+    time.sleep(0.2)
+def test_three():
     time.sleep(0.2)
 """
 
 
 def test_a_file_stays_in_one_process(tmp_path: Path) -> None:
-    """Two files and two processes, whose tests would be dealt in turns without the plugin."""
+    """Two files and two processes, which without the plugin would get two tests at a time."""
     for name in ("test_first.py", "test_second.py"):
         (tmp_path / name).write_text(FILE_OF_TESTS, "utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "share_plugin", "-p", "no:cacheprovider"]
@@ -201,7 +203,7 @@ def test_a_file_stays_in_one_process(tmp_path: Path) -> None:
         check=False,
     )
     dealt = re.findall(r"\[(gw\d)\].* PASSED \S*(test_\w+)\.py", run.stdout)
-    assert len(dealt) == 4, run.stdout + run.stderr
+    assert len(dealt) == 6, run.stdout + run.stderr
     assert len(set(dealt)) == 2, dealt
 
 

@@ -9,8 +9,17 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from nbval.plugin import IPyNbCell
 
-from notebook_counts_plugin import Counts, count, course_notebooks, markers, read
+from notebook_counts_plugin import (
+    OUTPUT_SECONDS,
+    Counts,
+    count,
+    course_notebooks,
+    markers,
+    pytest_collection_modifyitems,
+    read,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -280,3 +289,10 @@ def test_every_notebook_has_its_seconds_within_the_budget() -> None:
 def test_a_fault_in_the_seconds_is_named(seconds: dict[str, float], fault: str) -> None:
     assert over_budget({"a": 90.0}, {"a"}) == []
     assert fault in over_budget(seconds, {"a"})
+
+
+def test_an_output_of_a_busy_machine_gets_its_time() -> None:
+    cell = IPyNbCell.__new__(IPyNbCell)
+    cell.output_timeout = 5  # nbval's own, which it reads from the cell
+    pytest_collection_modifyitems([cell])
+    assert cell.output_timeout == OUTPUT_SECONDS > 5
