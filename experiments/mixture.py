@@ -17,7 +17,7 @@ from _runner import Run, main  # first, since it explains a missing package
 import torch
 from torch import Tensor
 
-from slingshot import costs
+from slingshot import costs, sizes
 from slingshot.corpus import Corpus, load_corpus
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.moe import expert_load, max_violation
@@ -27,7 +27,7 @@ from slingshot.train import Balancing, History, TrainConfig, token_losses, train
 SEEDS = range(5)
 SWEEP_SEEDS = range(3)  # of the runs that only vary a rate
 STEPS = 976  # of 2,048 tokens: two million, less than the text has, so nothing is read twice
-SIXTEEN = costs.ExpertConfig(n_routed=16, n_shared=1, top_k=2, d_expert=48)
+SIXTEEN = sizes.ExpertConfig(n_routed=16, n_shared=1, top_k=2, d_expert=48)
 # Three experts of 48 work on a token, 144 channels; five more do what the router does in FLOPs.
 DENSE = LMConfig(vocab_size=512, d_model=64, n_layers=2, n_heads=2, d_ffn=149, rope_base=1000.0)
 MIXTURE = replace(DENSE, experts=SIXTEEN)
@@ -39,13 +39,13 @@ CAPACITY_FACTORS = (1.0, 1.25, 1.5, 2.0)
 
 def multiplied(config: LMConfig) -> int:
     """Parameters that are multiplied with each token: FLOPs are six times these per token."""
-    return costs.count_parameters(config.sizes()).active_without_embedding
+    return sizes.count_parameters(config.sizes()).active_without_embedding
 
 
 def with_total_of(mixture: LMConfig) -> LMConfig:
     """The dense model with as many parameters as the mixture holds."""
     excess = (
-        costs.count_parameters(mixture.sizes()).total - costs.count_parameters(DENSE.sizes()).total
+        sizes.count_parameters(mixture.sizes()).total - sizes.count_parameters(DENSE.sizes()).total
     )
     per_channel = 3 * DENSE.d_model * DENSE.n_layers
     return replace(DENSE, d_ffn=DENSE.d_ffn + round(excess / per_channel))
@@ -147,13 +147,13 @@ def execute(run: Run) -> dict[str, Any]:
         history = train_language_model(
             model, text.train, train, balancing=balancing, seed=run.seed, progress=False
         )
-    sizes = costs.count_parameters(model.config.sizes())
+    count = sizes.count_parameters(model.config.sizes())
     tokens = train.tokens if train else 0
     return {
-        "total": sizes.total,
-        "active": sizes.active_without_embedding,
+        "total": count.total,
+        "active": count.active_without_embedding,
         "tokens": tokens,
-        "flops": costs.training_flops(sizes.active_without_embedding, tokens) if train else 0,
+        "flops": costs.training_flops(count.active_without_embedding, tokens) if train else 0,
         "seconds": round(history.seconds, 1),
         **measure_loss(model, text),
         "curve": in_blocks(torch.tensor(history.losses)) if train else [],
@@ -163,11 +163,11 @@ def execute(run: Run) -> dict[str, Any]:
 
 def build(configuration: dict[str, Any]) -> tuple[DecoderLM, TrainConfig | None, Balancing]:
     """Turn a configuration back into a model with fresh weights, and what trains it."""
-    sizes = dict(configuration["model"])
-    if "experts" in sizes:
-        sizes["experts"] = costs.ExpertConfig(**sizes["experts"])
+    model_sizes = dict(configuration["model"])
+    if "experts" in model_sizes:
+        model_sizes["experts"] = sizes.ExpertConfig(**model_sizes["experts"])
     torch.manual_seed(configuration["seed"])
-    model = DecoderLM(LMConfig(**sizes))
+    model = DecoderLM(LMConfig(**model_sizes))
     for router in model.routers:
         router.weight.requires_grad_(not configuration["frozen_router"])
     settings = {**configuration["train"], "betas": tuple(configuration["train"]["betas"])}

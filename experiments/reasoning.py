@@ -23,7 +23,7 @@ from _runner import Run, main  # first, since it explains a missing package
 import torch
 from mixture import described
 
-from slingshot import costs
+from slingshot import costs, sizes
 from slingshot.distill import distill, distill_logits, encode_traces, keep_verified, sample_traces
 from slingshot.grpo import GRPOConfig, GRPOStep, Reward, Rollouts, train_grpo
 from slingshot.lm import DecoderLM, LMConfig, generate
@@ -250,7 +250,7 @@ def written(seed: int, writer: Literal["teacher", "base"], n: int) -> tuple[list
 
 def operations(model: LMConfig, tokens: float) -> float:
     """Floating-point operations of learning from ``tokens``; reading alone takes a third."""
-    active = costs.count_parameters(model.sizes()).active_without_embedding
+    active = sizes.count_parameters(model.sizes()).active_without_embedding
     return costs.training_flops(active, int(tokens))
 
 

@@ -38,7 +38,7 @@ def assignments() -> list[str]:
 def checks(assignment: str) -> dict[str, Callable[..., None]]:
     """The checks of an assignment by exercise."""
     found: dict[str, Callable[..., None]] = importlib.import_module(
-        f"slingshot.exercises.{assignment}"
+        f"slingshot_exercises.{assignment}"
     ).CHECKS
     return found
 

@@ -71,7 +71,7 @@ def make_up(folder: Path, size: int, chance: random.Random) -> dict[str, float]:
     folder.mkdir(parents=True)
     # The hostile ones go for a folder that only looks like a course, never for this one.
     decoy = folder.resolve().with_name(f"{folder.name}-course")
-    for name in ("src/slingshot/exercises/claim.py", "notebooks/assignments/source/claim.ipynb"):
+    for name in ("src/slingshot_exercises/claim.py", "notebooks/assignments/source/claim.ipynb"):
         (decoy / name).parent.mkdir(parents=True)
         (decoy / name).write_text("")
     write_class(folder.resolve(), Prey(decoy, CLOSED_PORT, folder.name))

@@ -17,19 +17,18 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from slingshot import costs, facts
-from slingshot.costs import (
+from slingshot import costs, facts, rules, serving, sizes
+from slingshot.serving import Hardware, decode_step
+from slingshot.sizes import (
     GPT_3,
     LLAMA_31_405B,
     V2,
     V3,
     ExpertConfig,
-    Hardware,
     LatentAttention,
     ModelConfig,
     MultiHeadAttention,
     count_parameters,
-    decode_step,
 )
 
 amounts = st.floats(1e-3, 1e27)
@@ -61,10 +60,10 @@ def test_the_configuration_of_v3_is_the_one_of_the_facts() -> None:
         "experts.shared": experts.n_shared,
         "experts.top_k": experts.top_k,
         "heads": attention.n_heads,
-        "head_dim": attention.nope_dim,
-        "kv_latent": attention.kv_rank,
-        "kv_rope": attention.rope_dim,
-        "q_latent": attention.q_rank,
+        "head_dim": attention.qk_nope_head_dim,
+        "kv_latent": attention.kv_lora_rank,
+        "kv_rope": attention.qk_rope_head_dim,
+        "q_latent": attention.q_lora_rank,
     }.items():
         assert number == facts.value(f"v3.{key}"), key
 
@@ -140,11 +139,11 @@ def deepseek_arguments(config: ModelConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tied_embedding,
         "num_attention_heads": attention.n_heads,
         "num_key_value_heads": attention.n_heads,
-        "kv_lora_rank": attention.kv_rank,
-        "q_lora_rank": attention.q_rank,
-        "qk_nope_head_dim": attention.nope_dim,
-        "qk_rope_head_dim": attention.rope_dim,
-        "v_head_dim": attention.v_dim,
+        "kv_lora_rank": attention.kv_lora_rank,
+        "q_lora_rank": attention.q_lora_rank,
+        "qk_nope_head_dim": attention.qk_nope_head_dim,
+        "qk_rope_head_dim": attention.qk_rope_head_dim,
+        "v_head_dim": attention.v_head_dim,
         "n_routed_experts": experts.n_routed,
         "n_shared_experts": experts.n_shared,
         "num_experts_per_tok": experts.top_k,
@@ -158,22 +157,29 @@ SMALL_V3 = ModelConfig(
     n_layers=4,
     vocab_size=101,
     d_ffn=80,
-    attention=LatentAttention(n_heads=3, kv_rank=20, q_rank=28, nope_dim=10, rope_dim=6, v_dim=14),
+    attention=LatentAttention(
+        n_heads=3,
+        kv_lora_rank=20,
+        q_lora_rank=28,
+        qk_nope_head_dim=10,
+        qk_rope_head_dim=6,
+        v_head_dim=14,
+    ),
     experts=ExpertConfig(
         n_routed=16, n_shared=2, top_k=3, d_expert=24, n_dense_layers=1, router_bias=True
     ),
 )
 
 
-@pytest.mark.parametrize("q_rank", [28, None])
+@pytest.mark.parametrize("q_lora_rank", [28, None])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("config", [V3, SMALL_V3])
 def test_deepseek_v3_counts_like_transformers(
-    config: ModelConfig, tied: bool, q_rank: int | None
+    config: ModelConfig, tied: bool, q_lora_rank: int | None
 ) -> None:
     assert isinstance(config.attention, LatentAttention)
-    if q_rank is None:
-        config = replace(config, attention=replace(config.attention, q_rank=None))
+    if q_lora_rank is None:
+        config = replace(config, attention=replace(config.attention, q_lora_rank=None))
     config = replace(config, tied_embedding=tied)
     real = real_parameters(DeepseekV3ForCausalLM, DeepseekV3Config(**deepseek_arguments(config)))
     assert count_parameters(config).total == real
@@ -249,14 +255,14 @@ def test_a_batch_touches_between_k_and_all_experts(
     n_routed: int, n_tokens: int, data: st.DataObject
 ) -> None:
     top_k = data.draw(st.integers(1, n_routed))
-    touched = costs.expected_experts(n_routed, top_k, n_tokens)
+    touched = sizes.expected_experts(n_routed, top_k, n_tokens)
     assert top_k * (1 - 1e-9) <= touched <= n_routed
-    assert costs.expected_experts(n_routed, top_k, n_tokens + 1) >= touched
+    assert sizes.expected_experts(n_routed, top_k, n_tokens + 1) >= touched
 
 
 def test_the_experts_of_a_prompt_of_200_tokens() -> None:
     """99.8% of each layer's 256 experts, and close to what independent draws give."""
-    expected = costs.expected_experts(256, 8, 200)
+    expected = sizes.expected_experts(256, 8, 200)
     assert expected / 256 == pytest.approx(0.998, abs=0.0005)
     generator = torch.Generator().manual_seed(0)
     drawn = [
@@ -266,7 +272,7 @@ def test_the_experts_of_a_prompt_of_200_tokens() -> None:
     mean = sum(drawn) / len(drawn)
     # A touched expert is a coin, and the coins of one batch repel each other, so binomial
     # variance bounds the variance of a batch; 5 standard errors.
-    p = costs.expected_experts(256, 8, 20) / 256
+    p = sizes.expected_experts(256, 8, 20) / 256
     assert abs(mean - 256 * p) < 5 * math.sqrt(256 * p * (1 - p) / len(drawn))
 
 
@@ -358,13 +364,13 @@ def test_more_work_takes_longer_and_a_faster_gpu_less_long(
     ],
 )
 def test_kv_cache_per_token(config: ModelConfig, expected: int) -> None:
-    assert costs.kv_cache_bytes_per_token(config, 2) == expected
+    assert sizes.kv_cache_bytes_per_token(config, 2) == expected
 
 
 def test_v2s_cache_against_the_dense_67b() -> None:
     dense_67b = ModelConfig(8192, 95, 102400, 22016, MultiHeadAttention(64, 128, 8))
-    small = costs.kv_cache_bytes_per_token(V2, facts.value("v2.kv_cache.bits") / 8)
-    saving = 1 - small / costs.kv_cache_bytes_per_token(dense_67b, 2)
+    small = sizes.kv_cache_bytes_per_token(V2, facts.value("v2.kv_cache.bits") / 8)
+    saving = 1 - small / sizes.kv_cache_bytes_per_token(dense_67b, 2)
     assert 100 * saving == pytest.approx(facts.value("v2.saving.kv_cache"), abs=0.05)
 
 
@@ -373,32 +379,32 @@ def test_groups_divide_the_cache(log_groups: int, head_dim: int) -> None:
     heads = 2**8
     mha = ModelConfig(8, 1, 8, 8, MultiHeadAttention(heads, head_dim))
     gqa = ModelConfig(8, 1, 8, 8, MultiHeadAttention(heads, head_dim, heads >> log_groups))
-    ratio = costs.kv_cache_bytes_per_token(mha, 2) / costs.kv_cache_bytes_per_token(gqa, 2)
+    ratio = sizes.kv_cache_bytes_per_token(mha, 2) / sizes.kv_cache_bytes_per_token(gqa, 2)
     assert ratio == 2**log_groups
 
 
 def test_weights_in_memory() -> None:
-    assert costs.weight_bytes(671e9, 8) == 671e9
-    assert costs.weight_bytes(671e9, 16) == 1342e9
-    assert costs.weight_bytes(100, 4.25) == 53.125
+    assert sizes.weight_bytes(671e9, 8) == 671e9
+    assert sizes.weight_bytes(671e9, 16) == 1342e9
+    assert sizes.weight_bytes(100, 4.25) == 53.125
 
 
 def test_a_linear_layer() -> None:
-    cost = costs.linear_layer_cost(2, 3, 5, 4)
+    cost = serving.linear_layer_cost(2, 3, 5, 4)
     assert cost.flops == 60
     assert cost.bytes == 4 * (6 + 15 + 10)
-    assert costs.arithmetic_intensity(*cost) == 60 / 124
+    assert serving.arithmetic_intensity(*cost) == 60 / 124
 
 
 @given(amounts, amounts, st.floats(1, 1e16), st.floats(1, 1e13))
 def test_the_roofline_is_the_slower_of_both(
     flops: float, moved: float, peak: float, bandwidth: float
 ) -> None:
-    seconds = costs.roofline_seconds(flops, moved, peak, bandwidth)
+    seconds = serving.roofline_seconds(flops, moved, peak, bandwidth)
     assert seconds in (flops / peak, moved / bandwidth)
     assert seconds >= flops / peak
     assert seconds >= moved / bandwidth
-    memory_bound = costs.arithmetic_intensity(flops, moved) < peak / bandwidth * (1 - 1e-9)
+    memory_bound = serving.arithmetic_intensity(flops, moved) < peak / bandwidth * (1 - 1e-9)
     if memory_bound:
         assert seconds == moved / bandwidth
 
@@ -547,9 +553,9 @@ CHIPS = {
 @pytest.mark.parametrize("name", CHIPS)
 def test_the_rules_on_the_chips_of_the_story(name: str) -> None:
     tpp, die, link, caught_2022, paragraph = CHIPS[name]
-    density = costs.performance_density(tpp, die)
-    assert costs.rule_2022(tpp, link).controlled is caught_2022
-    verdict = costs.rule_2023(tpp, density)
+    density = rules.performance_density(tpp, die)
+    assert rules.rule_2022(tpp, link).controlled is caught_2022
+    verdict = rules.rule_2023(tpp, density)
     assert verdict.controlled is bool(verdict.paragraph)
     assert paragraph in (verdict.paragraph, None)
 
@@ -557,7 +563,7 @@ def test_the_rules_on_the_chips_of_the_story(name: str) -> None:
 def test_the_h20_is_below_the_performance_that_catches_any_die() -> None:
     tpp = CHIPS["H20"][0]
     assert tpp < facts.value("rule.2023.b.performance")
-    dense = costs.rule_2023(tpp, facts.value("rule.2023.density"))
+    dense = rules.rule_2023(tpp, facts.value("rule.2023.density"))
     assert dense.paragraph == "3A090.a"
 
 
@@ -565,7 +571,7 @@ def test_the_chips_numbers_are_those_of_the_facts() -> None:
     def tpp(chip: str, eight: str, sixteen: str = "bf16") -> float:
         rates = ((sixteen, 16), (eight, 8))
         return max(
-            costs.total_processing_performance(facts.value(f"chip.{chip}.{key}") / 1e12, bits)
+            rules.total_processing_performance(facts.value(f"chip.{chip}.{key}") / 1e12, bits)
             for key, bits in rates
         )
 
@@ -576,7 +582,7 @@ def test_the_chips_numbers_are_those_of_the_facts() -> None:
         assert facts.value(f"chip.{chip}.nvlink") / 1e9 == CHIPS[chip.upper()][2]
     for chip in ("a100", "h100"):
         assert facts.value(f"chip.{chip}.die") == CHIPS[chip.upper()][1]
-    density = costs.performance_density(*CHIPS["H20"][:2])
+    density = rules.performance_density(*CHIPS["H20"][:2])
     assert density == pytest.approx(facts.value("chip.h20.density"), abs=0.05)
 
 
@@ -595,24 +601,24 @@ def test_the_chips_numbers_are_those_of_the_facts() -> None:
     ],
 )
 def test_the_edges_of_the_rule_of_2023(tpp: float, density: float, paragraph: str) -> None:
-    assert costs.rule_2023(tpp, density).paragraph == paragraph
+    assert rules.rule_2023(tpp, density).paragraph == paragraph
 
 
 @pytest.mark.parametrize(
     ("tpp", "link", "controlled"), [(4800, 600, True), (4799, 600, False), (4800, 599, False)]
 )
 def test_the_edges_of_the_rule_of_2022(tpp: float, link: float, controlled: bool) -> None:
-    assert costs.rule_2022(tpp, link).controlled is controlled
+    assert rules.rule_2022(tpp, link).controlled is controlled
 
 
 def test_a_verdict_says_why() -> None:
-    assert costs.rule_2022(15_832, 400).reason == "400 GB/s is below 600; the rule asks for both"
-    both = costs.rule_2022(1000, 0).reason
+    assert rules.rule_2022(15_832, 400).reason == "400 GB/s is below 600; the rule asks for both"
+    both = rules.rule_2022(1000, 0).reason
     assert both == "1,000 TPP is below 4,800 and 0 GB/s is below 600; the rule asks for both"
-    assert costs.rule_2023(15_832, 19.4).reason == "15,832 TPP reaches 4,800"
-    second = costs.rule_2023(2000, 6).reason
+    assert rules.rule_2023(15_832, 19.4).reason == "15,832 TPP reaches 4,800"
+    second = rules.rule_2023(2000, 6).reason
     assert second == "2,000 TPP reaches 1,600 and 6 TPP/mm² reaches 5.92"
-    assert "meets no pair" in costs.rule_2023(1000, 2.9).reason
+    assert "meets no pair" in rules.rule_2023(1000, 2.9).reason
 
 
 # --- wrong arguments -------------------------------------------------------------------------
@@ -627,8 +633,8 @@ HERE = Hardware("chip", 1e12, 1e12, 80e9)
         (lambda: MultiHeadAttention(0, 8), "n_heads is 0; give a whole number, at least 1"),
         (lambda: MultiHeadAttention(4, 8, 3), "n_kv_heads 3 does not divide n_heads 4"),
         (lambda: MultiHeadAttention(4, 8, 8), "n_kv_heads 8 does not divide n_heads 4"),
-        (lambda: LatentAttention(4, 0, None, 8, 8, 8), "kv_rank is 0"),
-        (lambda: LatentAttention(4, 8, 0, 8, 8, 8), "q_rank is 0"),
+        (lambda: LatentAttention(4, 0, None, 8, 8, 8), "kv_lora_rank is 0"),
+        (lambda: LatentAttention(4, 8, 0, 8, 8, 8), "q_lora_rank is 0"),
         (lambda: ExpertConfig(4, 0, 5, 8), "top_k 5 exceeds n_routed 4"),
         (lambda: ExpertConfig(4, -1, 2, 8), "n_shared is -1; give a whole number, at least 0"),
         (lambda: ModelConfig(8, 2, 8, 1.5, MHA), "d_ffn is 1.5; give a whole number"),  # type: ignore[arg-type]
@@ -636,8 +642,8 @@ HERE = Hardware("chip", 1e12, 1e12, 80e9)
         (lambda: ModelConfig(8, 2, 8, 8, MHA, learned_positions=-1), "learned_positions is -1"),
         (lambda: ModelConfig(8, 2, 8, 8, MHA, ExpertConfig(4, 0, 2, 8, 2)), "leaves no layer of 2"),
         (lambda: count_parameters(replace(V3, bias=True)), "give bias=False"),
-        (lambda: costs.expected_experts(4, 5, 1), "top_k 5 exceeds n_routed 4"),
-        (lambda: costs.expected_experts(4, 2, 0), "n_tokens is 0"),
+        (lambda: sizes.expected_experts(4, 5, 1), "top_k 5 exceeds n_routed 4"),
+        (lambda: sizes.expected_experts(4, 2, 0), "n_tokens is 0"),
         (lambda: costs.training_flops(0, 1), "n_active is 0; give a finite number above 0"),
         (lambda: costs.training_flops(1, math.nan), "n_tokens is nan"),
         (lambda: costs.attention_flops(V3, 1, 0), "sequence_length is 0"),
@@ -647,12 +653,12 @@ HERE = Hardware("chip", 1e12, 1e12, 80e9)
         (lambda: costs.utilization(1e15, 1, 1e9), "utilization is 278.*check the units"),
         (lambda: costs.training_cost(-1, 2), "hours is -1"),
         (lambda: costs.days(1, 0), "n_gpus is 0"),
-        (lambda: costs.kv_cache_bytes_per_token(V3, 0), "bytes_per_element is 0"),
-        (lambda: costs.weight_bytes(1, -8), "bits is -8"),
-        (lambda: costs.linear_layer_cost(1, 0, 1, 2), "k is 0"),
-        (lambda: costs.arithmetic_intensity(1, 0), "bytes_moved is 0"),
-        (lambda: costs.roofline_seconds(-1, 1, 1, 1), "flops is -1; give a finite number, at"),
-        (lambda: costs.roofline_seconds(1, 1, 1, 0), "bandwidth is 0"),
+        (lambda: sizes.kv_cache_bytes_per_token(V3, 0), "bytes_per_element is 0"),
+        (lambda: sizes.weight_bytes(1, -8), "bits is -8"),
+        (lambda: serving.linear_layer_cost(1, 0, 1, 2), "k is 0"),
+        (lambda: serving.arithmetic_intensity(1, 0), "bytes_moved is 0"),
+        (lambda: serving.roofline_seconds(-1, 1, 1, 1), "flops is -1; give a finite number, at"),
+        (lambda: serving.roofline_seconds(1, 1, 1, 0), "bandwidth is 0"),
         (lambda: Hardware("x", 1, 1, 0), "memory_bytes is 0"),
         (lambda: decode_step(V3, HERE, 1, 1), r"671.0 GB of weights.*80.0 GB of 1 chip.*more GPUs"),
         (lambda: decode_step(V3, h800(16), 0, 1), "batch_size is 0"),
@@ -663,10 +669,10 @@ HERE = Hardware("chip", 1e12, 1e12, 80e9)
         (lambda: costs.blended_price(1, 1, output_share=0.5, cache_share=0.5), "give cached_price"),
         (lambda: costs.markup(1, 0), "cost is 0"),
         (lambda: costs.gross_margin(0, 1), "revenue is 0"),
-        (lambda: costs.total_processing_performance(1, 0), "bits is 0"),
-        (lambda: costs.performance_density(1, 0), "die_mm2 is 0"),
-        (lambda: costs.rule_2022(1, -1), "interconnect_gb_per_s is -1"),
-        (lambda: costs.rule_2023(math.nan, 1), "tpp is nan"),
+        (lambda: rules.total_processing_performance(1, 0), "bits is 0"),
+        (lambda: rules.performance_density(1, 0), "die_mm2 is 0"),
+        (lambda: rules.rule_2022(1, -1), "interconnect_gb_per_s is -1"),
+        (lambda: rules.rule_2023(math.nan, 1), "tpp is nan"),
     ],
 )
 def test_a_wrong_argument_is_named(call: Any, message: str) -> None:  # noqa: ANN401

@@ -23,9 +23,20 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from edges import default_dtype, tried
-from slingshot import costs, explore, facts, figures, formats, pretrained, stats
-from slingshot.costs import ExpertConfig, LatentAttention, ModelConfig, MultiHeadAttention
+from slingshot import (
+    costs,
+    explore,
+    facts,
+    figures,
+    formats,
+    pretrained,
+    rules,
+    serving,
+    sizes,
+    stats,
+)
 from slingshot.formats import BF16, E2M1, E4M3, E5M2, E8M0, FP16, FP32, FloatFormat, Mode
+from slingshot.sizes import ExpertConfig, LatentAttention, ModelConfig, MultiHeadAttention
 
 EDGES = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -154,13 +165,13 @@ DENSE = ModelConfig(64, 3, 100, 128, MultiHeadAttention(4, 16, 2))
 SPARSE = ModelConfig(
     64, 3, 100, 128, LatentAttention(4, 16, None, 8, 8, 16), ExpertConfig(8, 1, 2, 32, 1, True)
 )
-GPU = costs.Hardware("a GPU", 1e15, 3e12, 8e10, 4)
+GPU = serving.Hardware("a GPU", 1e15, 3e12, 8e10, 4)
 
 N: Any = np  # whose numbers the signatures do not take, and the functions do
 
 # Each function with the arguments of an ordinary call; every number is then replaced.
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "expected_experts": (costs.expected_experts, {"n_routed": 64, "top_k": 4, "n_tokens": 10}),
+    "expected_experts": (sizes.expected_experts, {"n_routed": 64, "top_k": 4, "n_tokens": 10}),
     "training_flops": (costs.training_flops, {"n_active": 37, "n_tokens": 14}),
     "attention_flops": (
         costs.attention_flops, {"config": DENSE, "n_tokens": 100, "sequence_length": 9},
@@ -174,19 +185,19 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "training_cost": (costs.training_cost, {"hours": 60, "dollars_per_hour": 2}),
     "days": (costs.days, {"gpu_hours": 48, "n_gpus": 2}),
     "kv_cache_bytes_per_token": (
-        costs.kv_cache_bytes_per_token, {"config": SPARSE, "bytes_per_element": 2},
+        sizes.kv_cache_bytes_per_token, {"config": SPARSE, "bytes_per_element": 2},
     ),
-    "weight_bytes": (costs.weight_bytes, {"n_parameters": 100, "bits": 8}),
+    "weight_bytes": (sizes.weight_bytes, {"n_parameters": 100, "bits": 8}),
     "linear_layer_cost": (
-        costs.linear_layer_cost, {"m": 100, "k": 100, "n": 100, "bytes_per_element": 2},
+        serving.linear_layer_cost, {"m": 100, "k": 100, "n": 100, "bytes_per_element": 2},
     ),
-    "arithmetic_intensity": (costs.arithmetic_intensity, {"flops": 60, "bytes_moved": 30}),
+    "arithmetic_intensity": (serving.arithmetic_intensity, {"flops": 60, "bytes_moved": 30}),
     "roofline_seconds": (
-        costs.roofline_seconds,
+        serving.roofline_seconds,
         {"flops": 60, "bytes_moved": 30, "peak_flops": 16, "bandwidth": 4},
     ),
     "decode_step": (
-        costs.decode_step,
+        serving.decode_step,
         {"config": SPARSE, "hardware": GPU, "batch_size": 8, "context_length": 16,
          "weight_bits": 8, "cache_bytes_per_element": 2},
     ),
@@ -201,12 +212,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "markup": (costs.markup, {"revenue": 6, "cost": 1}),
     "gross_margin": (costs.gross_margin, {"revenue": 6, "cost": 1}),
     "total_processing_performance": (
-        costs.total_processing_performance, {"tops": 100, "bits": 16},
+        rules.total_processing_performance, {"tops": 100, "bits": 16},
     ),
-    "performance_density": (costs.performance_density, {"tpp": 100, "die_mm2": 50}),
-    "rule_2022": (costs.rule_2022, {"tpp": 100, "interconnect_gb_per_s": 50}),
-    "rule_2023": (costs.rule_2023, {"tpp": 100, "performance_density": 3}),
-    "count_parameters": (costs.count_parameters, {"config": SPARSE}),
+    "performance_density": (rules.performance_density, {"tpp": 100, "die_mm2": 50}),
+    "rule_2022": (rules.rule_2022, {"tpp": 100, "interconnect_gb_per_s": 50}),
+    "rule_2023": (rules.rule_2023, {"tpp": 100, "performance_density": 3}),
+    "count_parameters": (sizes.count_parameters, {"config": SPARSE}),
 }  # fmt: skip
 
 
@@ -241,10 +252,10 @@ def test_numpys_numbers_are_pythons(name: str, dtype: Callable[[Any], Any]) -> N
 
 def test_sizes_that_overflow_numpys_integers() -> None:
     k, half = N.int32(65536), N.float16(0.5)
-    cost = costs.linear_layer_cost(k, k, k, 1)
+    cost = serving.linear_layer_cost(k, k, k, 1)
     assert cost == (2.0 * 65536**3, 3.0 * 65536**2)
-    assert costs.weight_bytes(N.int64(2**62), N.int8(16)) == 2.0**63
-    assert costs.linear_layer_cost(1, 1, 1, half).bytes == 1.5
+    assert sizes.weight_bytes(N.int64(2**62), N.int8(16)) == 2.0**63
+    assert serving.linear_layer_cost(1, 1, 1, half).bytes == 1.5
     config = ModelConfig(
         N.int32(65536), N.uint8(200), N.int32(65536), N.int32(65536),
         MultiHeadAttention(N.int16(256), N.int16(256), N.uint8(1)),
@@ -254,8 +265,8 @@ def test_sizes_that_overflow_numpys_integers() -> None:
         65536, 200, 65536, 65536, MultiHeadAttention(256, 256, 1),
         ExpertConfig(200, 1, 2, 65536, 0, True),
     )  # fmt: skip
-    assert costs.count_parameters(config) == costs.count_parameters(plain)
-    assert costs.count_parameters(config).total > 2**48
+    assert sizes.count_parameters(config) == sizes.count_parameters(plain)
+    assert sizes.count_parameters(config).total > 2**48
     for attention in (MultiHeadAttention(256, 256), LatentAttention(256, 512, 512, 256, 64, 256)):
         narrow = attention.count_parameters(N.int16(32767), N.False_)
         assert narrow == attention.count_parameters(32767, False)
@@ -263,7 +274,9 @@ def test_sizes_that_overflow_numpys_integers() -> None:
     assert (
         latent.flops_per_position == LatentAttention(256, 512, 512, 256, 64, 256).flops_per_position
     )
-    memory = costs.Hardware("many", N.float32(1e15), N.float32(1e12), N.float32(1e11), N.int8(127))
+    memory = serving.Hardware(
+        "many", N.float32(1e15), N.float32(1e12), N.float32(1e11), N.int8(127)
+    )
     assert type(memory.n_gpus * memory.memory_bytes) is float
 
 
@@ -305,7 +318,7 @@ def test_no_cost_is_silently_zero_or_infinite(name: str, data: st.DataObject) ->
 def test_few_of_very_many_experts_are_not_none(n: int, k: int, tokens: int) -> None:
     n, k = max(n, k), min(n, k)
     expected = n * (1 - (1 - Fraction(k, n)) ** tokens)
-    got = Fraction(costs.expected_experts(n, k, tokens))
+    got = Fraction(sizes.expected_experts(n, k, tokens))
     # Where k / n is tiny: roundings of it, log1p, times T, expm1 and times E; each moves the result
     # no more than itself. Elsewhere q = 1 - k / n and its power are rounded at 1, which is n / k of
     # the result at most, for 1 - q^T is at least T k / n q^(T-1).
@@ -605,7 +618,7 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
     ("utilization is 1.25", lambda: costs.utilization(1.25, 1 / 3600, 1.0)),
     ("training_cost of .*check the units", lambda: costs.training_cost(1e-200, 1e-200)),
     ("training_flops of .*check the units", lambda: costs.training_flops(1e200, 1e200)),
-    ("linear_layer_cost of .*check the", lambda: costs.linear_layer_cost(10**200, 10**200, 1, 1)),
+    ("linear_layer_cost of .*check the", lambda: serving.linear_layer_cost(10**200, 10**200, 1, 1)),
     ("gpu_hours of .*check the units", lambda: costs.gpu_hours(1.0, 5e-324, 0.1)),
 ]  # fmt: skip
 
@@ -620,12 +633,18 @@ def test_what_is_refused_is_named(message: str, call: Callable[[], Any]) -> None
 
 COVERED: dict[ModuleType, dict[str, Callable[..., None]]] = {
     formats: {"FloatFormat": test_all_bits_of_a_dtype_in_any_layout},
-    costs: {
-        **dict.fromkeys(CALLS, test_no_cost_is_silently_zero_or_infinite),
-        **dict.fromkeys(
-            ["MultiHeadAttention", "LatentAttention", "ExpertConfig", "ModelConfig", "Hardware"],
-            test_sizes_that_overflow_numpys_integers,
-        ),
+    **{
+        module: dict.fromkeys(
+            [name for name, (call, _) in CALLS.items() if call.__module__ == module.__name__],
+            test_no_cost_is_silently_zero_or_infinite,
+        )
+        | dict.fromkeys(configurations, test_sizes_that_overflow_numpys_integers)
+        for module, configurations in {
+            sizes: ["MultiHeadAttention", "LatentAttention", "ExpertConfig", "ModelConfig"],
+            costs: [],
+            serving: ["Hardware"],
+            rules: [],
+        }.items()
     },
     stats: {
         "mean_interval": test_an_interval_is_that_of_the_exact_numbers,
@@ -642,9 +661,9 @@ COVERED: dict[ModuleType, dict[str, Callable[..., None]]] = {
     figures: {},
 }
 NO_NUMBERS: dict[ModuleType, dict[str, str]] = {
-    costs: dict.fromkeys(
-        ["ParameterCount", "LinearCost", "DecodeStep", "Verdict"], "is a result, not made by hand"
-    ),
+    sizes: {"ParameterCount": "is a result, not made by hand"},
+    serving: dict.fromkeys(["LinearCost", "DecodeStep"], "is a result, not made by hand"),
+    rules: {"Verdict": "is a result, not made by hand"},
     stats: {"Interval": "is a result, not made by hand"},
     facts: dict.fromkeys(
         ["Fact", "get", "value", "keys", "parse_unit", "parse"], "takes text; values are checked"

@@ -36,7 +36,7 @@ from edges import (
     unit,
     with_special,
 )
-from slingshot import corpus, costs, distill, grpo, lm, tasks, train
+from slingshot import corpus, distill, grpo, lm, sizes, tasks, train
 from slingshot.lm import DecoderLM, LMConfig, generate
 from slingshot.tasks import ShellGame
 from slingshot.train import Example, TrainConfig
@@ -52,7 +52,7 @@ MIXTURE = LMConfig(
     2,
     2,
     8,
-    experts=costs.ExpertConfig(n_routed=4, n_shared=1, top_k=2, d_expert=4),
+    experts=sizes.ExpertConfig(n_routed=4, n_shared=1, top_k=2, d_expert=4),
     tied_embedding=True,
 )
 ONE_STEP = TrainConfig(1, batch_size=2, sequence_length=4, warmup=0)

@@ -20,8 +20,8 @@ from exercise_counts_plugin import (
     table,
     wrong_answers,
 )
-from slingshot.exercises import CheckFailed
-from slingshot.exercises.checking import (
+from slingshot_exercises import CheckFailed
+from slingshot_exercises.checking import (
     NOT_WRITTEN,
     Exercise,
     Mistake,
@@ -158,7 +158,7 @@ def test_a_table_of_the_visible_answers_fails_the_hidden_tests(
 
 def known_mistakes(assignment: str) -> dict[str, list[str]]:
     """The messages that the checks of an assignment can name, by exercise."""
-    module = __import__(f"slingshot.exercises.{assignment}", fromlist=["CHECKS"])
+    module = __import__(f"slingshot_exercises.{assignment}", fromlist=["CHECKS"])
     found = [value for value in vars(module).values() if isinstance(value, Exercise)]
     messages: dict[str, list[str]] = {}
     for each in found:

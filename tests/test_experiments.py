@@ -16,7 +16,7 @@ import pytest
 import torch
 from _runner import RESULTS, Run, Stored
 
-from slingshot import costs
+from slingshot import sizes
 from slingshot.corpus import Corpus, Document, encode, train_tokenizer
 
 EXPERIMENTS = sorted(path.stem for path in Path(_runner.__file__).parent.glob("[!_]*.py"))
@@ -305,7 +305,7 @@ def test_equal_flops_are_equal_within_half_a_step(name: str) -> None:
 def test_dense_wide_holds_what_the_mixture_holds_within_half_a_channel() -> None:
     wide = mixture.arms()["dense wide"]["model"]
     wanted, held = (
-        costs.count_parameters(config.sizes()).total for config in (mixture.MIXTURE, wide)
+        sizes.count_parameters(config.sizes()).total for config in (mixture.MIXTURE, wide)
     )
     channel = 3 * wide.d_model * wide.n_layers
     assert abs(held - wanted) <= channel / 2

@@ -36,13 +36,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools import grade  # noqa: E402
-from tools.grading import wire  # noqa: E402
-from tools.grading.assignment import names_needed, read_assignments  # noqa: E402
-from tools.grading.examine import Report, examine, run_test  # noqa: E402
-from tools.grading.files import Submission, clean_name  # noqa: E402
-from tools.grading.link import Link  # noqa: E402
-from tools.grading.report import no_formula  # noqa: E402
-from tools.grading.sandbox import (  # noqa: E402
+
+from slingshot_grader import wire  # noqa: E402
+from slingshot_grader.assignment import names_needed, read_assignments  # noqa: E402
+from slingshot_grader.examine import Report, examine, run_test  # noqa: E402
+from slingshot_grader.files import Submission, clean_name  # noqa: E402
+from slingshot_grader.link import Link  # noqa: E402
+from slingshot_grader.report import no_formula  # noqa: E402
+from slingshot_grader.sandbox import (  # noqa: E402
     Sandbox,
     bubblewrap,
     command,
@@ -50,7 +51,7 @@ from tools.grading.sandbox import (  # noqa: E402
     find_sandbox,
     readable,
 )
-from tools.grading.session import Limits, RemoteFunction, Run, Session  # noqa: E402
+from slingshot_grader.session import Limits, RemoteFunction, Run, Session  # noqa: E402
 
 ASSIGNMENTS = read_assignments(grade.SOURCE)
 CLAIM = ASSIGNMENTS["claim"]
@@ -150,9 +151,9 @@ inside = os.path.isdir("/submission")  # outside of a sandbox it looks at this r
 
 CHECKERS = """
 import sys
-import slingshot.exercises as exercises
-import slingshot.exercises.checking as checking
-import slingshot.exercises.claim as claim
+import slingshot_exercises as exercises
+import slingshot_exercises.checking as checking
+import slingshot_exercises.claim as claim
 for module in (exercises, checking, claim):
     for name, value in list(vars(module).items()):
         if callable(value):
@@ -160,7 +161,7 @@ for module in (exercises, checking, claim):
 for name in list(claim.CHECKS):
     claim.CHECKS[name] = globals()[f"check_{name}"] = lambda *arguments, **keywords: None
 checking.Exercise.check = lambda *arguments, **keywords: None
-sys.modules["slingshot.exercises.claim"] = claim
+sys.modules["slingshot_exercises.claim"] = claim
 """
 BUILTINS = """
 import builtins, math, numpy
@@ -776,7 +777,7 @@ def test_the_file_system_is_read_only(graded: Class) -> None:
     assert "writable" not in text
     assert text.count("read-only /") == 4
     course = graded.folder.with_name("course")
-    assert "was here" not in (course / "src/slingshot/exercises/claim.py").read_text("utf-8")
+    assert "was here" not in (course / "src/slingshot_exercises/claim.py").read_text("utf-8")
 
 
 @needs_sandbox
@@ -822,16 +823,16 @@ def examine_one(
 def test_a_course_that_lies_in_the_temporary_folder_has_a_sandbox_too(tmp_path: Path) -> None:
     for name in ("tools", "src"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    code = "from tools.grading import sandbox; print(sandbox.ROOT, sandbox.find_sandbox())"
+    code = "from slingshot_grader import sandbox; print(sandbox.SOURCE, sandbox.find_sandbox())"
     run = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{tmp_path / 'src'}"},
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
         check=True,
     )
-    assert run.stdout.startswith(f"{tmp_path} Sandbox(program='/")
+    assert run.stdout.startswith(f"{tmp_path / 'src'} Sandbox(program='/")
 
 
 def test_without_a_sandbox_it_says_so_loudly(
@@ -888,7 +889,7 @@ def test_without_a_sandbox_the_probes_find_what_it_keeps_from_them(
     spied = open_class.text("spies")
     assert f"listed {open_class.folder.with_name('course')}/tests" in spied
     assert "notebooks: []" not in spied
-    changed = open_class.folder.with_name("course") / "src/slingshot/exercises/claim.py"
+    changed = open_class.folder.with_name("course") / "src/slingshot_exercises/claim.py"
     assert f"wrote {changed}" in open_class.text("writes")
     assert "was here" in changed.read_text("utf-8")
     assert "reached outside" in open_class.text("connects")

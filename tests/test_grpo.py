@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from slingshot import costs, grpo
+from slingshot import grpo, sizes
 from slingshot.grpo import (
     KL,
     GRPOConfig,
@@ -1024,7 +1024,7 @@ def test_beta_without_a_reference_is_named() -> None:
 
 @pytest.mark.parametrize("with_reference", [False, True])
 def test_flops_are_two_for_what_is_read_and_six_for_what_is_learned(with_reference: bool) -> None:
-    n = costs.count_parameters(SMALL.sizes()).active_without_embedding
+    n = sizes.count_parameters(SMALL.sizes()).active_without_embedding
     reference = make_model() if with_reference else None
     history = train(make_model(), replace(SHORT, n_updates=2), reference=reference)
     referred = history.tokens_trained / 2 if with_reference else 0

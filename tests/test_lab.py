@@ -38,8 +38,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools import lab, progress  # noqa: E402
-from tools.grading.assignment import read_assignments  # noqa: E402
-from tools.grading.session import Limits  # noqa: E402
+
+from slingshot_grader.assignment import read_assignments  # noqa: E402
+from slingshot_grader.session import Limits  # noqa: E402
 
 RELEASE = ROOT / "notebooks" / "assignments" / "release"
 
@@ -580,7 +581,7 @@ HIDE = """
 import sys
 for name in {names!r}:
     sys.modules[name] = None
-import tools.grading.worker
+import slingshot_grader.worker
 from tools import lab, progress
 assert not set(sys.modules) & {{"tools.assignments"}}
 code = lab.main(["--prepare-only", "--workspace", {workspace!r}])

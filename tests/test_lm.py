@@ -16,12 +16,12 @@ from transformers import Glm4MoeConfig, LlamaConfig
 from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
-from slingshot import costs
+from slingshot import sizes
 from slingshot.lm import DecoderLM, Layer, LMConfig, SquaredReLU, generate, rotate, rotations
 from slingshot.moe import MoE, SwiGLU
 
 DENSE = LMConfig(vocab_size=40, d_model=16, n_layers=3, n_heads=4, d_ffn=24)
-EXPERTS = costs.ExpertConfig(n_routed=6, n_shared=2, top_k=2, d_expert=8, n_dense_layers=1)
+EXPERTS = sizes.ExpertConfig(n_routed=6, n_shared=2, top_k=2, d_expert=8, n_dense_layers=1)
 MIXTURE = replace(DENSE, experts=EXPERTS)
 VARIANTS = {
     "dense": DENSE,
@@ -181,7 +181,7 @@ def test_relu2_squares_what_is_positive() -> None:
 
 @variants
 def test_the_parameters_are_those_that_costs_counts(config: LMConfig) -> None:
-    counted = costs.count_parameters(config.sizes()).total
+    counted = sizes.count_parameters(config.sizes()).total
     assert sum(parameter.numel() for parameter in DecoderLM(config).parameters()) == counted
 
 
@@ -189,7 +189,7 @@ def test_a_counted_router_bias_is_a_buffer() -> None:
     config = replace(MIXTURE, experts=replace(EXPERTS, router_bias=True))
     model = DecoderLM(config)
     numbers = [*model.parameters(), *(router.expert_bias for router in model.routers)]
-    assert sum(map(torch.numel, numbers)) == costs.count_parameters(config.sizes()).total
+    assert sum(map(torch.numel, numbers)) == sizes.count_parameters(config.sizes()).total
 
 
 @pytest.mark.parametrize(

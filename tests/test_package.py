@@ -36,6 +36,7 @@ from notebook_counts_plugin import course_notebooks, read
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
+OURS = {"slingshot", "slingshot_exercises", "slingshot_grader", "tools"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
 EXTRAS = {
@@ -66,7 +67,7 @@ def imported(code: str) -> set[str]:
                 args=[ast.Constant(value=str(module)), *_],
             ):
                 names.add(module)
-    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"slingshot"}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - OURS
 
 
 def optional(code: str) -> set[str]:
@@ -106,10 +107,20 @@ def chapter(name: str) -> list[NotebookNode]:
 
 
 def test_the_library_declares_exactly_what_it_imports() -> None:
-    code = [path.read_text("utf-8") for path in SOURCE.rglob("*.py")]
+    code = [
+        path.read_text("utf-8")
+        for name in ("slingshot", "slingshot_exercises")
+        for path in (ROOT / "src" / name).rglob("*.py")
+    ]
     guarded = set().union(*map(optional, code))
     assert distributions(set().union(*map(imported, code)) - guarded) == names(NEEDED)
     assert distributions(guarded) == names(EXTRAS["gym"])
+
+
+def test_grading_declares_exactly_what_it_imports_on_top() -> None:
+    code = [path.read_text("utf-8") for path in (ROOT / "src/slingshot_grader").rglob("*.py")]
+    packages = set().union(*map(imported, code))
+    assert distributions(packages) - names(NEEDED) == names(EXTRAS["grader"])
 
 
 def test_the_notebooks_declare_exactly_what_they_import_on_top() -> None:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slingshot.exercises import CheckFailed
-from slingshot.exercises import reasoning as ex
-from slingshot.exercises.checking import close
 from slingshot.tasks import ShellGame
+from slingshot_exercises import CheckFailed
+from slingshot_exercises import reasoning as ex
+from slingshot_exercises.checking import close
 
 SEEDS = range(12)
 

@@ -994,7 +994,7 @@ sys.meta_path.insert(0, Hide())
 
 
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours(tmp_path: Path) -> None:
-    hide = "import sys; sys.modules['tools.grading'] = None"
+    hide = "import sys; sys.modules['slingshot_grader'] = None"
     run = shell('"$PY" tools/progress.py', **at_start(tmp_path / "site", hide))
     assert b"Traceback" in run.stderr
     assert b"make setup" not in run.stderr

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slingshot import costs
+from slingshot import sizes
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.moe import (
     expert_load,
@@ -41,7 +41,7 @@ from slingshot.train import (
 )
 
 DENSE = LMConfig(vocab_size=16, d_model=16, n_layers=2, n_heads=2, d_ffn=16)
-EXPERTS = costs.ExpertConfig(n_routed=4, n_shared=1, top_k=2, d_expert=8)
+EXPERTS = sizes.ExpertConfig(n_routed=4, n_shared=1, top_k=2, d_expert=8)
 MIXTURE = replace(DENSE, experts=EXPERTS)
 SHORT = TrainConfig(3, batch_size=4, sequence_length=8, warmup=0)
 PROJECTIONS = ("query", "key", "value", "output")

@@ -42,7 +42,7 @@ TORCH_INDEX_SECONDS = 3.0
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 WHY_NO_SANDBOX = """
-from tools.grading.sandbox import find_sandbox
+from slingshot_grader.sandbox import find_sandbox
 print(find_sandbox().why_not)
 """
 PLAYWRIGHTS_OWN = """

@@ -28,12 +28,12 @@ console.prepare("make setup-instructor")
 
 from tqdm import tqdm  # noqa: E402
 
-from tools.grading.assignment import AssignmentError, read_assignments  # noqa: E402
-from tools.grading.examine import Grade, Report, examine  # noqa: E402
-from tools.grading.files import Submission, digest, find_submissions  # noqa: E402
-from tools.grading.report import Row, feedback, write_grades, write_summary  # noqa: E402
-from tools.grading.sandbox import Sandbox, find_sandbox  # noqa: E402
-from tools.grading.session import Limits, Run  # noqa: E402
+from slingshot_grader.assignment import AssignmentError, read_assignments  # noqa: E402
+from slingshot_grader.examine import Grade, Report, examine  # noqa: E402
+from slingshot_grader.files import Submission, digest, find_submissions  # noqa: E402
+from slingshot_grader.report import Row, feedback, write_grades, write_summary  # noqa: E402
+from slingshot_grader.sandbox import Sandbox, find_sandbox  # noqa: E402
+from slingshot_grader.session import Limits, Run  # noqa: E402
 from tools.notebooks import write_atomically  # noqa: E402
 
 SOURCE = ROOT / "notebooks" / "assignments" / "source"

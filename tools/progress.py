@@ -24,12 +24,12 @@ console.prepare("make setup")
 
 from tqdm import tqdm  # noqa: E402
 
-from slingshot.exercises.checking import NOT_WRITTEN  # noqa: E402
-from tools.grading.assignment import Assignment, AssignmentError, read_assignments  # noqa: E402
-from tools.grading.examine import Grade, Report, examine  # noqa: E402
-from tools.grading.files import Submission, guess_assignment  # noqa: E402
-from tools.grading.sandbox import find_sandbox  # noqa: E402
-from tools.grading.session import Limits  # noqa: E402
+from slingshot_exercises.checking import NOT_WRITTEN  # noqa: E402
+from slingshot_grader.assignment import Assignment, AssignmentError, read_assignments  # noqa: E402
+from slingshot_grader.examine import Grade, Report, examine  # noqa: E402
+from slingshot_grader.files import Submission, guess_assignment  # noqa: E402
+from slingshot_grader.sandbox import find_sandbox  # noqa: E402
+from slingshot_grader.session import Limits  # noqa: E402
 
 RELEASE = ROOT / "notebooks" / "assignments" / "release"
 FOLDER = "assignments"

@@ -26,7 +26,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from slingshot.exercises.checking import Exercise
+from slingshot_exercises.checking import Exercise
 
 # Our assumptions, printed under the table. Nobody has timed a class.
 WORDS_PER_MINUTE: Final = 180
@@ -183,7 +183,7 @@ def tasks(path: Path) -> list[Task]:
 
 def mistakes(assignment: str) -> dict[str, list[str]]:
     """The messages of all known mistakes by exercise, in the order in which they are compared."""
-    module = importlib.import_module(f"slingshot.exercises.{assignment}")
+    module = importlib.import_module(f"slingshot_exercises.{assignment}")
     found: dict[str, list[str]] = {name: [] for name in module.CHECKS}
     for value in vars(module).values():
         if isinstance(value, Exercise):

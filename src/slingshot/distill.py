@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot._tensors import at_least_float32, check_finite, check_within, real, whole
 from slingshot.lm import DecoderLM, generate, in_eval_mode
 from slingshot.tasks import Problem, Task, Trace
+from slingshot.tensors import at_least_float32, check_finite, check_within, real, whole
 from slingshot.train import (
     CompletionBatch,
     Example,

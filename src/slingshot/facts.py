@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from slingshot._arguments import is_finite, plain
+from slingshot.require import is_finite, plain
 
 Confidence = Literal["verified", "secondary", "reported"]
 """``verified``: read in the primary text. ``secondary``: read in a page about it. ``reported``:

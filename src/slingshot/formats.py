@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slingshot._arguments import whole
+from slingshot.require import whole
 
 Specials = Literal["inf and nan", "nan", "none"]
 """What the last codes mean. With ``"inf and nan"`` the largest exponent holds both, as in IEEE 754.

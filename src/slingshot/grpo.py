@@ -38,8 +38,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slingshot import costs
-from slingshot._tensors import (
+from slingshot import sizes
+from slingshot.lm import DecoderLM, generate, in_eval_mode
+from slingshot.progress import progress_bar
+from slingshot.tasks import Problem, Task
+from slingshot.tensors import (
     at_least_float32,
     check_finite,
     check_learning,
@@ -48,9 +51,6 @@ from slingshot._tensors import (
     usable,
     whole,
 )
-from slingshot.lm import DecoderLM, generate, in_eval_mode
-from slingshot.progress import progress_bar
-from slingshot.tasks import Problem, Task
 from slingshot.train import _finite
 
 Scale = Literal["group", "none"]
@@ -605,7 +605,7 @@ def train_grpo(
     weights = [p for p in model.parameters() if p.requires_grad]
     check_learning(weights)
     optimizer = torch.optim.AdamW(weights, betas=config.betas, weight_decay=0.0, fused=True)
-    n_active = costs.count_parameters(model.config.sizes()).active_without_embedding
+    n_active = sizes.count_parameters(model.config.sizes()).active_without_embedding
     generator = torch.Generator().manual_seed(seed)
     history = GRPOHistory()
     modes = [(module, module.training) for module in model.modules()]

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slingshot import costs
-from slingshot._tensors import (
+from slingshot import sizes
+from slingshot.moe import Experts, MoE, Routing, SwiGLU, TopKRouter
+from slingshot.moe.experts import _undrawn_linear
+from slingshot.tensors import (
     at_least_float32,
     check_input,
     check_output,
@@ -26,8 +28,6 @@ from slingshot._tensors import (
     looking_at_the_end,
     whole,
 )
-from slingshot.moe import Experts, MoE, Routing, SwiGLU, TopKRouter
-from slingshot.moe.experts import _undrawn_linear
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -57,7 +57,7 @@ class LMConfig:
     n_kv_heads: int | None = None
     head_dim: int | None = None
     activation: Activation = "swiglu"
-    experts: costs.ExpertConfig | None = None
+    experts: sizes.ExpertConfig | None = None
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
     tied_embedding: bool = False
@@ -95,10 +95,10 @@ class LMConfig:
         """Channels of one attention head."""
         return self.d_model // self.n_heads if self.head_dim is None else self.head_dim
 
-    def sizes(self) -> costs.ModelConfig:
-        """Return the sizes as `slingshot.costs` counts them: parameters, FLOPs, bytes."""
-        attention = costs.MultiHeadAttention(self.n_heads, self.width_of_head, self.n_kv_heads)
-        return costs.ModelConfig(
+    def sizes(self) -> sizes.ModelConfig:
+        """Return the sizes as `slingshot.sizes` counts them: parameters, FLOPs, bytes."""
+        attention = sizes.MultiHeadAttention(self.n_heads, self.width_of_head, self.n_kv_heads)
+        return sizes.ModelConfig(
             d_model=self.d_model,
             n_layers=self.n_layers,
             vocab_size=self.vocab_size,

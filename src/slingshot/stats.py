@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from slingshot._arguments import is_finite, real, whole
+from slingshot.require import is_finite, real, whole
 
 Answer = TypeVar("Answer", bound=Hashable)
 

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor
 
-from slingshot._tensors import whole
+from slingshot.tensors import whole
 
 Style = Literal["direct", "skip", "careful"]
 """How much of a thought is written down: none of it, every second state, or every state."""

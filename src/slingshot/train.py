@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slingshot._tensors import at_least_float32, check_learning, check_types, usable, whole
 from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.moe import (
     Routing,
@@ -24,6 +23,7 @@ from slingshot.moe import (
     update_expert_bias,
 )
 from slingshot.progress import progress_bar
+from slingshot.tensors import at_least_float32, check_learning, check_types, usable, whole
 
 Batch = TypeVar("Batch")
 

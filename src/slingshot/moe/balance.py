@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot._tensors import at_least_float32, check_finite, check_within, first, real, whole
 from slingshot.moe.routing import TopKRouter
+from slingshot.tensors import at_least_float32, check_finite, check_within, first, real, whole
 
 
 def expert_load(experts: Tensor, n_experts: int) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from slingshot._tensors import (
+from slingshot.moe.routing import Routing, TopKRouter
+from slingshot.tensors import (
     at_least_float32,
     check_input,
     check_output,
@@ -21,7 +22,6 @@ from slingshot._tensors import (
     usable,
     whole,
 )
-from slingshot.moe.routing import Routing, TopKRouter
 
 # The derivative that autograd itself uses for F.silu, in one pass over memory. torch gives it no
 # public name, as it does for that of no activation.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slingshot._tensors import at_least_float32, check_finite, check_within, first, real, whole
+from slingshot.tensors import at_least_float32, check_finite, check_within, first, real, whole
 
 Score = Literal["sigmoid", "softmax"]
 """How a logit becomes a score: V3 takes the sigmoid (eq. 15), DeepSeekMoE and V2 the softmax."""

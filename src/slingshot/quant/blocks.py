@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot._arguments import whole
 from slingshot.formats import E2M1, E4M3, E8M0, FloatFormat
+from slingshot.require import whole
 
 Block = tuple[int | None, int | None]
 """Rows and columns of a block; ``None`` takes all there are. So ``(None, None)`` is one scale for

@@ -10,7 +10,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from slingshot._arguments import real, whole
 from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
 from slingshot.quant.blocks import (
     INT8,
@@ -25,6 +24,7 @@ from slingshot.quant.blocks import (
     quantize_unsigned_zero,
     rounded,
 )
+from slingshot.require import real, whole
 
 # Beyond it, K products of -128 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // 128**2

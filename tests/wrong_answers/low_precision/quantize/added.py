@@ -3,7 +3,7 @@ MESSAGE = "scales: the result is wrong, on 1 of 5 inputs"
 
 import numpy as np
 
-from slingshot.exercises.low_precision import E4M3
+from slingshot_exercises.low_precision import E4M3
 
 
 def quantize(x, block):

@@ -3,7 +3,7 @@ MESSAGE = "the largest number of E4M3 is taken to be 480"
 
 import numpy as np
 
-from slingshot.exercises.low_precision import E4M3
+from slingshot_exercises.low_precision import E4M3
 
 
 def quantize(x, block):

@@ -3,7 +3,7 @@ MESSAGE = "the rest is cut off, toward zero"
 
 import numpy as np
 
-from slingshot.exercises.low_precision import E4M3
+from slingshot_exercises.low_precision import E4M3
 
 
 def quantize(x, block):

@@ -3,7 +3,7 @@ MESSAGE = "scales: the result is close, but not as close as float64"
 
 import numpy as np
 
-from slingshot.exercises.low_precision import E4M3
+from slingshot_exercises.low_precision import E4M3
 
 
 def quantize(x, block):

@@ -3,7 +3,7 @@ MESSAGE = "the values are not rounded"
 
 import numpy as np
 
-from slingshot.exercises.low_precision import E4M3
+from slingshot_exercises.low_precision import E4M3
 
 
 def quantize(x, block):

@@ -3,7 +3,7 @@ MESSAGE = "there is one scale for the whole matrix"
 
 import numpy as np
 
-from slingshot.exercises.low_precision import E4M3
+from slingshot_exercises.low_precision import E4M3
 
 
 def quantize(x, block):

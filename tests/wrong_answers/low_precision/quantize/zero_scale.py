@@ -3,7 +3,7 @@ MESSAGE = "a block of zeros has the scale 0"
 
 import numpy as np
 
-from slingshot.exercises.low_precision import E4M3
+from slingshot_exercises.low_precision import E4M3
 
 
 def quantize(x, block):

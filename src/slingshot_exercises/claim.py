@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from slingshot import costs, facts
-from slingshot.exercises.checking import (
+from slingshot import costs, facts, rules
+from slingshot_exercises.checking import (
     EXACT,
     Case,
     Exercise,
@@ -74,7 +74,7 @@ TRAINING_FLOPS = Exercise(
 def check_training_flops(function: Learner, *, seed: int = 0) -> None:
     """Check ``training_flops(n_active, n_tokens, recompute)``: 6ND, and 8ND with recomputing.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2001.08361, §2.1; for
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2001.08361, §2.1; for
     recomputing, arXiv 2205.05198.
     """
     rng = np.random.default_rng([seed, 1])
@@ -166,7 +166,7 @@ RUN_TIME = Exercise(
 def check_run_time(function: Learner, *, seed: int = 0) -> None:
     """Check ``run_time(flops, n_gpus, peak_flops, mfu, uptime)``: GPU hours paid, and days.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`.
     """
     rng = np.random.default_rng([seed, 2])
     cases: list[Case] = [
@@ -245,7 +245,7 @@ UTILIZATION = Exercise(
 def check_utilization(function: Learner, *, seed: int = 0) -> None:
     """Check ``utilization(flops, gpu_hours, peaks, shares)`` of a run in several formats.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`.
     """
     rng = np.random.default_rng([seed, 3])
     peaks = {"bf16": facts.value("chip.h800.bf16"), "fp8": facts.value("chip.h800.fp8")}
@@ -348,7 +348,7 @@ CONVERSATION_PRICE = Exercise(
 def check_conversation_price(function: Learner, *, seed: int = 0) -> None:
     """Check ``conversation_price(turns, prompt_tokens, answer_tokens, cost, margin)``, in dollars.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`.
     """
     rng = np.random.default_rng([seed, 4])
     names = ("turns", "prompt_tokens", "answer_tokens", "cost", "margin")
@@ -468,7 +468,7 @@ def check_conversations_that_fit(function: Learner, *, seed: int = 0) -> None:
     """Check ``conversations_that_fit``: whole conversations in what the weights leave of memory.
 
     The arguments are ``memory, weights, n_layers, attention, context, bytes_per_element``.
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2405.04434, Table 1.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2405.04434, Table 1.
     """
     rng = np.random.default_rng([seed, 5])
     names = ("memory", "weights", "n_layers", "attention", "context", "bytes_per_element")
@@ -496,7 +496,7 @@ Pairs = Sequence[tuple[float, float]]
 
 
 def _export_limit(rates: Mapping[int, float], die_mm2: float, rule: Pairs) -> tuple[float, float]:
-    tpp = max(costs.total_processing_performance(rate, bits) for bits, rate in rates.items())
+    tpp = max(rules.total_processing_performance(rate, bits) for bits, rate in rates.items())
     return tpp, _limit(die_mm2, rule)
 
 
@@ -558,8 +558,8 @@ EXPORT_LIMIT = Exercise(
 def check_export_limit(function: Learner, *, seed: int = 0) -> None:
     """Check ``export_limit(rates, die_mm2, rule)``: a chip's TPP, and the least that is caught.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. The rule is that of 2023-10-17, see
-    ``slingshot.costs.rule_2023``.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. The rule is that of 2023-10-17, see
+    ``slingshot.rules.rule_2023``.
     """
     rng = np.random.default_rng([seed, 6])
     rule = [

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from tools.grading.assignment import Assignment, grade_id_of
+
+from slingshot_grader.assignment import Assignment, grade_id_of
 
 LARGEST_NOTEBOOK = 30_000_000
 LARGEST_FOLDER = 100_000_000

@@ -21,8 +21,9 @@ from typing import Any, BinaryIO
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
-from tools.grading import wire
 from traitlets import Type
+
+from slingshot_grader import wire
 
 MOST_TEXT = 20_000
 MOST_OUTPUTS = 50

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools.grading import wire
-from tools.grading.link import Link, WorkerGoneError
-
-from slingshot.exercises.checking import NoAnswerError
+from slingshot_exercises.checking import NoAnswerError
+from slingshot_grader import wire
+from slingshot_grader.link import Link, WorkerGoneError
 
 MOST_RESTARTS = 8
 

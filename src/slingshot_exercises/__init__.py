@@ -1,14 +1,14 @@
 """The checks behind the assignments, one module each, whose failures name the mistake.
 
-``slingshot.exercises.claim`` belongs to the assignment ``claim``, and so on. For every exercise
+``slingshot_exercises.claim`` belongs to the assignment ``claim``, and so on. For every exercise
 there is one function ``check_<exercise>``. It takes the learner's function, calls it on several
-inputs and raises :class:`~slingshot.exercises.checking.CheckFailed` when an answer is wrong.
+inputs and raises :class:`~slingshot_exercises.checking.CheckFailed` when an answer is wrong.
 
 A check looks at a function from outside only: it calls it with numbers, texts, lists, dictionaries
 and tensors, and reads what comes back. So the same check runs in the learner's notebook, where the
 function is beside it, and in the grader, where the function is in another process.
 """
 
-from slingshot.exercises.checking import CheckFailed
+from slingshot_exercises.checking import CheckFailed
 
 __all__ = ["CheckFailed"]

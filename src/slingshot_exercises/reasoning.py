@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from slingshot import grpo, stats
-from slingshot.exercises.checking import (
+from slingshot.tasks import ANSWER, END, WAIT, Problem, ShellGame
+from slingshot_exercises.checking import (
     EXACT,
     UNIT_ROUNDOFF,
     Answer,
@@ -34,7 +35,6 @@ from slingshot.exercises.checking import (
     roundings,
     tensor,
 )
-from slingshot.tasks import ANSWER, END, WAIT, Problem, ShellGame
 
 Learner = Callable[..., Any]
 Sample = Sequence[str]
@@ -165,7 +165,7 @@ ADVANTAGES = Exercise(
 def check_advantages(function: Learner, *, seed: int = 0) -> None:
     """Check ``advantages(rewards)``: ``[P, G]``, in standard deviations of each group.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2402.03300, §4.1.2;
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2402.03300, §4.1.2;
     arXiv 2501.12948, eq. 3.
     """
     rng = np.random.default_rng([seed, 31])
@@ -307,7 +307,7 @@ SCORES = Explained(
 def check_scores(function: Learner, *, seed: int = 0) -> None:
     """Check ``scores(samples, answers)``: pass@1 and cons@k, each a share of 1.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2501.12948, §3;
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2501.12948, §3;
     arXiv 2203.11171.
     """
     rng = np.random.default_rng([seed, 32])
@@ -486,7 +486,7 @@ TEXTS = {
 def check_verify(function: Learner, *, seed: int = 0) -> None:
     """Check ``verify(answer, text)``: whether a text ends in ``=``, the answer and ``$``.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`.
     """
     rng = np.random.default_rng([seed, 33])
     cases: list[Case] = [
@@ -625,7 +625,7 @@ KL_ESTIMATES = Explained(
 def check_kl_estimates(function: Learner, *, seed: int = 0) -> None:
     """Check ``kl_estimates(log_p, log_ref)``: k1, k2 and k3 of each token, in nats.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: Schulman, "Approximating KL
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Schulman, "Approximating KL
     Divergence" (2020); arXiv 2402.03300, eq. 4.
     """
     rng = np.random.default_rng([seed, 34])
@@ -898,7 +898,7 @@ def check_grpo_loss(function: Learner, *, seed: int = 0) -> None:
     """Check ``grpo_loss(log_p, log_old, log_ref, advantages, mask, epsilon, beta)``, a scalar.
 
     The gradient by ``log_p`` is checked, too. Raises
-    :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2402.03300, eqs. 3-4.
+    :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2402.03300, eqs. 3-4.
     """
     rng = np.random.default_rng([seed, 35])
     small = {
@@ -1273,7 +1273,7 @@ SAMPLES = (
 def check_keep(function: Learner, *, seed: int = 0) -> None:
     """Check ``keep(samples, held_out)``: indices of verified traces, one for each problem.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: rejection sampling,
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: rejection sampling,
     arXiv 2501.12948, §2.3.
     """
     rng = np.random.default_rng([seed, 36])

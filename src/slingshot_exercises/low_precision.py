@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slingshot import formats
-from slingshot.exercises.checking import (
+from slingshot.formats import E4M3, E8M0, FloatFormat
+from slingshot_exercises.checking import (
     EXACT,
     UNIT_ROUNDOFF,
     Answer,
@@ -29,7 +30,6 @@ from slingshot.exercises.checking import (
     roundings,
     tensor,
 )
-from slingshot.formats import E4M3, E8M0, FloatFormat
 
 Learner = Callable[..., Any]
 Array = NDArray[Any]
@@ -145,7 +145,7 @@ SPACING_BELOW_A_POWER = Exercise(
 def check_spacing(function: Learner, *, seed: int = 0) -> None:
     """Check ``spacing(x, mantissa_bits, bias)``: the distance between neighbors around x.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2209.05433, table 1.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2209.05433, table 1.
     """
     rng = np.random.default_rng([seed, 31])
     cases: list[Case] = []
@@ -297,7 +297,7 @@ ROUND_TO_ONCE = Exercise(
 def check_round_to(function: Learner, *, seed: int = 0) -> None:
     """Check ``round_to(x, mantissa_bits, bias, largest)``: to nearest and even, and saturating.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: IEEE 754-2019, §4.3.1; arXiv
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: IEEE 754-2019, §4.3.1; arXiv
     2209.05433, §3.
     """
     rng = np.random.default_rng([seed, 32])
@@ -576,7 +576,7 @@ QUANTIZE_ZERO_SCALES = PartOf(
 def check_quantize(function: Learner, *, seed: int = 0) -> None:
     """Check ``quantize(x, block)``: values of E4M3 ``[R, C]`` and a scale for each block.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: DeepSeek-V3, arXiv
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: DeepSeek-V3, arXiv
     2412.19437, §3.3.2.
     """
     rng = np.random.default_rng([seed, 33])
@@ -748,7 +748,7 @@ SCALE_EXPONENT_AT_EDGES = Exercise(
 def check_scale_exponent(function: Learner, *, seed: int = 0) -> None:
     """Check ``scale_exponent(amax, largest, rule)``: the exponent of a block's scale in E8M0.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: Rouhani et al., arXiv
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Rouhani et al., arXiv
     2310.10537, algorithm 1, for ``"floor"``; DeepSeek's DeepGEMM for ``"ceil"``.
     """
     rng = np.random.default_rng([seed, 34])
@@ -936,7 +936,7 @@ INT8_PRODUCT_OF_INTEGERS = OnlyOneMistake(
 def check_int8_product(function: Learner, *, seed: int = 0) -> None:
     """Check ``int8_product(q, x_scale, x_zero, r, w_scale)``: ``[M, N]`` from sums of integers.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: Jacob et al., arXiv
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Jacob et al., arXiv
     1712.05877, §2.2.
     """
     rng = np.random.default_rng([seed, 35])
@@ -1201,7 +1201,7 @@ FP8_PRODUCT_OF_ZEROS = Exercise(
 def check_fp8_product(function: Learner, *, seed: int = 0) -> None:
     """Check ``fp8_product(q, q_scale, r, r_scale, block, group, bits)``: ``[M, N]``.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: DeepSeek-V3, arXiv
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: DeepSeek-V3, arXiv
     2412.19437, §3.3.2 and §3.5.2.
     """
     rng = np.random.default_rng([seed, 36])

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
-from tools.grading import wire
+
+from slingshot_grader import wire
 
 GRACE = 3.0
 """Seconds that a worker has to say that a time limit was reached before it is ended."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+SOURCE = Path(__file__).resolve().parents[1]
 INSIDE = Path("/tmp/learner")
 TEMPORARY_BYTES = 256_000_000
 
@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "PATH": "/usr/bin:/bin",
     "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+    "PYTHONPATH": str(SOURCE),
     "USER": "learner",
 }
 
@@ -54,7 +54,7 @@ def find_sandbox(secrets: Sequence[Path] = ()) -> Sandbox:
         return Sandbox("", "bubblewrap is not installed (Debian, Ubuntu: apt install bubblewrap)")
     with tempfile.TemporaryDirectory() as folder:
         command = bubblewrap(program, Path(folder), secrets)
-        probe = [*command, sys.executable, "-c", "import tools.grading.worker"]
+        probe = [*command, sys.executable, "-c", "import slingshot_grader.worker"]
         try:
             run = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -74,7 +74,7 @@ def readable() -> tuple[Path, ...]:
     system = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")]
     files = [Path(name) for name in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")]
     python = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]]
-    course = [ROOT / "src" / "slingshot", ROOT / "tools" / "grading"]
+    course = [SOURCE / name for name in ("slingshot", "slingshot_exercises", "slingshot_grader")]
     found = [path for path in [*system, *files, *python, *course] if path.exists()]
     return tuple(
         path
@@ -118,7 +118,7 @@ def command(sandbox: Sandbox, files: Path, here: Path, secrets: Sequence[Path]) 
 
     ``files`` holds the learner's files; ``here`` is where they go when there is no sandbox.
     """
-    python = [sys.executable, "-P", "-m", "tools.grading.worker"]
+    python = [sys.executable, "-P", "-m", "slingshot_grader.worker"]
     if sandbox:
         shut_in = bubblewrap(sandbox.program, files, secrets)
         return [*shut_in, *python, "--files", "/submission", "--here", str(INSIDE)]

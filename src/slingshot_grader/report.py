@@ -17,12 +17,12 @@ from matplotlib.patches import Patch
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
-from tools.grading.assignment import Assignment, Test
-from tools.grading.examine import Grade, Report
-from tools.grading.files import Submission
-from tools.grading.session import Run
 
 from slingshot.figures import PALETTE
+from slingshot_grader.assignment import Assignment, Test
+from slingshot_grader.examine import Grade, Report
+from slingshot_grader.files import Submission
+from slingshot_grader.session import Run
 
 OUTCOMES = {
     "passed": PALETTE["blue"],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from slingshot import moe
-from slingshot.exercises.checking import (
+from slingshot_exercises.checking import (
     EXACT,
     UNIT_ROUNDOFF,
     Answer,
@@ -135,7 +135,7 @@ GATE_OF_NOTHING = Exercise(
 def check_gate(function: Learner, *, seed: int = 0) -> None:
     """Check ``gate(scores, k)``: weights ``[T, E]`` of scores ``[T, E]``, 0 where not chosen.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2412.19437, eqs. 12-13.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2412.19437, eqs. 12-13.
     """
     rng = np.random.default_rng([seed, 11])
     cases: list[Case] = [
@@ -209,7 +209,7 @@ UPDATE_BIAS = Exercise(
 def check_update_bias(function: Learner, *, seed: int = 0) -> None:
     """Check ``update_bias(bias, load, speed)``: the new bias ``[E]``; the old one stays.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2412.19437, §2.1.2;
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2412.19437, §2.1.2;
     arXiv 2408.15664, algorithm 1.
     """
     rng = np.random.default_rng([seed, 12])
@@ -327,7 +327,7 @@ BALANCE_LOSS_GRADIENT = Exercise(
 def check_balance_loss(function: Learner, *, seed: int = 0) -> None:
     """Check ``balance_loss(scores, experts)``: E Σ f P, 1 at balance, with a gradient through P.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2401.06066, eqs. 12-14.
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2401.06066, eqs. 12-14.
     """
     rng = np.random.default_rng([seed, 13])
     even = torch.tensor([[0, 1], [2, 3]])
@@ -481,7 +481,7 @@ ROUTE = Exercise(
 def check_route(function: Learner, *, seed: int = 0) -> None:
     """Check ``route(x, weight, bias, top_k, n_groups, topk_groups, route_scale)``: ``[T, E]``.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2412.19437, eqs. 12-16,
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2412.19437, eqs. 12-16,
     and the released ``inference/model.py``.
     """
     rng = np.random.default_rng([seed, 14])
@@ -611,7 +611,7 @@ DISPATCH = Exercise(
 def check_dispatch(function: Learner, *, seed: int = 0) -> None:
     """Check ``dispatch(experts, n_experts, capacity)``: places ``[T, k]``, -1 for the dropped.
 
-    Raises :class:`~slingshot.exercises.checking.CheckFailed`. Source: arXiv 2006.16668,
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2006.16668,
     algorithm 1.
     """
     rng = np.random.default_rng([seed, 15])

@@ -29,16 +29,16 @@ from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
-from tools.grading.assignment import Assignment, Test, names_needed
-from tools.grading.files import Cell, Submission, UnreadableError, copy_files, read_notebook
-from tools.grading.link import Link
-from tools.grading.sandbox import Sandbox, command, environment
-from tools.grading.session import Limits, Run, Session, SessionOverError
 
-from slingshot.exercises import CheckFailed
-from slingshot.exercises.checking import NOT_WRITTEN, NoAnswerError
+from slingshot_exercises import CheckFailed
+from slingshot_exercises.checking import NOT_WRITTEN, NoAnswerError
+from slingshot_grader.assignment import Assignment, Test, names_needed
+from slingshot_grader.files import Cell, Submission, UnreadableError, copy_files, read_notebook
+from slingshot_grader.link import Link
+from slingshot_grader.sandbox import Sandbox, command, environment
+from slingshot_grader.session import Limits, Run, Session, SessionOverError
 
-ALLOWED_IMPORTS = ("slingshot.facts", "slingshot.exercises", "slingshot.notebook")
+ALLOWED_IMPORTS = ("slingshot.facts", "slingshot_exercises", "slingshot.notebook")
 
 
 @dataclass
