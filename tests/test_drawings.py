@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from slingshot import drawings
-from slingshot.drawings import DRAWINGS, canvas, label
-from slingshot.figures import INK, PALETTE, to_svg
+from slingshot.pages import drawings
+from slingshot.pages.drawings import DRAWINGS, canvas, label
+from slingshot.pages.figures import INK, PALETTE, to_svg
 
 ROOT = Path(__file__).resolve().parent.parent
 

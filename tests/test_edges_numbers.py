@@ -25,9 +25,7 @@ from scipy.stats import t as student
 from edges import default_dtype, tried
 from slingshot import (
     costs,
-    explore,
     facts,
-    figures,
     formats,
     pretrained,
     rules,
@@ -36,6 +34,7 @@ from slingshot import (
     stats,
 )
 from slingshot.formats import BF16, E2M1, E4M3, E5M2, E8M0, FP16, FP32, FloatFormat, Mode
+from slingshot.pages import figures, sliders
 from slingshot.sizes import ExpertConfig, LatentAttention, ModelConfig, MultiHeadAttention
 
 EDGES = settings(
@@ -516,10 +515,10 @@ def test_a_slider_takes_numbers_of_any_type(make: Callable[[Any], Any]) -> None:
         plt.figure(figsize=(1, 1))
         return f"It is {x}."
 
-    axis = explore.explore(draw, x=[make(0), make(1)]).axes[0]
+    axis = sliders.explore(draw, x=[make(0), make(1)]).axes[0]
     assert axis.labels == (("no", "yes") if make is np.bool_ else ("0", "1"))
     for values in (np.array([make(0), make(1)]), range(2)):
-        assert len(explore.explore(draw, x=values).frames) == 2
+        assert len(sliders.explore(draw, x=values).frames) == 2
     refused: list[tuple[Any, str]] = [
         (torch.tensor([0, 1]), "give a sequence"),
         ([torch.tensor(0)], "values are numbers"),
@@ -529,7 +528,7 @@ def test_a_slider_takes_numbers_of_any_type(make: Callable[[Any], Any]) -> None:
     ]
     for wrong, message in refused:
         with pytest.raises(ValueError, match=message):
-            explore.explore(draw, x=wrong)
+            sliders.explore(draw, x=wrong)
     plt.close("all")
 
 
@@ -656,7 +655,7 @@ COVERED: dict[ModuleType, dict[str, Callable[..., None]]] = {
         "shuffle_within": test_information_is_that_of_the_counts,
     },
     facts: {"format_value": test_a_fact_reads_the_same_in_any_type},
-    explore: {"explore": test_a_slider_takes_numbers_of_any_type},
+    sliders: {"explore": test_a_slider_takes_numbers_of_any_type},
     pretrained: {"load_smollm2": test_the_model_is_float32_whatever_the_default},
     figures: {},
 }
@@ -668,7 +667,7 @@ NO_NUMBERS: dict[ModuleType, dict[str, str]] = {
     facts: dict.fromkeys(
         ["Fact", "get", "value", "keys", "parse_unit", "parse"], "takes text; values are checked"
     ),
-    explore: dict.fromkeys(["Axis", "Frame", "Explorer"], "is made by explore"),
+    sliders: dict.fromkeys(["Axis", "Frame", "Explorer"], "is made by explore"),
     pretrained: dict.fromkeys(
         [
             "Pretrained",

@@ -18,8 +18,8 @@ from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from browser import REMEDY, Watch, find_chromium
-from slingshot import figures
-from slingshot.explore import Explorer, explore
+from slingshot.pages import figures
+from slingshot.pages.sliders import Explorer, explore
 
 LIGHT = "color: #1f2328; background: #ffffff; color-scheme: light"
 DARK = "color: #e6e8eb; background: #14181f; color-scheme: dark"
@@ -430,7 +430,7 @@ def test_plain_python_gets_the_twin_only() -> None:
 def live_notebook(run_notebook: Callable[..., nbformat.NotebookNode]) -> nbformat.NotebookNode:
     return run_notebook(
         "import matplotlib.pyplot as plt\n"
-        "from slingshot import figures\nfrom slingshot.explore import explore\nfigures.style()",
+        "from slingshot.pages import explore, figures\nfigures.style()",
         "def draw(k):\n    plt.subplots()[1].plot([0, k])\n    return f'A line up to {k}.'\n"
         "explore(draw, k=[1, 2, 3])",
     )

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from slingshot import figures
+from slingshot.pages import figures
 
 LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14181f"
 
@@ -217,7 +217,7 @@ def test_notebooks_store_svg_that_repeats(
 ) -> None:
     def run() -> str:
         notebook = run_notebook(
-            "import matplotlib.pyplot as plt\nfrom slingshot import figures\nfigures.style()",
+            "import matplotlib.pyplot as plt\nfrom slingshot.pages import figures\nfigures.style()",
             "figure, axes = plt.subplots()\naxes.plot([1, 2])\nplt.show()",
         )
         (output,) = notebook.cells[1].outputs

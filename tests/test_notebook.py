@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from slingshot.notebook import setup, stored_benchmark, stored_results
+from slingshot.pages import setup
+from slingshot.results import stored_benchmark, stored_results
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,11 @@
-"""The directive ``{drawing}``: one of the drawings of `slingshot.drawings`, by its name."""
+"""The directive ``{drawing}``: one of the drawings of `slingshot.pages.drawings`, by its name."""
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from slingshot import drawings
-from slingshot.figures import to_svg
+from slingshot.pages import drawings
+from slingshot.pages.figures import to_svg
 
 
 class DrawingDirective(SphinxDirective):

@@ -8,7 +8,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
-from slingshot.figures import embed_svg
+from slingshot.pages.figures import embed_svg
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from fact_role import FACTS_FILE
 from slingshot import facts
-from slingshot.figures import INK, PALETTE, RC, to_svg
+from slingshot.pages.figures import INK, PALETTE, RC, to_svg
 
 LANES: Final = {
     "chips": PALETTE["blue"],

@@ -38,7 +38,7 @@ from slingshot_grader.link import Link
 from slingshot_grader.sandbox import Sandbox, command, environment
 from slingshot_grader.session import Limits, Run, Session, SessionOverError
 
-ALLOWED_IMPORTS = ("slingshot.facts", "slingshot_exercises", "slingshot.notebook")
+ALLOWED_IMPORTS = ("slingshot.facts", "slingshot_exercises", "slingshot.pages.notebook")
 
 
 @dataclass

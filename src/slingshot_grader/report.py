@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from slingshot.figures import PALETTE
+from slingshot.pages.figures import PALETTE
 from slingshot_grader.assignment import Assignment, Test
 from slingshot_grader.examine import Grade, Report
 from slingshot_grader.files import Submission

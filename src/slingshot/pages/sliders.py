@@ -22,7 +22,7 @@ import numpy as np
 from IPython import get_ipython
 from numpy.typing import NDArray
 
-from slingshot import figures
+from slingshot.pages import figures
 
 MAX_POINTS: Final = 60
 """A page carries every frame, and a frame weighs several kilobytes."""

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from slingshot import facts
-from slingshot.figures import INK, PALETTE, RC
+from slingshot.pages.figures import INK, PALETTE, RC
 
 # Units are points. A phone shows a drawing of this width at nearly its size.
 WIDTH: Final = 340.0
