@@ -109,7 +109,7 @@ def test_more_than_chance_is_not_near() -> None:
     assert is_near(275, 500, seeds)
     assert is_near(320, 500, seeds)
     assert not is_near(370, 500, seeds)
-    assert not is_near(190, 500, seeds)
+    assert not is_near(180, 500, seeds)
     assert not is_near(85, 100, seeds)
 
 
