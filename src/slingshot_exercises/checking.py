@@ -24,6 +24,9 @@ Case = Mapping[str, Any]
 Answer = Any
 """What a function returned, after ``read`` has turned it into floats, texts or NumPy arrays."""
 
+Learner = Callable[..., Any]
+"""What a learner wrote."""
+
 UNIT_ROUNDOFF = 2.0**-53
 """The largest relative error of one rounding to float64."""
 
@@ -189,9 +192,13 @@ def describe_kind(value: object) -> str:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise: its name, the truth, and what usually goes wrong.
+    """One exercise, or a part of one: its name, the truth, and what usually goes wrong.
 
-    ``read`` turns what a function returns into an answer or raises :class:`UnusableError`.
+    ``read`` turns what a function returns into an answer or raises :class:`UnusableError`. Where no
+    known mistake gives all answers, ``explain`` is asked with a case, what was expected and what
+    came back; an empty text leaves the word to :func:`difference`. ``part`` then says which of
+    several results it is. ``reason`` is what is wrong whatever was computed: earlier parts were
+    passed, and so only one thing is likely.
     """
 
     name: str
@@ -199,6 +206,9 @@ class Exercise:
     read: Callable[[object], Answer]
     tolerance: Tolerance
     mistakes: Sequence[Mistake] = ()
+    explain: Callable[[Case, Answer, Answer], str] = lambda case, expected, got: ""
+    part: str = ""
+    reason: str = ""
 
     def check(self, function: Callable[..., Any], cases: Sequence[Case]) -> None:
         """Raise :class:`CheckFailed` unless ``function`` answers every case as the reference does.
@@ -262,6 +272,17 @@ class Exercise:
     def diagnose(
         self, cases: Sequence[Case], answers: list[Answer], expected: list[Answer], first: int
     ) -> str:
+        """Return the message of the known mistake that gives these answers, or how they differ."""
+        if self.reason:
+            return self.reason
+        known = self.recognize(cases, answers)
+        if known:
+            return known
+        said = self.explain(cases[first], expected[first], answers[first])
+        said = said or difference(answers, expected, first)
+        return f"{self.part}: {said}" if self.part else said
+
+    def recognize(self, cases: Sequence[Case], answers: list[Answer]) -> str:
         """Return the message of the known mistake that gives these answers on every case."""
         for mistake in self.mistakes:
             # A wrong formula rounds like the right one, so it gets the same bound.
@@ -272,7 +293,7 @@ class Exercise:
                 for answer, wrong, case in zip(answers, imitation, cases, strict=True)
             ):
                 return mistake.message
-        return difference(answers, expected, first)
+        return ""
 
 
 def same(a: object, b: object) -> bool:
