@@ -20,7 +20,7 @@ from slingshot_exercises.claim.run_time import RUN_TIME, check_run_time
 from slingshot_exercises.claim.training_flops import TRAINING_FLOPS, check_training_flops
 from slingshot_exercises.claim.utilization import UTILIZATION, check_utilization
 
-CHECKS: dict[str, Callable[..., None]] = {
+CHECKS: dict[str, Callable[..., str]] = {
     "training_flops": check_training_flops,
     "run_time": check_run_time,
     "utilization": check_utilization,

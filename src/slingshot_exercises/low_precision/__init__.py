@@ -41,7 +41,7 @@ from slingshot_exercises.low_precision.scale_exponent import (
 )
 from slingshot_exercises.low_precision.spacing import SPACING, SPACING_BELOW_A_POWER, check_spacing
 
-CHECKS: dict[str, Callable[..., None]] = {
+CHECKS: dict[str, Callable[..., str]] = {
     "spacing": check_spacing,
     "round_to": check_round_to,
     "quantize": check_quantize,

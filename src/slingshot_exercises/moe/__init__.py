@@ -18,7 +18,7 @@ from slingshot_exercises.moe.gate import GATE, GATE_OF_NOTHING, check_gate
 from slingshot_exercises.moe.route import ROUTE, check_route
 from slingshot_exercises.moe.update_bias import UPDATE_BIAS, check_update_bias
 
-CHECKS: dict[str, Callable[..., None]] = {
+CHECKS: dict[str, Callable[..., str]] = {
     "gate": check_gate,
     "update_bias": check_update_bias,
     "balance_loss": check_balance_loss,

@@ -14,7 +14,7 @@ from slingshot_exercises.reasoning.kl_estimates import KL_ESTIMATES, check_kl_es
 from slingshot_exercises.reasoning.scores import SCORES, check_scores
 from slingshot_exercises.reasoning.verify import VERIFY, check_verify
 
-CHECKS: dict[str, Callable[..., None]] = {
+CHECKS: dict[str, Callable[..., str]] = {
     "advantages": check_advantages,
     "scores": check_scores,
     "verify": check_verify,
