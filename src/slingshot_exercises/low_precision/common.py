@@ -3,11 +3,9 @@
 import math
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from slingshot import formats
-from slingshot.formats import E4M3, FloatFormat
 
 Array = NDArray[Any]
 
@@ -16,14 +14,6 @@ MX_FORMATS: Final = (formats.E4M3, formats.E5M2, formats.E3M2, formats.E2M3, for
 
 
 FORMATS: Final = (*MX_FORMATS, formats.FP16, formats.BF16)
-
-
-def draw_formats(
-    rng: np.random.Generator, seed: int, choice: tuple[FloatFormat, ...] = FORMATS
-) -> list[FloatFormat]:
-    """Two formats; for seed 0, which the learner sees, E4M3 and another one."""
-    others = [choice[1 + i] for i in rng.permutation(len(choice) - 1)]
-    return [E4M3, others[0]] if seed == 0 else others[:2]
 
 
 def spacing_of(x: float, mantissa_bits: int, bias: int) -> float:

@@ -1,6 +1,6 @@
 """The check of ``fp8_product``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from slingshot_exercises.checking import (
     Tolerance,
     tensor,
 )
+from slingshot_exercises.domain import Domain
 from slingshot_exercises.low_precision.common import Array
 
 Sum = Callable[[Array, int], Array]
@@ -76,6 +77,9 @@ def _wrong_fp8(
     carry: bool = False,
     scaled_first: bool = False,
     end: Callable[[Array, int], Array] = lambda total, bits: total,
+    columns: Callable[[Array, int, int], Array] = lambda r_scale, block, n: r_scale.repeat(
+        block, 0
+    )[:n],
 ) -> Callable[..., Array]:
     """A product with one step exchanged. ``scale`` gets s ``[M]`` and t ``[N]`` of a stretch."""
 
@@ -83,10 +87,10 @@ def _wrong_fp8(
         q: Array, q_scale: Array, r: Array, r_scale: Array, block: int, group: int, bits: int
     ) -> Array:
         products = q[:, None, :] * r[None, :, :]
-        columns = r_scale.repeat(block, 0)[: len(r)]
+        repeated = columns(r_scale, block, len(r))
         total = np.zeros(products.shape[:2])
         for k, start in enumerate(range(0, q.shape[1], block)):
-            scales = scale(q_scale[:, k], columns[:, k])
+            scales = scale(q_scale[:, k], repeated[:, k])
             stretch = products[..., 0 if carry else start : start + block]
             if scaled_first:
                 total = total + short(stretch * scales[..., None], group, bits)
@@ -98,21 +102,16 @@ def _wrong_fp8(
     return wrong
 
 
-def _fp8_product(
+_fp8_product = _wrong_fp8()  # with nothing exchanged
+
+
+def _nan_of_zeros(
     q: Array, q_scale: Array, r: Array, r_scale: Array, block: int, group: int, bits: int
 ) -> Array:
-    import torch  # late, as above
-
-    from slingshot import quant
-
-    total = np.zeros((len(q), len(r)))
-    for k, start in enumerate(range(0, q.shape[1], block)):
-        here = slice(start, start + block)
-        x, w = (torch.from_numpy(values[:, here]) for values in (q, r))
-        # accumulate returns float32, which holds a sum of at most 14 + 6 bits.
-        short = quant.accumulate(x, w, bits, None, group=group).numpy()
-        total += short * np.outer(q_scale[:, k], r_scale[:, k].repeat(block)[: len(r)])
-    return total
+    """Wherever all products of a group are zero, and the sum so far, the result is nan."""
+    right = _fp8_product(q, q_scale, r, r_scale, block, group, bits)
+    products = (q[:, None, :] * r[None, :, :]).reshape(len(q), len(r), -1, block)
+    return np.where((products[..., :group] == 0).all(-1).any(-1), np.nan, right)
 
 
 def _fp8_bound(case: Case, expected: Answer) -> Array:
@@ -218,32 +217,21 @@ FP8_PRODUCT = Exercise(
             "the total is cut to so many bits, too; it is kept in full",
             _wrong_fp8(end=_cut_at_the_end),
         ),
-    ],
-)
-
-
-FP8_PRODUCT_OF_ZEROS = Exercise(
-    "fp8_product",
-    _fp8_product,
-    tensor,
-    Tolerance(_fp8_bound, FP8_PRODUCT.tolerance.reason),
-    [
         Mistake(
             "a group of zeros gives nan: its largest magnitude has no logarithm. np.frexp has an "
             "exponent for 0, too",
-            lambda q, *rest: np.where(q.any(1)[:, None], _fp8_product(q, *rest), np.nan),
+            _nan_of_zeros,
+        ),
+        Mistake(
+            "a scale of r is taken for a row each, from the first on; row n lies in block "
+            "n // block",
+            _wrong_fp8(columns=lambda r_scale, block, n: np.tile(r_scale, (n, 1))[:n]),
         ),
     ],
 )
 
 
-def check_fp8_product(function: Learner, *, seed: int = 0) -> None:
-    """Check ``fp8_product(q, q_scale, r, r_scale, block, group, bits)``: ``[M, N]``.
-
-    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: DeepSeek-V3, arXiv
-    2412.19437, §3.3.2 and §3.5.2.
-    """
-    rng = np.random.default_rng([seed, 36])
+def _usual(rng: np.random.Generator) -> list[Case]:
     shapes = [
         # rows of q, rows of r, stretches, block, group, bits
         (1, 1, 1, 4, 2, 4),
@@ -252,10 +240,7 @@ def check_fp8_product(function: Learner, *, seed: int = 0) -> None:
         (4, 20, 4, 16, 4, 8),
         (2, 130, 2, 128, 32, 14),
     ]
-    FP8_PRODUCT.check(function, [_draw_product(rng, *shape) for shape in shapes])
-    zeros = _draw_product(rng, 2, 2, 1, 4, 2, 6)
-    zeros["q"][1] = 0
-    FP8_PRODUCT_OF_ZEROS.check(function, [zeros])
+    return [_draw_product(rng, *shape) for shape in shapes]
 
 
 def _draw_product(
@@ -275,3 +260,67 @@ def _draw_product(
         "group": group,
         "bits": bits,
     }
+
+
+def _zeros_in(rng: np.random.Generator, *places: Any) -> list[Case]:  # noqa: ANN401 slices
+    cases: list[Case] = []
+    for place in places:
+        case = _draw_product(rng, 2, 5, 2, 4, 2, 6)
+        case["q"][place] = 0
+        cases.append(case)
+    return cases
+
+
+def _values(rng: np.random.Generator, choice: Sequence[float], bits: int) -> list[Case]:
+    case = _draw_product(rng, 3, 5, 2, 4, 2, bits)
+    for name in ("q", "r"):
+        case[name] = rng.choice(choice, case[name].shape)
+    return [case]
+
+
+DOMAIN = Domain(
+    "`q` and `r` hold any numbers of E4M3, zeros among them. Scales are above zero. `bits` is a "
+    "whole number from 1 to 24, `group` may be 1 or the whole `block`, and there may be one "
+    "stretch or many, and fewer rows of `r` than `block`, as many, or more.",
+    _usual,
+    {
+        "a group is all zeros": lambda rng: _zeros_in(
+            rng, np.s_[1], np.s_[0, :2], np.s_[:, 2:4], np.s_[:, 4:], np.s_[:]
+        ),
+        "some numbers are zero": lambda rng: _zeros_in(rng, np.s_[:, ::2], np.s_[:, 1::2]),
+        "products are powers of two": lambda rng: [
+            case for bits in (1, 3, 6) for case in _values(rng, [1, -2, 4, 0.5, -0.25, 8], bits)
+        ],
+        "the numbers are at the ends of E4M3": lambda rng: _values(
+            rng, [448, -448, 2.0**-9, -(2.0**-9), 0.0, 1.0], 10
+        ),
+        "the negative numbers are larger": lambda rng: _values(rng, [-20, -18, 1, 1.125, 3], 5),
+        "a group is one number": lambda rng: [_draw_product(rng, 2, 3, 2, 4, 1, 5)],
+        "a group is the whole block": lambda rng: [_draw_product(rng, 2, 3, 2, 8, 8, 5)],
+        "there is one stretch": lambda rng: [_draw_product(rng, 2, 9, 1, 4, 2, 5)],
+        "`r` has as many rows as a block, or twice as many": lambda rng: [
+            _draw_product(rng, 2, 4, 3, 4, 2, 5),
+            _draw_product(rng, 2, 8, 3, 4, 2, 5),
+        ],
+        "`q` has more rows than `r`": lambda rng: [_draw_product(rng, 9, 2, 2, 4, 2, 5)],
+        "`bits` is small or large": lambda rng: [
+            _draw_product(rng, 2, 3, 2, 8, 4, bits) for bits in (1, 2, 24)
+        ],
+        "scales are tiny or huge": lambda rng: [
+            {
+                **_draw_product(rng, 2, 5, 2, 4, 2, 5),
+                "q_scale": np.array([[1e-20, 3e10], [7e5, 2e-8]]),
+                "r_scale": np.array([[1e12, 1e-9], [3e-4, 5e6]]),
+            }
+        ],
+    },
+)
+
+
+def check_fp8_product(function: Learner, *, seed: int = 0) -> str:
+    """Check ``fp8_product(q, q_scale, r, r_scale, block, group, bits)``: ``[M, N]``.
+
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: DeepSeek-V3, arXiv
+    2412.19437, §3.3.2 and §3.5.2.
+    """
+    return DOMAIN.check(FP8_PRODUCT, function, seed)

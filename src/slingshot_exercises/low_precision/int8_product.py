@@ -16,6 +16,7 @@ from slingshot_exercises.checking import (
     roundings,
     tensor,
 )
+from slingshot_exercises.domain import Domain, Draw
 from slingshot_exercises.low_precision.common import Array
 
 
@@ -106,6 +107,12 @@ INT8_PRODUCT = Exercise(
             "summed in 16 bits and wrap; give all of them a wider type first",
             _wrong_sums(lambda q, z, r: (q - z[:, None]) @ r.T),
         ),
+        Mistake(
+            "a zero point is taken for a number from -128 to 127; it is one from 0 to 255",
+            _wrong_correction(
+                lambda q, z, r: z.astype(np.uint8).astype(np.int8)[:, None] * r.sum(1)
+            ),
+        ),
         Mistake("the sums are kept in 16 bits and wrap; 32 are enough", _sums_of(np.int16)),
         Mistake("the sums are kept in 8 bits and wrap; 32 are enough", _sums_of(np.int8)),
         Mistake(
@@ -165,17 +172,8 @@ INT8_PRODUCT_OF_INTEGERS = Exercise(
 )
 
 
-def check_int8_product(function: Learner, *, seed: int = 0) -> None:
-    """Check ``int8_product(q, x_scale, x_zero, r, w_scale)``: ``[M, N]`` from sums of integers.
-
-    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Jacob et al., arXiv
-    1712.05877, §2.2.
-    """
-    rng = np.random.default_rng([seed, 35])
-    shapes = [(1, 1, 3), (2, 3, 4), (3, 2, 16), (4, 5, 64)]
-    cases = [_draw_codes(rng, *shape) for shape in shapes]
-    INT8_PRODUCT.check(function, cases)
-    INT8_PRODUCT_OF_INTEGERS.check(function, [_draw_cancelling(rng, 5, k) for k in (5, 7, 40)])
+def _usual(rng: np.random.Generator) -> list[Case]:
+    return [_draw_codes(rng, *shape) for shape in [(1, 1, 3), (2, 3, 4), (3, 2, 16), (4, 5, 64)]]
 
 
 def _draw_codes(rng: np.random.Generator, m: int, n: int, k: int) -> dict[str, Any]:
@@ -194,6 +192,26 @@ def _signs(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
     return np.where(rng.random(shape) < 0.75, 1, -1).astype(np.int8)
 
 
+def _with_zero_points(*points: int) -> Draw:
+    def draw(rng: np.random.Generator) -> list[Case]:
+        case = _draw_codes(rng, len(points), 3, 6)
+        case["q"] = rng.integers(0, 256, (len(points), 6)).astype(np.uint8)
+        return [{**case, "x_zero": np.array(points, dtype=np.uint8)}]
+
+    return draw
+
+
+def _filled(code: int, zero: int, weight: int) -> Case:
+    """One row and one column of the same numbers."""
+    return {
+        "q": np.full((2, 5), code, dtype=np.uint8),
+        "x_scale": np.array([0.5, 0.03]),
+        "x_zero": np.full(2, zero, dtype=np.uint8),
+        "r": np.full((3, 5), weight, dtype=np.int8),
+        "w_scale": np.array([0.25, 0.01, 1.7]),
+    }
+
+
 def _draw_cancelling(rng: np.random.Generator, m: int, k: int) -> dict[str, Any]:
     """Codes with one row of weights and sums that are 0: the last product takes the others back."""
     case = _draw_codes(rng, m, 1, k)
@@ -207,3 +225,48 @@ def _draw_cancelling(rng: np.random.Generator, m: int, k: int) -> dict[str, Any]
                 break
         case["q"][row] = [*codes[:-1], last]
     return case
+
+
+DOMAIN = Domain(
+    "Codes and zero points are from 0 to 255, weights from -128 to 127, and scales above zero. "
+    "All dimensions are at least 1, and K is at most 4096.",
+    _usual,
+    {
+        "a zero point is above 127": _with_zero_points(128, 200, 255),
+        "a zero point is 0": _with_zero_points(0, 7, 0),
+        "all zero points are 0": _with_zero_points(0, 0),
+        "codes and weights are at their ends": lambda rng: [
+            _filled(*ends)
+            for ends in ((255, 0, 127), (255, 0, -128), (0, 255, 127), (0, 255, -128), (9, 9, 5))
+        ],
+        "weights are 0": lambda rng: [_filled(200, 100, 0)],
+        "K is 1": lambda rng: [_draw_codes(rng, 3, 2, 1)],
+        "M, N and K are equal": lambda rng: [_draw_codes(rng, 4, 4, 4)],
+        "K is large": lambda rng: [
+            {**_draw_codes(rng, 2, 3, 4096), "x_zero": np.array([0, 255], dtype=np.uint8)}
+        ],
+        "scales are tiny or huge": lambda rng: [
+            {
+                **_draw_codes(rng, 2, 2, 5),
+                "x_scale": np.array([1e-30, 3e20]),
+                "w_scale": np.array([7e25, 1e-12]),
+            }
+        ],
+    },
+)
+CANCELLING = Domain(
+    "The check has sums in which nearly everything cancels",
+    lambda rng: [_draw_cancelling(rng, 5, k) for k in (5, 7, 40)],
+    {},
+)
+
+
+def check_int8_product(function: Learner, *, seed: int = 0) -> str:
+    """Check ``int8_product(q, x_scale, x_zero, r, w_scale)``: ``[M, N]`` from sums of integers.
+
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Jacob et al., arXiv
+    1712.05877, §2.2.
+    """
+    passed = DOMAIN.check(INT8_PRODUCT, function, seed)
+    CANCELLING.check(INT8_PRODUCT_OF_INTEGERS, function, seed)
+    return passed

@@ -1,8 +1,7 @@
 """The check of ``scale_exponent``."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,24 +13,17 @@ from slingshot_exercises.checking import (
     Mistake,
     number,
 )
+from slingshot_exercises.domain import Domain, Draw
 from slingshot_exercises.low_precision.common import (
     MX_FORMATS,
     binade,
-    draw_formats,
 )
 
 
-def _scale_exponent(amax: float, largest: float, rule: Any) -> int:  # noqa: ANN401 a text
-    import torch  # late: who answers with NumPy does not wait for torch
-
-    from slingshot import quant
-
-    (fmt,) = (f for f in MX_FORMATS if f.max == largest)
-    # quantize refuses what no scale of E8M0 reaches; the exercise ends at the largest one.
-    reached = min(amax, largest * 2.0**E8M0.bias)
-    x = torch.tensor([[reached]], dtype=torch.float64)
-    scale = quant.quantize(x, fmt, scale="e8m0", rule=rule).scale.item()
-    return math.frexp(scale)[1] - 1
+def _scale_exponent(amax: float, largest: float, rule: str) -> int:
+    if amax == 0:
+        return -E8M0.bias
+    return _within_e8m0((_ceil if rule == "ceil" else _floor)(amax, largest))
 
 
 def _within_e8m0(exponent: int) -> int:
@@ -134,16 +126,31 @@ SCALE_EXPONENT = Exercise(
             "the scale is returned, a power of two; return its exponent",
             _wrong_exponent(result=lambda exponent: 2.0**exponent),
         ),
-    ],
-)
-
-
-SCALE_EXPONENT_AT_EDGES = Exercise(
-    "scale_exponent",
-    _scale_exponent,
-    number,
-    EXACT,
-    [
+        Mistake(
+            '"ceil" takes one more where the largest magnitude fits exactly; what fits needs no '
+            "larger scale",
+            _wrong_exponent(
+                ceil=lambda amax, largest: (
+                    _floor(amax, largest) + (math.frexp(amax)[0] >= math.frexp(largest)[0])
+                )
+            ),
+        ),
+        Mistake(
+            "it ends at -126; the exponents of E8M0 begin at -127",
+            _wrong_exponent(limit=lambda exponent: max(-126, min(exponent, 127)), zero=-126),
+        ),
+        Mistake(
+            "it ends at -126; the exponents of E8M0 begin at -127",
+            _wrong_exponent(limit=lambda exponent: max(-126, min(exponent, 127))),
+        ),
+        Mistake(
+            "it ends at 128, or at -128; the exponents of E8M0 end at -127 and 127",
+            _wrong_exponent(limit=lambda exponent: max(-127, min(exponent, 128))),
+        ),
+        Mistake(
+            "it ends at 128, or at -128; the exponents of E8M0 end at -127 and 127",
+            _wrong_exponent(limit=lambda exponent: max(-128, min(exponent, 127))),
+        ),
         *(
             Mistake(
                 "a logarithm is rounded: next to a power of two it comes out as that power, and "
@@ -153,28 +160,26 @@ SCALE_EXPONENT_AT_EDGES = Exercise(
             for rules in ((_log_floor, _log_ceil), (_floor, _log_ceil), (_log_floor, _ceil))
         ),
     ],
+    lesson='To the prediction: "floor" returns 0, as 500 and 448 lie in one binade, and the 500 '
+    'becomes 448. "ceil" returns 1, and 500 is stored as 250, rounded to 256, so it becomes 512.',
 )
 
 
-def check_scale_exponent(function: Learner, *, seed: int = 0) -> None:
-    """Check ``scale_exponent(amax, largest, rule)``: the exponent of a block's scale in E8M0.
+def _of_all_formats(draw: Callable[[np.random.Generator, FloatFormat], Sequence[float]]) -> Draw:
+    """Draw some magnitudes for each of the formats, and ask for both rules."""
 
-    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Rouhani et al., arXiv
-    2310.10537, algorithm 1, for ``"floor"``; DeepSeek's DeepGEMM for ``"ceil"``.
-    """
-    rng = np.random.default_rng([seed, 34])
-    drawn = draw_formats(rng, seed, MX_FORMATS)
-    for exercise, draw in ((SCALE_EXPONENT, _amaxes), (SCALE_EXPONENT_AT_EDGES, _amaxes_at_edges)):
-        cases = [
+    def cases(rng: np.random.Generator) -> list[Case]:
+        return [
             {"amax": amax, "largest": fmt.max, "rule": rule}
-            for fmt in drawn
+            for fmt in MX_FORMATS
             for amax in draw(rng, fmt)
             for rule in ("floor", "ceil")
         ]
-        exercise.check(function, cases)
+
+    return cases
 
 
-def _amaxes(rng: np.random.Generator, fmt: FloatFormat) -> list[float]:
+def _usual(rng: np.random.Generator, fmt: FloatFormat) -> list[float]:
     """Magnitudes in a low and a high part of a binade, some that fit exactly, and extremes."""
     power = 2.0 ** int(rng.integers(5, 12))
     return [
@@ -189,7 +194,53 @@ def _amaxes(rng: np.random.Generator, fmt: FloatFormat) -> list[float]:
     ]
 
 
-def _amaxes_at_edges(rng: np.random.Generator, fmt: FloatFormat) -> list[float]:
-    """What fits no more by a last digit, and what is a power of two but for one."""
-    power = 2.0 ** int(rng.integers(5, 12))
-    return [math.nextafter(fmt.max * power, math.inf), math.nextafter(power, 0)]
+def _next_to(*powers: int) -> Callable[[np.random.Generator, FloatFormat], Sequence[float]]:
+    """What just fits and just does not, at powers of two and at the largest number."""
+
+    def draw(rng: np.random.Generator, fmt: FloatFormat) -> list[float]:
+        exact = [size * 2.0**power for power in powers for size in (1.0, fmt.max)]
+        return [
+            near
+            for size in exact
+            for near in (math.nextafter(size, 0), math.nextafter(size, 1e308))
+        ]
+
+    return draw
+
+
+def _at_the_ends(rng: np.random.Generator, fmt: FloatFormat) -> list[float]:
+    """Magnitudes whose exponents are the last ones of E8M0 and those beside them."""
+    return [
+        size * fmt.max * 2.0**exponent
+        for exponent in (-129, -128, -127, -126, -125, 125, 126, 127, 128)
+        for size in (0.75, 1.0, 1.0625)
+    ]
+
+
+DOMAIN = Domain(
+    "`amax` is a finite float, zero, tiny and huge ones among them, and may be as close to a power "
+    "of two, or to a power of two times `largest`, as float64 can tell. `largest` is a float above "
+    'zero, and `rule` one of `"floor"` and `"ceil"`.',
+    _of_all_formats(_usual),
+    {
+        "`amax` is next to where the exponent changes": _of_all_formats(_next_to(0, 7, -9, 11)),
+        "the exponent is near -127 or 127": _of_all_formats(_at_the_ends),
+        "`amax` is tiny": _of_all_formats(lambda rng, fmt: [5e-324, 1e-310, 2.0**-1022]),
+        "`amax` is huge": _of_all_formats(lambda rng, fmt: [1.7e308]),
+        "`largest` is next to a power of two": lambda rng: [
+            {"amax": amax, "largest": largest, "rule": rule}
+            for amax in (1.0, 3.0, 4.0, 0.3)
+            for largest in (1.0, 4.0, 3.9375, 2.0**-20, 57344.0)
+            for rule in ("floor", "ceil")
+        ],
+    },
+)
+
+
+def check_scale_exponent(function: Learner, *, seed: int = 0) -> str:
+    """Check ``scale_exponent(amax, largest, rule)``: the exponent of a block's scale in E8M0.
+
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Rouhani et al., arXiv
+    2310.10537, algorithm 1, for ``"floor"``; DeepSeek's DeepGEMM for ``"ceil"``.
+    """
+    return DOMAIN.check(SCALE_EXPONENT, function, seed)

@@ -14,7 +14,7 @@ from slingshot_exercises.moe.balance_loss import (
     check_balance_loss,
 )
 from slingshot_exercises.moe.dispatch import DISPATCH, check_dispatch
-from slingshot_exercises.moe.gate import GATE, GATE_OF_NOTHING, check_gate
+from slingshot_exercises.moe.gate import GATE, check_gate
 from slingshot_exercises.moe.route import ROUTE, check_route
 from slingshot_exercises.moe.update_bias import UPDATE_BIAS, check_update_bias
 
@@ -29,7 +29,6 @@ CHECKS: dict[str, Callable[..., str]] = {
 
 EXERCISES: tuple[Exercise, ...] = (
     GATE,
-    GATE_OF_NOTHING,
     UPDATE_BIAS,
     BALANCE_LOSS,
     BALANCE_LOSS_GRADIENT,
