@@ -110,7 +110,7 @@ INT8_PRODUCT = Exercise(
         Mistake(
             "a zero point is taken for a number from -128 to 127; it is one from 0 to 255",
             _wrong_correction(
-                lambda q, z, r: z.astype(np.uint8).astype(np.int8)[:, None] * r.sum(1)
+                lambda q, z, r: z.astype(np.int8).astype(np.int64)[:, None] * r.sum(1)
             ),
         ),
         Mistake("the sums are kept in 16 bits and wrap; 32 are enough", _sums_of(np.int16)),

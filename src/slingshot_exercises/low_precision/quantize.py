@@ -7,6 +7,7 @@ import numpy as np
 
 from slingshot.formats import E4M3
 from slingshot_exercises.checking import (
+    Case,
     Exercise,
     Learner,
     Mistake,

@@ -8,6 +8,7 @@ import numpy as np
 from slingshot.formats import E8M0, FloatFormat
 from slingshot_exercises.checking import (
     EXACT,
+    Case,
     Exercise,
     Learner,
     Mistake,

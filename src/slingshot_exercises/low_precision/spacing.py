@@ -16,6 +16,7 @@ from slingshot_exercises.checking import (
 )
 from slingshot_exercises.domain import Domain, Draw
 from slingshot_exercises.low_precision.common import (
+    FORMATS,
     binade,
     spacing_of,
 )
