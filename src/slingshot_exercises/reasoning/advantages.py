@@ -1,6 +1,7 @@
 """The check of ``advantages``."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from slingshot_exercises.checking import (
     Tolerance,
     tensor,
 )
+from slingshot_exercises.domain import Domain
 
 EPS = 1e-4
 """What is added to the standard deviation of a group, as TRL does."""
@@ -51,9 +53,22 @@ def _advantages_bound(case: Case, expected: Answer) -> np.ndarray:
     return np.asarray(2 * 2 * error / spread * (1 + np.abs(expected)))
 
 
+def _advantages(rewards: Tensor) -> Tensor:
+    return _wrong_advantages(lambda r: _deviation(r) + EPS)(rewards)
+
+
+def _from_0_to_1(rewards: Tensor) -> Tensor:
+    low, high = rewards.amin(1, keepdim=True), rewards.amax(1, keepdim=True)
+    return (rewards - low) / torch.where(high > low, high - low, 1.0)
+
+
+def _zero_where_near(least: float) -> Callable[[Tensor], Tensor]:
+    return lambda rewards: torch.where(_deviation(rewards) < least, 0.0, _advantages(rewards))
+
+
 ADVANTAGES = Exercise(
     "advantages",
-    lambda rewards: grpo.group_advantages(rewards, eps=EPS),
+    _advantages,
     tensor,
     Tolerance(
         _advantages_bound,
@@ -113,24 +128,84 @@ ADVANTAGES = Exercise(
             "the mean is not taken away; an advantage says how far a reward is above it",
             _wrong_advantages(lambda r: _deviation(r) + EPS, lambda r: r),
         ),
+        Mistake(
+            "the rewards are brought to 0 to 1 first; take them as they are",
+            lambda rewards: _advantages(_from_0_to_1(rewards)),
+        ),
+        Mistake(
+            "rewards below 0 or above 1 are cut off; take them as they are",
+            lambda rewards: _advantages(rewards.clamp(0, 1)),
+        ),
+        *(
+            Mistake(
+                "a group whose rewards are nearly equal gets zeros; only one whose rewards are "
+                "all equal does, by the formula itself",
+                _zero_where_near(least),
+            )
+            for least in (0.1, 0.01, 1e-3, 1e-4, 1e-6)
+        ),
     ],
 )
 
 
-def check_advantages(function: Learner, *, seed: int = 0) -> None:
-    """Check ``advantages(rewards)``: ``[P, G]``, in standard deviations of each group.
+def _case(rows: Any) -> Case:  # noqa: ANN401 lists or an array
+    return {"rewards": torch.as_tensor(rows, dtype=torch.float64)}
 
-    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2402.03300, §4.1.2;
-    arXiv 2501.12948, eq. 3.
-    """
-    rng = np.random.default_rng([seed, 31])
-    rows: list[list[list[float]]] = [
-        [[1, 0, 0, 0], [1, 1, 1, 1]],
-        [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]],
+
+def _usual(rng: np.random.Generator) -> list[Case]:
+    cases = [
+        _case([[1, 0, 0, 0], [1, 1, 1, 1]]),
+        _case([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]),
     ]
     # Eighths: a mean of 4, 8 or 16 of them is exact, so equal rewards are 0 apart from their mean.
     for n_problems, group in ((2, 4), (3, 8), (5, 16)):
         drawn = rng.integers(0, 9, (n_problems, group)) / 8
         drawn[:, 0], drawn[:, 1] = 1, 0
-        rows.append(drawn.tolist())
-    ADVANTAGES.check(function, [{"rewards": torch.tensor(r, dtype=torch.float64)} for r in rows])
+        cases.append(_case(drawn))
+    return cases
+
+
+def _drawn(rng: np.random.Generator, low: float, high: float, shape: tuple[int, int]) -> Case:
+    return _case(rng.uniform(low, high, shape).round(3))
+
+
+DOMAIN = Domain(
+    "There is at least one group, and a group has at least two rewards. Rewards are any numbers, "
+    "negative and large ones among them, and may lie very near to each other.",
+    _usual,
+    {
+        "rewards are other than 0 and 1": lambda rng: [
+            _drawn(rng, 0, 5, (3, 4)),
+            _case([[2.0, 5.0, 3.0, 3.5], [0.5, 7.0, 1.0, 1.0]]),
+        ],
+        "rewards are negative": lambda rng: [
+            _drawn(rng, -3, -1, (2, 5)),
+            _drawn(rng, -2, 2, (3, 6)),
+        ],
+        "rewards are large": lambda rng: [_case(rng.integers(-(10**6), 10**6, (3, 4)))],
+        "the rewards of a group are nearly equal": lambda rng: [
+            _case(1 + rng.integers(0, 99, (2, 6)) / 2**10),
+            _case(rng.integers(0, 99, (2, 4)) / 2**20),
+            _case([[0.5, 0.5, 0.5, 0.5 + 2**-30]]),
+        ],
+        "groups differ in size of their rewards": lambda rng: [
+            _case([[1, 0, 0, 1], [100, 300, 200, 50], [0.125, 0.25, 0.125, 0.5]])
+        ],
+        "all rewards of a group are equal": lambda rng: [
+            _case([[0.0] * 3]),
+            _case([[2.5] * 4, [1, 0, 1, 0], [-3.0] * 4]),
+        ],
+        "a group has two rewards": lambda rng: [_case([[1, 0]]), _drawn(rng, -1, 1, (4, 2))],
+        "there is one group": lambda rng: [_drawn(rng, -1, 1, (1, 7))],
+        "there are as many groups as rewards in one": lambda rng: [_drawn(rng, 0, 1, (4, 4))],
+    },
+)
+
+
+def check_advantages(function: Learner, *, seed: int = 0) -> str:
+    """Check ``advantages(rewards)``: ``[P, G]``, in standard deviations of each group.
+
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2402.03300, §4.1.2;
+    arXiv 2501.12948, eq. 3.
+    """
+    return DOMAIN.check(ADVANTAGES, function, seed)

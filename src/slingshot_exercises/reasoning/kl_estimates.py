@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slingshot import grpo
 from slingshot_exercises.checking import (
     UNIT_ROUNDOFF,
     Answer,
@@ -21,6 +20,7 @@ from slingshot_exercises.checking import (
     describe_kind,
     tensor,
 )
+from slingshot_exercises.domain import Domain
 
 
 def three_tensors(answer: object) -> np.ndarray:
@@ -47,7 +47,7 @@ def _kl_with(
 
 def kl(log_p: Tensor, log_ref: Tensor) -> Tensor:
     """k1, k2 and k3 as one tensor with three rows."""
-    return torch.stack([grpo.kl_estimate(log_p, log_ref, kind) for kind in ("k1", "k2", "k3")])
+    return _kl_with()(log_p, log_ref)
 
 
 def _kl_bound(case: Case, expected: Answer) -> np.ndarray:
@@ -124,6 +124,10 @@ KL_ESTIMATES = Exercise(
             )(log_p, log_ref),
         ),
         Mistake(
+            "k3 is the one of the reversed ratio times the ratio; it is r - 1 - log r",
+            _kl_with(k3=lambda x: x.exp() * x - x.expm1()),
+        ),
+        Mistake(
             "the three are returned in another order; k1 comes first, k3 last",
             lambda log_p, log_ref: kl(log_p, log_ref).flip(0),
         ),
@@ -132,23 +136,51 @@ KL_ESTIMATES = Exercise(
 )
 
 
-def check_kl_estimates(function: Learner, *, seed: int = 0) -> None:
+def _case(log_p: Any, log_ref: Any) -> Case:  # noqa: ANN401 lists or arrays
+    pair = {"log_p": log_p, "log_ref": log_ref}
+    return {
+        name: torch.tensor(np.asarray(values), dtype=torch.float64) for name, values in pair.items()
+    }
+
+
+def _drawn(
+    rng: np.random.Generator, shape: tuple[int, int], low: float = 0.1, high: float = 3
+) -> Case:
+    return _case(*(-rng.uniform(low, high, shape).round(3) for _ in range(2)))
+
+
+def _usual(rng: np.random.Generator) -> list[Case]:
+    first = _case([[-1.0, -1.0, -1.0]], [[-1.0, -2.0, -0.5]])
+    return [first, *(_drawn(rng, shape) for shape in ((2, 3), (3, 4), (4, 10)))]
+
+
+DOMAIN = Domain(
+    "Log-probabilities are from -100 to 0, both among them. There is at least one output of one "
+    "token.",
+    _usual,
+    {
+        "both models agree": lambda rng: [_case([[-0.5, -2.0]], [[-0.5, -2.0]])],
+        "both models nearly agree": lambda rng: [
+            _case([[-0.5, -2.0]], [[-0.5 + 2**-20, -2.0 - 2**-20]])
+        ],
+        "the reference finds a token far likelier": lambda rng: [
+            _case([[-40.0, -12.0]], [[-0.125, -0.5]])
+        ],
+        "the reference finds a token far less likely": lambda rng: [
+            _case([[-0.125, -0.5]], [[-90.0, -12.0]])
+        ],
+        "a log-probability is 0": lambda rng: [_case([[0.0, -1.0, 0.0]], [[-1.0, 0.0, 0.0]])],
+        "log-probabilities are low": lambda rng: [_drawn(rng, (2, 4), 90, 100)],
+        "there is one token": lambda rng: [_drawn(rng, (1, 1)), _drawn(rng, (4, 1))],
+        "there are three outputs of three tokens": lambda rng: [_drawn(rng, (3, 3))],
+    },
+)
+
+
+def check_kl_estimates(function: Learner, *, seed: int = 0) -> str:
     """Check ``kl_estimates(log_p, log_ref)``: k1, k2 and k3 of each token, in nats.
 
     Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: Schulman, "Approximating KL
     Divergence" (2020); arXiv 2402.03300, eq. 4.
     """
-    rng = np.random.default_rng([seed, 34])
-    pairs: list[tuple[Any, Any]] = [
-        ([[-1.0, -1.0, -1.0]], [[-1.0, -2.0, -0.5]]),
-    ]
-    for shape in ((2, 3), (3, 4), (4, 10)):
-        pairs.append((-rng.uniform(0.1, 3, shape).round(3), -rng.uniform(0.1, 3, shape).round(3)))
-    cases: list[Case] = [
-        {
-            "log_p": torch.tensor(np.asarray(log_p), dtype=torch.float64),
-            "log_ref": torch.tensor(np.asarray(log_ref), dtype=torch.float64),
-        }
-        for log_p, log_ref in pairs
-    ]
-    KL_ESTIMATES.check(function, cases)
+    return DOMAIN.check(KL_ESTIMATES, function, seed)

@@ -1,11 +1,11 @@
 """The check of ``verify``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from slingshot.tasks import ANSWER, END, Problem, ShellGame
+from slingshot.tasks import ANSWER, END, ShellGame
 from slingshot_exercises.checking import (
     EXACT,
     Answer,
@@ -16,6 +16,7 @@ from slingshot_exercises.checking import (
     UnusableError,
     describe_kind,
 )
+from slingshot_exercises.domain import Domain, Draw
 
 GAME = ShellGame(swaps=(2, 4))
 
@@ -28,7 +29,8 @@ def verdict(answer: object) -> bool:
 
 
 def _verify(answer: str, text: str) -> bool:
-    return GAME.verify(Problem("", answer), text)
+    ending = [ANSWER, *answer.split(), END]
+    return text.split()[-len(ending) :] == ending
 
 
 def _verify_words(
@@ -131,10 +133,46 @@ VERIFY = Exercise(
             "it accepts only texts with single spaces; words may also stand on several lines",
             lambda answer, text: text.endswith(f"{ANSWER} {answer} {END}"),
         ),
+        Mistake(
+            "the end is compared letter by letter: `=` may be the end of another word, as in `6 != "
+            "7 $`",
+            lambda answer, text: " ".join(text.split()).endswith(f"{ANSWER} {answer} {END}"),
+        ),
+        Mistake(
+            "the text is cut at the letter `=`, which may be a part of another word, as in `x= 7 "
+            "$`; cut it into words first",
+            lambda answer, text: (
+                ANSWER in text and text.rpartition(ANSWER)[2].split() == [*answer.split(), END]
+            ),
+        ),
+        Mistake(
+            "the letters `$` are taken off the end; neither `= 7$` nor `= 7 $ $` ends in one word "
+            "`$` after the answer",
+            lambda answer, text: (
+                ANSWER in text
+                and END in text.rpartition(ANSWER)[2]
+                and text.rpartition(ANSWER)[2].strip().strip(END).split() == answer.split()
+            ),
+        ),
+        Mistake(
+            "white space is removed altogether; `65` is one word, and `6 5` are two",
+            lambda answer, text: "".join(text.split()).endswith(
+                "".join([ANSWER, *answer.split(), END])
+            ),
+        ),
+        Mistake(
+            "the text is split at every single space; several spaces in a row separate two words",
+            lambda answer, text: (
+                text.replace("\n", " ").strip().split(" ")[-len(answer.split()) - 2 :]
+                == [ANSWER, *answer.split(), END]
+            ),
+        ),
         Mistake("it accepts nothing", lambda answer, text: False),
         Mistake("it accepts everything", lambda answer, text: True),
     ],
     explain=_explain_verdict,
+    lesson="To the prediction: all answers that there are, one after another, without any thought. "
+    "It costs the same on every problem and is always paid.",
 )
 
 
@@ -167,15 +205,8 @@ TEXTS = {
 """Texts that a model might write, by the right answer."""
 
 
-def check_verify(function: Learner, *, seed: int = 0) -> None:
-    """Check ``verify(answer, text)``: whether a text ends in ``=``, the answer and ``$``.
-
-    Raises :class:`~slingshot_exercises.checking.CheckFailed`.
-    """
-    rng = np.random.default_rng([seed, 33])
-    cases: list[Case] = [
-        {"answer": answer, "text": text} for answer, texts in TEXTS.items() for text in texts
-    ]
+def _usual(rng: np.random.Generator) -> list[Case]:
+    cases = [{"answer": answer, "text": text} for answer, texts in TEXTS.items() for text in texts]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     for _ in range(4):
         problem = GAME.sample(generator)
@@ -192,4 +223,66 @@ def check_verify(function: Learner, *, seed: int = 0) -> None:
             right.replace(ANSWER, f"\n{ANSWER}"),
         ]
         cases += [{"answer": problem.answer, "text": text} for text in texts]
-    VERIFY.check(function, cases)
+    return cases
+
+
+ANSWERS = "7", "6 5", "3 1 4"
+
+
+def _made(*changes: str, answers: Sequence[str] = ANSWERS) -> Draw:
+    """Texts in which ``{0}`` is the answer and ``{1}`` stands for it with other white space."""
+
+    def draw(rng: np.random.Generator) -> list[Case]:
+        spaces = ["  ", "\t", "\n", " \n ", "\r\n"]
+        return [
+            {"answer": answer, "text": change.format(answer, space.join(answer.split()))}
+            for change in changes
+            for answer in answers
+            for space in [spaces[int(rng.integers(len(spaces)))]]
+        ]
+
+    return draw
+
+
+DOMAIN = Domain(
+    "`answer` has one word or more, with single spaces between them, and neither `=` nor `$` in "
+    "it. `text` is any text. White space is a space, a tab or a line end, one or several; marks "
+    "that are glued to a word, as in `7$`, are a part of that word.",
+    _usual,
+    {
+        "there is odd white space": _made(
+            "=  {0}  $",
+            "=\t{0}\t$",
+            "=\n{0}\n$",
+            "= {0} $\n",
+            "  = {0} $  ",
+            "\n= {0} $\n\n",
+            "(1) 2-6 6 5\t= {0}\n$",
+            "x\r\n= {0}\r\n$\r\n",
+        ),
+        "there is odd white space within the answer": _made("= {1} $", "x = {1}\n$", "= {1}$"),
+        "`=` is glued to a word": _made("={0} $", "x= {0} $", "6 ={0} $", "x={0} $", "== {0} $"),
+        "`=` is a part of another word": _made("!= {0} $", "6 != {0} $", ">= {0} $", "= x= {0} $"),
+        "`$` is glued to a word": _made("= {0}$", "= {0} $x", "= {0} x$", "= {0}$ $", "= {0} $."),
+        "`$` stands twice": _made(
+            "= {0} $ $", "= {0} $$", "$ = {0} $", "= $ {0} $", "= 1 $ = {0} $"
+        ),
+        "`=` stands twice": _made("= = {0} $", "= {0} = $", "= {0} = {0} $", "= {0} $ = {0} $"),
+        "the answer is glued to others": _made("= 1{0} $", "= {0}1 $", "= -{0} $", "= {0}. $"),
+        "the words of the answer are glued": _made("= 65 $", "= 6,5 $", "= 6 5$", answers=["6 5"]),
+        "the answer stands twice": _made("= {0} {0} $", "{0} = {0} $", "{0} $ {0}"),
+        "only a part of the answer is there": _made("= 6 $", "= 5 $", "= $", answers=["6 5"]),
+        "the text is short": _made("", " ", "\n", "=", "$", "= $", "{0}", "{0} $", "= {0}"),
+        "the answer is no number": _made(
+            "= {0} $", "= 3x5 $", "= 35 $", "= 3.55 $", "= A $", answers=["3.5", "a", "x+1", "(2)"]
+        ),
+    },
+)
+
+
+def check_verify(function: Learner, *, seed: int = 0) -> str:
+    """Check ``verify(answer, text)``: whether a text ends in ``=``, the answer and ``$``.
+
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`.
+    """
+    return DOMAIN.check(VERIFY, function, seed)
