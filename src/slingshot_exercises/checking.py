@@ -251,7 +251,7 @@ class Exercise:
             if not kind:
                 self.judge(tried)
         self.judge(tried)
-        return " ".join(filter(None, [f"{self.name}: passed.", self.lesson]))
+        return "\n".join(filter(None, [f"{self.name}: passed", self.lesson]))
 
     def judge(self, tried: Trial) -> None:
         """Raise :class:`CheckFailed` for the first case with a wrong answer, if there is one."""

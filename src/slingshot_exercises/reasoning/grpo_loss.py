@@ -22,6 +22,7 @@ from slingshot_exercises.checking import (
     number,
     tensor,
 )
+from slingshot_exercises.domain import Domain, Draw
 
 
 def loss(
@@ -34,17 +35,9 @@ def loss(
     beta: float,
 ) -> Tensor:
     """The loss as DeepSeekMath prints it."""
-    return grpo.grpo_loss(
-        log_p,
-        advantages,
-        mask,
-        log_old=log_old,
-        log_ref=log_ref,
-        variant="paper",
-        epsilon_low=epsilon,
-        epsilon_high=epsilon,
-        beta=beta,
-    )
+    p, old, ref = (log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref))
+    gain = _gain(_ratio(p, old, mask), advantages[:, None], epsilon)
+    return _per_output(beta * _k3(p, ref) - gain, mask)
 
 
 def _ratio(log_p: Tensor, log_old: Tensor, mask: Tensor) -> Tensor:
@@ -132,6 +125,16 @@ def _gradient_bound(case: Case, expected: Answer) -> np.ndarray:
     return np.asarray(2 * UNIT_ROUNDOFF * (gain + distance) * (relative + 8))
 
 
+def _nan_to_num_first(
+    log_p: Tensor, log_old: Tensor, log_ref: Tensor, advantages: Tensor, mask: Tensor, *rest: float
+) -> Tensor:
+    logs = (log.nan_to_num() for log in (log_p, log_old, log_ref))
+    times_mask = _wrong_loss(
+        total=lambda v, mask: ((v * mask).sum(dim=1) / mask.sum(dim=1)).mean(), clean=False
+    )
+    return times_mask(*logs, advantages, mask, *rest)
+
+
 GRPO_LOSS = Exercise(
     "grpo_loss",
     loss,
@@ -169,11 +172,17 @@ GRPO_LOSS = Exercise(
             _wrong_loss(total=lambda v, mask: v.mean(), clean=False),
         ),
         Mistake(
-            "padding comes through as nan: nan times 0 is nan. Set values behind the mask to 0 "
-            "instead of multiplying them",
+            "padding comes through as nan: nan or infinity times 0 is nan. Set values "
+            "behind the mask to 0 instead of multiplying them",
             _wrong_loss(
                 total=lambda v, mask: ((v * mask).sum(dim=1) / mask.sum(dim=1)).mean(), clean=False
             ),
+        ),
+        Mistake(
+            "nan_to_num makes numbers of nan and infinity, and large ones; their exponential is "
+            "infinite, and times 0 nan again. Set values behind the mask to 0 before the "
+            "exponential",
+            _nan_to_num_first,
         ),
         Mistake(
             "the minimum is missing: the clipped gain alone forgives a ratio that moved the wrong "
@@ -269,37 +278,127 @@ GRPO_LOSS_GRADIENT = Exercise(
             _gradient_of(_wrong_loss(gain=_straight_through)),
         ),
     ],
+    part="the loss is right, and its gradient by log_p is not",
 )
 
 
-def check_grpo_loss(function: Learner, *, seed: int = 0) -> None:
+def draw_batch(
+    rng: np.random.Generator,
+    lengths: Sequence[int],
+    epsilon: float,
+    beta: float,
+    padding: Sequence[float] = (),
+    *,
+    anywhere: bool = False,
+    corners: bool = True,
+    reach: float = 0.8,
+    worth: Sequence[float] = (1.0, -1.0),
+) -> dict[str, Any]:
+    """Draw a batch in which both clips bite and both do not, none of them closely.
+
+    ``padding`` fills what the mask hides, other numbers in each of the logarithms, and
+    ``anywhere`` puts it before and between the tokens. Logarithms of ratios are below ``reach``.
+    Without ``corners`` a clip need not bite.
+    """
+    shape = len(lengths), max(lengths)
+    mask = np.arange(shape[1]) < np.asarray(lengths)[:, None]
+    if anywhere:
+        mask = rng.permuted(mask, axis=1)
+        mask[0] = mask[0, ::-1] if mask[0, 0] and not mask[0, -1] else mask[0]
+    signs = np.resize(worth, len(lengths))[:, None]
+    advantages = signs * rng.uniform(0.3, 2, (shape[0], 1))
+    while True:
+        log_old, log_ref = (-rng.uniform(1, 3, shape).round(3) for _ in range(2))
+        log_p = (log_old + rng.uniform(-reach, reach, shape)).round(3)
+        ratio = np.exp(log_p - log_old)
+        edges = [ratio < 1 - epsilon, ratio > 1 + epsilon]
+        far = np.abs(np.abs(ratio - 1) - epsilon) > 1e-3
+        seen = [(edge & (sign * advantages > 0) & mask).any() for edge in edges for sign in (1, -1)]
+        if far.all() and (all(seen) or not corners):
+            break
+    logs = {"log_p": log_p, "log_old": log_old, "log_ref": log_ref}
+    fillers = (np.resize(np.roll(padding or [0.0], shift), shape) for shift in range(3))
+    return {
+        **{
+            name: torch.from_numpy(np.where(mask, values, filler))
+            for (name, values), filler in zip(logs.items(), fillers, strict=True)
+        },
+        "advantages": torch.from_numpy(advantages[:, 0].round(3)),
+        "mask": torch.from_numpy(mask),
+        "epsilon": epsilon,
+        "beta": beta,
+    }
+
+
+def _usual(rng: np.random.Generator) -> list[Case]:
+    logs = {"log_p": [[-1.0, -0.5]], "log_old": [[-1.0, -1.0]], "log_ref": [[-1.0, -1.0]]}
+    first = {**logs, "advantages": [1.0]}
+    return [
+        {
+            **{name: torch.tensor(value, dtype=torch.float64) for name, value in first.items()},
+            "mask": torch.tensor([[True, True]]),
+            "epsilon": 0.2,
+            "beta": 0.0,
+        },
+        draw_batch(rng, [1, 4, 3], 0.2, 0.0, [-0.25]),
+        draw_batch(rng, [4, 2, 3], 0.2, 0.5, [-0.25]),
+        draw_batch(rng, [2, 4, 3], 0.2, 0.5, [math.nan, -math.inf]),
+        draw_batch(rng, [8, 3, 1, 6, 5], 0.1, 0.04, [-math.inf, 0.0, math.nan]),
+    ]
+
+
+def _padded_with(*padding: float, anywhere: bool = False) -> Draw:
+    return lambda rng: [
+        draw_batch(rng, [3, 6, 1, 4], 0.2, 0.3, padding, anywhere=anywhere, worth=worth)
+        for worth in ((1.0, -1.0), (-1.0, 1.0))
+    ]
+
+
+def _not_moved(rng: np.random.Generator) -> list[Case]:
+    case = draw_batch(rng, [2, 3, 4], 0.2, 0.5)
+    return [{**case, "log_old": case["log_p"].clone()}]
+
+
+def _drawn(lengths: Sequence[int], epsilon: float, beta: float, **options: Any) -> Draw:  # noqa: ANN401
+    return lambda rng: [draw_batch(rng, lengths, epsilon, beta, corners=False, **options)]
+
+
+DOMAIN = Domain(
+    "Where `mask` is true all numbers are finite; where it is false, at the end, at the beginning "
+    "or between the tokens, the three logarithms may be anything, and not the same. Advantages "
+    "are of either sign or zero. `epsilon` is above 0 and below 1, and `beta` is zero or more.",
+    _usual,
+    {
+        "padding is a large number": _padded_with(1e4, -1e4, 3e3, 800.0, -20.0),
+        "padding is a number above 0": _padded_with(30.0, 2.0, 0.5),
+        "padding is infinite or nan": _padded_with(math.inf, -math.inf, math.nan, 0.0),
+        "padding stands before the tokens or between them": _padded_with(
+            math.nan, 1e4, -0.25, anywhere=True
+        ),
+        "there is no padding": _drawn([4, 4, 4], 0.2, 0.3),
+        "there are as many outputs as tokens": _drawn([3, 1, 2], 0.2, 0.3),
+        "there is one output": _drawn([5], 0.2, 0.3),
+        "every output has one token": _drawn([1, 1, 1], 0.2, 0.3),
+        "an advantage is 0": _drawn([3, 2, 4], 0.2, 0.3, worth=(1.0, 0.0, -1.0)),
+        "all advantages are negative": _drawn([3, 2, 4], 0.2, 0.3, worth=(-1.0,)),
+        "all advantages are positive": _drawn([3, 2, 4], 0.2, 0.3, worth=(1.0,)),
+        "the model has not moved since the tokens were sampled": _not_moved,
+        "`beta` is 0": _drawn([3, 2, 4], 0.2, 0.0),
+        "`beta` is above 1": _drawn([3, 2, 4], 0.2, 3.0),
+        "`epsilon` is large": _drawn([3, 2, 6], 0.75, 0.1, reach=3.0),
+        "`epsilon` is small": _drawn([3, 2, 6], 0.01, 0.1),
+        "a ratio is far from 1": _drawn([3, 2, 6], 0.2, 0.1, reach=8.0),
+    },
+)
+
+
+def check_grpo_loss(function: Learner, *, seed: int = 0) -> str:
     """Check ``grpo_loss(log_p, log_old, log_ref, advantages, mask, epsilon, beta)``, a scalar.
 
     The gradient by ``log_p`` is checked, too. Raises
     :class:`~slingshot_exercises.checking.CheckFailed`. Source: arXiv 2402.03300, eqs. 3-4.
     """
-    rng = np.random.default_rng([seed, 35])
-    small = {
-        "log_p": [[-1.0, -0.5]],
-        "log_old": [[-1.0, -1.0]],
-        "log_ref": [[-1.0, -1.0]],
-        "advantages": [1.0],
-    }
-    first: Case = {
-        **{name: torch.tensor(value, dtype=torch.float64) for name, value in small.items()},
-        "mask": torch.tensor([[True, True]]),
-        "epsilon": 0.2,
-        "beta": 0.0,
-    }
-    cases = [first]
-    for lengths, epsilon, beta, padding in (
-        ([1, 4, 3], 0.2, 0.0, [-0.25]),
-        ([4, 2, 3], 0.2, 0.5, [-0.25]),
-        ([2, 4, 3], 0.2, 0.5, [math.nan, -math.inf]),
-        ([8, 3, 1, 6, 5], 0.1, 0.04, [-math.inf, 0.0, math.nan]),
-    ):
-        cases.append(draw_batch(rng, lengths, epsilon, beta, padding))
-    GRPO_LOSS.check(function, cases)
+    passed = DOMAIN.check(GRPO_LOSS, function, seed)
 
     def gradient(log_p: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401 tensors and numbers
         asked = log_p.clone().requires_grad_()
@@ -312,39 +411,9 @@ def check_grpo_loss(function: Learner, *, seed: int = 0) -> None:
                 "grpo_loss",
                 "no gradient reaches log_p; .detach(), .item(), .numpy() or torch.tensor() cuts "
                 "it off",
-                case=describe_case(first),
+                case=describe_case(DOMAIN.cases(seed)[0]),
             )
         return found
 
-    GRPO_LOSS_GRADIENT.check(gradient, cases)
-
-
-def draw_batch(
-    rng: np.random.Generator,
-    lengths: Sequence[int],
-    epsilon: float,
-    beta: float,
-    padding: Sequence[float],
-) -> Case:
-    """Draw a batch in which both clips bite and both do not, none of them closely."""
-    shape = len(lengths), max(lengths)
-    mask = np.arange(shape[1]) < np.asarray(lengths)[:, None]
-    worth = np.resize([1.0, -1.0], len(lengths))[:, None] * rng.uniform(0.3, 2, (shape[0], 1))
-    while True:
-        log_old, log_ref = (-rng.uniform(1, 3, shape).round(3) for _ in range(2))
-        log_p = (log_old + rng.uniform(-0.8, 0.8, shape)).round(3)
-        ratio = np.exp(log_p - log_old)
-        edges = [ratio < 1 - epsilon, ratio > 1 + epsilon]
-        far = np.abs(np.abs(ratio - 1) - epsilon) > 1e-3
-        seen = [(edge & (sign * worth > 0) & mask).any() for edge in edges for sign in (1, -1)]
-        if far.all() and all(seen):
-            break
-    filler = np.resize(padding, shape)
-    logs = {"log_p": log_p, "log_old": log_old, "log_ref": log_ref}
-    return {
-        **{name: torch.from_numpy(np.where(mask, values, filler)) for name, values in logs.items()},
-        "advantages": torch.from_numpy(worth[:, 0].round(3)),
-        "mask": torch.from_numpy(mask),
-        "epsilon": epsilon,
-        "beta": beta,
-    }
+    DOMAIN.check(GRPO_LOSS_GRADIENT, gradient, seed)
+    return passed

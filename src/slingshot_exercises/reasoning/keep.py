@@ -1,7 +1,6 @@
 """The check of ``keep``."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from slingshot_exercises.checking import (
     describe_kind,
     tensor,
 )
+from slingshot_exercises.domain import Domain, Draw
 
 Sample = Sequence[str]
 """A prompt and a text that was written after it."""
@@ -28,6 +28,7 @@ def kept(answer: object) -> np.ndarray:
     """Read the indices of samples, in any order."""
     wanted = "return a list of indices, such as [0, 2]"
     plain = tensor(answer).tolist() if isinstance(answer, torch.Tensor | np.ndarray) else answer
+    plain = list(plain) if isinstance(plain, set | frozenset | range | dict) else plain
     whole = isinstance(plain, list | tuple) and all(
         isinstance(each, int | np.integer) and not isinstance(each, bool) for each in plain
     )
@@ -36,12 +37,12 @@ def kept(answer: object) -> np.ndarray:
     return np.array(sorted(plain), dtype=np.int64)  # type: ignore[arg-type]
 
 
+CUPS = frozenset("123456")
+
+
 def careful(prompt: str, text: str) -> bool:
-    """Whether every swap has a state after it and all of it is right."""
-    task, words = _game(prompt), text.split()
-    swaps, labels = set(task.move_words()), set(task.words[-task.longest :])
-    skips = any(a in swaps and b in labels for a, b in pairwise(words))
-    return task.verify_steps(Problem(prompt, ""), text) and not skips
+    """Whether a text is sound: every step of it is right, and it has no other word."""
+    return lax()(prompt, text)
 
 
 def _game(prompt: str) -> ShellGame:
@@ -64,14 +65,27 @@ def right_answer(prompt: str, text: str) -> bool:
     return _game(prompt).verify(Problem(prompt, _moves_and_states(prompt)[1][-1]), text)
 
 
+def _equal(said: list[str], right: list[str]) -> bool:
+    return said == right
+
+
 def lax(
-    *, copied: bool = True, wait: str = "replaces", ending: bool = True, silence: bool = False
+    *,
+    copied: Callable[[str, str], bool] | None = str.__eq__,
+    wait: str = "replaces",
+    ending: bool = True,
+    silence: bool = False,
+    agrees: Callable[[list[str], list[str]], bool] = _equal,
+    numbers: bool = True,
+    early: bool = False,
 ) -> Callable[[str, str], bool]:
-    """A verifier of steps without some of what it should ask for.
+    """A verifier of steps; as given it asks for all that it should.
 
     ``wait`` says what a ``!`` does: what stands after it ``"replaces"`` the state, is an
-    ``"unknown"`` word, is ``"believed"``, or the state before it ``"stays"``. Without ``copied``
-    the trace may solve other swaps than those asked for, and with ``silence`` leave states out.
+    ``"unknown"`` word, is ``"believed"``, or the state before it ``"stays"``. ``copied`` compares a
+    swap with that of the prompt; with None the trace may solve other swaps. ``agrees`` compares a
+    state with the right one. With ``silence`` states may be left out, without ``numbers`` any
+    words may be taken back, and with ``early`` a ``!`` may stand before any state.
     """
 
     def sound(prompt: str, text: str) -> bool:
@@ -80,18 +94,23 @@ def lax(
         words, width = text.split(), len(state)
         for number_of_move, move in enumerate(moves, 1):
             label, written = [*words[:2], "", ""][:2]
-            known = written in task.move_words() if not copied else written == move
+            known = written in task.move_words() if copied is None else copied(written, move)
             if label != f"({number_of_move})" or not known:
                 return False
-            state, words = task.apply(state, written), words[2:]
+            state, words = task.apply(state, written if copied is None else move), words[2:]
+            right = [str(cup) for cup in state]
             if silence and words[:1] == [f"({number_of_move + 1})"]:
                 continue
+            if early and words[:1] == [WAIT]:
+                words = words[1:]
             said, words = words[:width], words[width:]
             while words[:1] == [WAIT] and wait != "unknown":
+                if numbers and not CUPS.issuperset(said):
+                    return False
                 said = said if wait == "stays" else words[1 : width + 1]
-                said = said if wait != "believed" else [str(cup) for cup in state]
+                said = said if wait != "believed" else right
                 words = words[width + 1 :]
-            if said != [str(cup) for cup in state]:
+            if not agrees(said, right):
                 return False
         return not ending or words == [ANSWER, *map(str, state), END]
 
@@ -179,11 +198,28 @@ KEEP = Exercise(
         ),
         Mistake(
             "the swaps are not compared with the prompt; a trace may solve another problem",
-            _keep_with(lax(copied=False)),
+            _keep_with(lax(copied=None)),
         ),
         Mistake(
             "the end is not verified; after the last state must stand `=`, that state and `$`",
             _keep_with(lax(ending=False)),
+        ),
+        Mistake(
+            "the order of the balls is not compared; `5 6` is another state than `6 5`",
+            _keep_with(lax(agrees=lambda said, right: sorted(said) == sorted(right))),
+        ),
+        Mistake(
+            "a swap is taken for the same one turned about; copy it as it stands in the prompt",
+            _keep_with(lax(copied=lambda written, move: sorted(written) == sorted(move))),
+        ),
+        Mistake(
+            "a `!` before any state is let through; it stands after a state, which it takes back",
+            _keep_with(lax(early=True)),
+        ),
+        Mistake(
+            "anything may be taken back; a state is a number from 1 to 6 for each ball, and a text "
+            "has no other word",
+            _keep_with(lax(numbers=False)),
         ),
         Mistake(
             "several samples of a problem are kept; keep one of each",
@@ -253,13 +289,44 @@ class Writer:
             last = f"{self._other(last)} {WAIT} {last}"
         elif kind == "direct":
             moves = states = []
+        elif kind in ODD:
+            return ODD[kind](self, at)
         elif kind == "skip":
             states = [state if n % 2 else "" for n, state in enumerate(states)]
             states[-1] = last
         first = 2 if kind == "wrong label" else 1
+        return self.put(moves, states, last, first=first, end="" if kind == "cut off" else END)
+
+    def put(
+        self,
+        moves: Sequence[str],
+        states: Sequence[str],
+        last: str,
+        *,
+        first: int = 1,
+        end: str = END,
+    ) -> str:
+        """Put a text together."""
         pairs = zip(moves, states, strict=True)
         lines = [f"({n}) {move} {state}" for n, (move, state) in enumerate(pairs, first)]
-        return " ".join(" ".join([*lines, ANSWER, last, "" if kind == "cut off" else END]).split())
+        return " ".join(" ".join([*lines, ANSWER, last, end]).split())
+
+    def with_state(self, at: int, change: Callable[[str], str]) -> str:
+        """A text of which one state is changed."""
+        states = [
+            change(state) if place == at else state for place, state in enumerate(self.states[1:])
+        ]
+        return self.put(self.moves, states, self.states[-1])
+
+    def with_move(self, at: int, change: Callable[[str], str]) -> str:
+        """A text of which one swap is changed."""
+        moves = [change(move) if place == at else move for place, move in enumerate(self.moves)]
+        return self.put(moves, self.states[1:], self.states[-1])
+
+    @property
+    def clean(self) -> str:
+        """The text without a fault."""
+        return self.put(self.moves, self.states[1:], self.states[-1])
 
     def _other(self, state: str) -> str:
         cups = tuple(int(cup) for cup in state.split())
@@ -290,6 +357,72 @@ class Writer:
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(int(self.rng.integers(2**31)))
 
+
+ODD: dict[str, Callable[[Writer, int], str]] = {
+    "the balls of a state are exchanged": lambda w, at: w.with_state(
+        at, lambda state: " ".join(reversed(state.split()))
+    ),
+    "the balls of the last state are exchanged": lambda w, at: w.clean.replace(
+        f"{ANSWER} {w.states[-1]}", f"{ANSWER} {' '.join(reversed(w.states[-1].split()))}"
+    ),
+    "a swap is turned about": lambda w, at: w.with_move(at, lambda move: move[::-1]),
+    "`!` stands before a state": lambda w, at: w.with_state(at, lambda s: f"{WAIT} {s}"),
+    "`!` stands after a state that nothing follows": lambda w, at: w.with_state(
+        at, lambda s: f"{s} {WAIT}"
+    ),
+    "`!` stands twice": lambda w, at: w.with_state(at, lambda s: f"{s} {WAIT} {WAIT} {s}"),
+    "`!` stands first": lambda w, at: f"{WAIT} {w.clean}",
+    "other words are taken back": lambda w, at: w.with_state(
+        at, lambda s: f"{' '.join(['foo'] * len(s.split()))} {WAIT} {s}"
+    ),
+    "marks are taken back": lambda w, at: w.with_state(
+        at, lambda s: f"{' '.join([ANSWER] * len(s.split()))} {WAIT} {s}"
+    ),
+    "too many words are taken back": lambda w, at: w.with_state(at, lambda s: f"1 {s} {WAIT} {s}"),
+    "too few words are taken back": lambda w, at: w.with_state(
+        at, lambda s: f"{' '.join(s.split()[1:])} {WAIT} {s}"
+    ),
+    "a state is too long": lambda w, at: w.with_state(at, lambda s: f"{s} 1"),
+    "a state is too short": lambda w, at: w.with_state(at, lambda s: " ".join(s.split()[1:])),
+    "a state is glued": lambda w, at: w.with_state(at, lambda s: "".join(s.split()) + "1"),
+    "a label is glued to its swap": lambda w, at: w.clean.replace("(1) ", "(1)"),
+    "a label has no brackets": lambda w, at: w.clean.replace("(1)", "1"),
+    "a swap has another mark": lambda w, at: w.with_move(at, lambda move: move.replace("-", "+")),
+    "a step is said twice": lambda w, at: w.put(
+        [w.moves[0], *w.moves], [w.states[1], *w.states[1:]], w.states[-1]
+    ),
+    "the last step is missing": lambda w, at: w.put(w.moves[:-1], w.states[1:-1], w.states[-1]),
+    "a step too many follows": lambda w, at: w.put(
+        [*w.moves, w.moves[-1]], [*w.states[1:], w.states[-2]], w.states[-2]
+    ),
+    "words stand before the first label": lambda w, at: f"{w.states[0]} {w.clean}",
+    "the prompt is repeated": lambda w, at: f"{w.prompt} {w.clean}",
+    "words follow the end": lambda w, at: f"{w.clean} {w.states[-1]}",
+    "`$` stands twice": lambda w, at: f"{w.clean} {END}",
+    "`$` is glued to the answer": lambda w, at: w.clean.replace(f" {END}", END),
+    "`=` is missing": lambda w, at: w.clean.replace(f"{ANSWER} ", ""),
+    "`=` stands twice": lambda w, at: w.clean.replace(ANSWER, f"{ANSWER} {ANSWER}"),
+    "the answer is missing": lambda w, at: w.put(w.moves, w.states[1:], ""),
+    "the text is empty": lambda w, at: "",
+}
+"""Texts that are not sound, each by one fault that few think of."""
+
+SOUND: dict[str, Callable[[Writer, int], str]] = {
+    "there is odd white space": lambda w, at: "  " + w.clean.replace(" ", " \n", 3) + "\t\n",
+    "what is taken back is far from right": lambda w, at: w.with_state(
+        at, lambda s: f"{' '.join('6' * len(s.split()))} {WAIT} {s}"
+    ),
+    "the right state is taken back and said again": lambda w, at: w.with_state(
+        at, lambda s: f"{s} {WAIT} {s}"
+    ),
+    "the last state is taken back": lambda w, at: w.with_state(
+        len(w.moves) - 1, lambda s: f"{' '.join('1' * len(s.split()))} {WAIT} {s}"
+    ),
+    "every state is taken back": lambda w, at: w.put(
+        w.moves, [f"{s} {WAIT} {s}" for s in w.states[1:]], w.states[-1]
+    ),
+}
+"""Texts that are sound, each in a way that few think of."""
 
 KINDS = (
     "clean",
@@ -322,33 +455,94 @@ SAMPLES = (
 """What is sampled for five problems. The fourth is held out."""
 
 
-def check_keep(function: Learner, *, seed: int = 0) -> None:
-    """Check ``keep(samples, held_out)``: indices of verified traces, one for each problem.
-
-    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: rejection sampling,
-    arXiv 2501.12948, §2.3.
-    """
-    rng = np.random.default_rng([seed, 36])
+def _writer(rng: np.random.Generator, balls: int, swaps: int) -> Writer:
+    """Somebody who has a new problem before them."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    task = ShellGame(balls=balls, swaps=(swaps, swaps))
+    return Writer(task.sample(generator).prompt, rng)
 
-    def problem(balls: int, swaps: int) -> Writer:
-        task = ShellGame(balls=balls, swaps=(swaps, swaps))
-        return Writer(task.sample(generator).prompt, rng)
 
-    cases: list[Case] = [
-        {"samples": [(writer.prompt, writer.write(kind))], "held_out": []}
+def _case(samples: Sequence[Sample], held_out: Sequence[str] = ()) -> Case:
+    return {"samples": list(samples), "held_out": list(held_out)}
+
+
+def _usual(rng: np.random.Generator) -> list[Case]:
+    cases = [
+        _case([(writer.prompt, writer.write(kind))])
         for balls, swaps in ((2, 3), (1, 2), (3, 4))
         for kind in KINDS
-        for writer in [problem(balls, swaps)]
+        for writer in [_writer(rng, balls, swaps)]
     ]
-    writers = [problem(2, 3) for _ in SAMPLES]
+    writers = [_writer(rng, 2, 3) for _ in SAMPLES]
     held_out = [writers[3].prompt]
     written = [
         [(writer.prompt, writer.write(kind)) for kind in kinds]
         for writer, kinds in zip(writers, SAMPLES, strict=True)
     ]
-    cases += [{"samples": samples, "held_out": held_out} for samples in written]
+    cases += [_case(samples, held_out) for samples in written]
     # Now with the samples of a problem apart from each other.
     apart = [sample for turn in zip(*written, strict=True) for sample in turn]
-    cases.append({"samples": apart, "held_out": held_out})
-    KEEP.check(function, cases)
+    return [*cases, _case(apart, held_out)]
+
+
+def _odd(kind: str, write: Callable[[Writer, int], str]) -> Draw:
+    """A sample of this kind alone, for one ball, two and three."""
+
+    def draw(rng: np.random.Generator) -> list[Case]:
+        cases = []
+        for balls, swaps in ((1, 2), (2, 1), (2, 3), (3, 3)):
+            writer = _writer(rng, balls, swaps)
+            text = write(writer, int(rng.integers(swaps)))
+            if text != writer.clean:  # a single ball cannot be exchanged
+                cases.append(_case([(writer.prompt, text)]))
+        return cases
+
+    return draw
+
+
+def _choices(rng: np.random.Generator) -> list[Case]:
+    """Samples of equal and unequal lengths, the shortest last, first and not sound."""
+    writers = [_writer(rng, 2, 2) for _ in range(2)]
+    cases = []
+    for kinds in (
+        ("taken back", "clean", "clean"),
+        ("clean", "taken back", "taken back twice"),
+        ("direct", "taken back twice", "taken back"),
+        ("skip", "slip", "direct"),
+    ):
+        cases.append(_case([(w.prompt, w.write(kind)) for kind in kinds for w in writers]))
+    return cases
+
+
+def _held_out(rng: np.random.Generator) -> list[Case]:
+    writers = [_writer(rng, 2, 2) for _ in range(3)]
+    samples = [(writer.prompt, writer.clean) for writer in writers]
+    prompts = [prompt for prompt, _ in samples]
+    return [
+        _case(samples, prompts),
+        _case(samples, prompts[1:]),
+        _case(samples, [prompts[0], prompts[0]]),
+        _case(samples, [f"{prompts[0]} x", prompts[1][:-2]]),
+    ]
+
+
+DOMAIN = Domain(
+    "There may be no sample at all, and any prompt may be held out. A text is any text, even an "
+    "empty one, and its words are separated by white space, as in the third exercise.",
+    _usual,
+    {
+        **{kind: _odd(kind, write) for kind, write in (SOUND | ODD).items()},
+        "there is no sample": lambda rng: [_case([]), _case([], ["2 5 (1) 2-6 ?"])],
+        "several samples of a problem are sound": _choices,
+        "problems are held out": _held_out,
+    },
+)
+
+
+def check_keep(function: Learner, *, seed: int = 0) -> str:
+    """Check ``keep(samples, held_out)``: indices of verified traces, one for each problem.
+
+    Raises :class:`~slingshot_exercises.checking.CheckFailed`. Source: rejection sampling,
+    arXiv 2501.12948, §2.3.
+    """
+    return DOMAIN.check(KEEP, function, seed)
