@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from slingshot_exercises.checking import Exercise
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
 WRONG = Path(__file__).resolve().parent / "wrong_answers"
@@ -40,6 +42,14 @@ def checks(assignment: str) -> dict[str, Callable[..., None]]:
     found: dict[str, Callable[..., None]] = importlib.import_module(
         f"slingshot_exercises.{assignment}"
     ).CHECKS
+    return found
+
+
+def parts(assignment: str) -> tuple[Exercise, ...]:
+    """The parts of the checks of an assignment, as it declares them."""
+    found: tuple[Exercise, ...] = importlib.import_module(
+        f"slingshot_exercises.{assignment}"
+    ).EXERCISES
     return found
 
 

@@ -17,6 +17,7 @@ from exercise_counts_plugin import (
     assignments,
     checks,
     exercises,
+    parts,
     table,
     wrong_answers,
 )
@@ -158,10 +159,8 @@ def test_a_table_of_the_visible_answers_fails_the_hidden_tests(
 
 def known_mistakes(assignment: str) -> dict[str, list[str]]:
     """The messages that the checks of an assignment can name, by exercise."""
-    module = __import__(f"slingshot_exercises.{assignment}", fromlist=["CHECKS"])
-    found = [value for value in vars(module).values() if isinstance(value, Exercise)]
     messages: dict[str, list[str]] = {}
-    for each in found:
+    for each in parts(assignment):
         messages.setdefault(each.name, []).extend(mistake.message for mistake in each.mistakes)
     return messages
 

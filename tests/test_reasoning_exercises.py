@@ -15,8 +15,19 @@ from torch import Tensor
 
 from slingshot.tasks import ShellGame
 from slingshot_exercises import CheckFailed
-from slingshot_exercises import reasoning as ex
 from slingshot_exercises.checking import close
+from slingshot_exercises.reasoning import (
+    CHECKS,
+    check_advantages,
+    check_grpo_loss,
+    check_keep,
+    check_kl_estimates,
+    check_verify,
+)
+from slingshot_exercises.reasoning.advantages import ADVANTAGES
+from slingshot_exercises.reasoning.grpo_loss import GRPO_LOSS, GRPO_LOSS_GRADIENT, draw_batch, loss
+from slingshot_exercises.reasoning.keep import KEEP, KINDS, Writer, careful, kept, lax, right_answer
+from slingshot_exercises.reasoning.kl_estimates import KL_ESTIMATES, kl
 
 SEEDS = range(12)
 
@@ -105,10 +116,10 @@ ALTERNATIVES: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("exercise", ex.CHECKS)
+@pytest.mark.parametrize("exercise", CHECKS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_another_way_of_being_right_passes(exercise: str, seed: int) -> None:
-    ex.CHECKS[exercise](ALTERNATIVES[exercise], seed=seed)
+    CHECKS[exercise](ALTERNATIVES[exercise], seed=seed)
 
 
 # --- the reference -------------------------------------------------------------------------------
@@ -123,27 +134,27 @@ def test_the_mean_of_k1_and_of_k3_is_the_kl(weights: list[float], data: st.DataO
         dtype=torch.float64,
     )
     p, q = p / p.sum(), q / q.sum()
-    means = (p * ex._kl(p.log(), q.log())).sum(dim=1)
-    kl = torch.distributions.kl_divergence(
+    means = (p * kl(p.log(), q.log())).sum(dim=1)
+    truth = torch.distributions.kl_divergence(
         torch.distributions.Categorical(p), torch.distributions.Categorical(q)
     ).item()
     # Probabilities are above 0.05 / 6: a term is below 5, and roundings below 1e-14 each.
-    assert abs(means[0].item() - kl) < 1e-12
-    assert abs(means[2].item() - kl) < 1e-12
+    assert abs(means[0].item() - truth) < 1e-12
+    assert abs(means[2].item() - truth) < 1e-12
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_gradient_is_that_of_small_steps(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    case = ex._draw_batch(rng, [3, 2, 4], 0.2, 0.3, [-0.25])
-    right = ex.GRPO_LOSS_GRADIENT.reference(*case.values())
+    case = draw_batch(rng, [3, 2, 4], 0.2, 0.3, [-0.25])
+    right = GRPO_LOSS_GRADIENT.reference(*case.values())
     step = 1e-6
     for place in case["mask"].nonzero().tolist():
         values = []
         for sign in (1, -1):
             moved = case["log_p"].clone()
             moved[tuple(place)] += sign * step
-            values.append(ex._loss(moved, *list(case.values())[1:]).item())
+            values.append(loss(moved, *list(case.values())[1:]).item())
         # Central differences: step^2 / 6 times a third derivative below 10, and 1e-16 / step.
         assert abs((values[0] - values[1]) / (2 * step) - right[tuple(place)].item()) < 1e-9
 
@@ -153,21 +164,21 @@ def test_every_kind_of_sample_is_what_its_name_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     sound = {"clean", "taken back", "taken back twice"}
-    right_answer = {*sound, "direct", "skip", "slip, right answer", "taken back wrongly"}
-    right_answer |= {"slip, not taken back", "miscopied", "said twice", "wrong label"}
+    ends_well = {*sound, "direct", "skip", "slip, right answer", "taken back wrongly"}
+    ends_well |= {"slip, not taken back", "miscopied", "said twice", "wrong label"}
     for balls in (1, 2, 3):
         prompt = ShellGame(balls=balls, swaps=(2, 5)).sample(generator).prompt
-        for kind in ex.KINDS:
-            text = ex._Writer(prompt, rng).write(kind)
-            assert ex._careful(prompt, text) is (kind in sound), (kind, text)
-            assert ex._lax()(prompt, text) is (kind in sound), (kind, text)
-            answered = ex._right_answer(prompt, text)
-            assert answered is (kind in right_answer), (kind, prompt, text)
+        for kind in KINDS:
+            text = Writer(prompt, rng).write(kind)
+            assert careful(prompt, text) is (kind in sound), (kind, text)
+            assert lax()(prompt, text) is (kind in sound), (kind, text)
+            answered = right_answer(prompt, text)
+            assert answered is (kind in ends_well), (kind, prompt, text)
 
 
 def test_no_ratio_is_near_the_clip_and_all_four_corners_are_seen() -> None:
     for seed in SEEDS:
-        case = ex._draw_batch(np.random.default_rng(seed), [8, 3, 1, 6, 5], 0.1, 0.1, [math.nan])
+        case = draw_batch(np.random.default_rng(seed), [8, 3, 1, 6, 5], 0.1, 0.1, [math.nan])
         keep_token = case["mask"]
         ratio = (case["log_p"] - case["log_old"]).exp()[keep_token]
         worth = case["advantages"][:, None].expand(keep_token.shape)[keep_token]
@@ -179,9 +190,9 @@ def test_no_ratio_is_near_the_clip_and_all_four_corners_are_seen() -> None:
 # --- tolerances ----------------------------------------------------------------------------------
 
 BOUNDED = {
-    "advantages": (ex.ADVANTAGES, ex.check_advantages),
-    "kl_estimates": (ex.KL_ESTIMATES, ex.check_kl_estimates),
-    "grpo_loss": (ex.GRPO_LOSS, ex.check_grpo_loss),
+    "advantages": (ADVANTAGES, check_advantages),
+    "kl_estimates": (KL_ESTIMATES, check_kl_estimates),
+    "grpo_loss": (GRPO_LOSS, check_grpo_loss),
 }
 
 
@@ -214,14 +225,14 @@ def test_an_error_of_a_millionth_is_refused_and_bounds_are_far_below_it(name: st
 def test_what_is_as_good_as_true_is_not_true() -> None:
     for value in (1, "yes", [True], None, torch.tensor(True)):
         with pytest.raises(CheckFailed, match="return True or False"):
-            ex.check_verify(lambda answer, text, value=value: value)
+            check_verify(lambda answer, text, value=value: value)
 
 
 def test_an_index_may_come_in_any_order_but_once() -> None:
-    right = ex.KEEP.reference
-    ex.check_keep(lambda samples, held_out: list(reversed(right(samples, held_out))))
+    right = KEEP.reference
+    check_keep(lambda samples, held_out: list(reversed(right(samples, held_out))))
     with pytest.raises(CheckFailed, match="an index is returned twice"):
-        ex.check_keep(lambda samples, held_out: right(samples, held_out) * 2)
+        check_keep(lambda samples, held_out: right(samples, held_out) * 2)
     with pytest.raises(CheckFailed, match="there is no sample 99"):
-        ex.check_keep(lambda samples, held_out: [*right(samples, held_out), 99])
-    assert close(ex.kept([]), ex.kept(()), 0.0)
+        check_keep(lambda samples, held_out: [*right(samples, held_out), 99])
+    assert close(kept([]), kept(()), 0.0)

@@ -308,11 +308,12 @@ def test_every_exercise_of_the_course_has_minutes_and_mistakes(assignment: str) 
 
 @pytest.mark.parametrize("assignment", assignments())
 def test_no_named_mistake_is_missing_from_the_list(assignment: str) -> None:
-    """Each ``Mistake`` in the text of the module is found, wherever it was declared."""
-    module = ROOT / "src" / "slingshot" / "exercises" / f"{assignment}.py"
+    """Each ``Mistake`` in the text of the checks is found, wherever it was declared."""
+    files = (ROOT / "src" / "slingshot_exercises" / assignment).glob("*.py")
     written = {
         node.args[0].value
-        for node in ast.walk(ast.parse(module.read_text("utf-8")))
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         if node.func.id == "Mistake" and isinstance(node.args[0], ast.Constant)
     }

@@ -185,12 +185,10 @@ def mistakes(assignment: str) -> dict[str, list[str]]:
     """The messages of all known mistakes by exercise, in the order in which they are compared."""
     module = importlib.import_module(f"slingshot_exercises.{assignment}")
     found: dict[str, list[str]] = {name: [] for name in module.CHECKS}
-    for value in vars(module).values():
-        if isinstance(value, Exercise):
-            messages = [mistake.message for mistake in value.mistakes]
-            # OnlyOneMistake has a sentence for the only thing that can go wrong.
-            messages += [value.reason] if hasattr(value, "reason") else []
-            found[value.name] += messages
+    part: Exercise
+    for part in module.EXERCISES:
+        found[part.name] += [mistake.message for mistake in part.mistakes]
+        found[part.name] += [part.reason] if part.reason else []
     return {name: list(dict.fromkeys(messages)) for name, messages in found.items()}
 
 
@@ -481,7 +479,8 @@ class KnownMistakes(Guide):
         """Write a fold for each exercise."""
         name = self.arguments[0]
         path = source(self.root, f"{ASSIGNMENTS}{name}")
-        for file in (path, self.root / "src" / "slingshot" / "exercises" / f"{name}.py"):
+        checks = self.root / "src" / "slingshot_exercises"
+        for file in (path, checks / "checking.py", *sorted((checks / name).glob("*.py"))):
             self.env.note_dependency(str(file))
         found: list[nodes.Node] = []
         for task, messages in zip(tasks(path), mistakes(name).values(), strict=True):

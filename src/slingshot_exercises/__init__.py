@@ -1,7 +1,9 @@
-"""The checks behind the assignments, one module each, whose failures name the mistake.
+"""The checks behind the assignments, whose failures name the mistake.
 
-``slingshot_exercises.claim`` belongs to the assignment ``claim``, and so on. For every exercise
-there is one function ``check_<exercise>``. It takes the learner's function, calls it on several
+``slingshot_exercises.claim`` belongs to the assignment ``claim``, and so on: a folder for each
+assignment, with a file for each exercise. ``CHECKS`` lists the exercises of an assignment, and
+``EXERCISES`` the parts of their checks. For every exercise there is one function
+``check_<exercise>``. It takes the learner's function, calls it on several
 inputs and raises :class:`~slingshot_exercises.checking.CheckFailed` when an answer is wrong.
 
 A check looks at a function from outside only: it calls it with numbers, texts, lists, dictionaries

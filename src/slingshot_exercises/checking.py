@@ -24,6 +24,9 @@ Case = Mapping[str, Any]
 Answer = Any
 """What a function returned, after ``read`` has turned it into floats, texts or NumPy arrays."""
 
+Learner = Callable[..., Any]
+"""What a learner wrote."""
+
 UNIT_ROUNDOFF = 2.0**-53
 """The largest relative error of one rounding to float64."""
 
@@ -153,7 +156,7 @@ def tensor(answer: object) -> np.ndarray:
     """Read a tensor of floats or whole numbers; the shape is compared later."""
     values = _plain(answer)
     if not isinstance(values, np.ndarray):
-        raise UnusableError(f"it returns {describe_kind(answer)}; return a tensor")
+        raise UnusableError(f"it returns {describe_kind(answer)}; return a tensor or an array")
     if values.dtype.kind not in "fiu":
         raise UnusableError(f"it returns a tensor of {values.dtype}; return numbers")
     return values
@@ -188,10 +191,29 @@ def describe_kind(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """One exercise: its name, the truth, and what usually goes wrong.
+class Trial:
+    """What was tried, in order: the cases, the answers, the right ones, and where each case lies.
 
-    ``read`` turns what a function returns into an answer or raises :class:`UnusableError`.
+    ``kinds`` is empty for a usual case, and names the edge otherwise.
+    """
+
+    cases: list[Case]
+    answers: list[Answer]
+    expected: list[Answer]
+    kinds: list[str]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise, or a part of one: its name, the truth, and what usually goes wrong.
+
+    ``read`` turns what a function returns into an answer or raises :class:`UnusableError`. Where no
+    known mistake gives all answers, ``explain`` is asked with a case, what was expected and what
+    came back; an empty text leaves the word to :func:`difference`. ``part`` then says which of
+    several results it is. ``reason`` is what is wrong whatever was computed: earlier parts were
+    passed, and so only one thing is likely. ``settle`` brings answers that are equally right, such
+    as those to a tie, into one form. ``lesson`` is told to whoever passes: the answer to what the
+    exercise let them predict.
     """
 
     name: str
@@ -199,36 +221,62 @@ class Exercise:
     read: Callable[[object], Answer]
     tolerance: Tolerance
     mistakes: Sequence[Mistake] = ()
+    explain: Callable[[Case, Answer, Answer], str] = lambda case, expected, got: ""
+    part: str = ""
+    reason: str = ""
+    settle: Callable[[Case, Answer], Answer] = lambda case, answer: answer
+    lesson: str = ""
 
-    def check(self, function: Callable[..., Any], cases: Sequence[Case]) -> None:
+    def check(
+        self,
+        function: Callable[..., Any],
+        cases: Sequence[Case],
+        edges: Mapping[str, Sequence[Case]] | None = None,
+    ) -> str:
         """Raise :class:`CheckFailed` unless ``function`` answers every case as the reference does.
 
         Cases are best ordered from the simplest to the largest: the first that fails is shown.
+        ``edges`` are tried when all others are right, each under the words that say where it lies.
+        Returns the sentence for a function that passes.
         """
         if not callable(function):
             raise CheckFailed(self.name, f"it is {describe_kind(function)}; write a function")
-        answers = [self.answer(function, case) for case in cases]
-        expected = [self.read(self.reference(*_copies(case))) for case in cases]
+        tried = Trial([], [], [], [])
+        for kind, drawn in [("", cases), *(edges or {}).items()]:
+            for case in drawn:
+                tried.cases.append(case)
+                tried.answers.append(self.answer(function, case, kind))
+                tried.expected.append(self.read(self.reference(*_copies(case))))
+                tried.kinds.append(kind)
+            if not kind:
+                self.judge(tried)
+        self.judge(tried)
+        return "\n".join(filter(None, [f"{self.name}: passed", self.lesson]))
+
+    def judge(self, tried: Trial) -> None:
+        """Raise :class:`CheckFailed` for the first case with a wrong answer, if there is one."""
         wrong = [
             index
-            for index, case in enumerate(cases)
-            if not self.accepts(answers[index], expected[index], case)
+            for index, case in enumerate(tried.cases)
+            if not self.accepts(tried.answers[index], tried.expected[index], case)
         ]
         if wrong:
             first = wrong[0]
-            texts = [describe(each[first]) for each in (expected, answers)]
+            texts = [describe(each[first]) for each in (tried.expected, tried.answers)]
             if texts[0] == texts[1]:
-                texts = [describe(each[first], digits=17) for each in (expected, answers)]
+                texts = [
+                    describe(each[first], digits=17) for each in (tried.expected, tried.answers)
+                ]
             raise CheckFailed(
                 self.name,
-                self.diagnose(cases, answers, expected, first),
-                case=describe_case(cases[first]),
+                self.diagnose(tried, wrong),
+                case=describe_case(tried.cases[first]),
                 expected=texts[0],
                 got=texts[1],
                 allowed=self.tolerance.reason,
             )
 
-    def answer(self, function: Callable[..., Any], case: Case) -> Answer:
+    def answer(self, function: Callable[..., Any], case: Case, kind: str = "") -> Answer:
         """Call the function on copies of the arguments and read what it returns."""
         copies = _copies(case)
         try:
@@ -238,41 +286,61 @@ class Exercise:
         except CheckFailed:
             raise
         except NoAnswerError as error:
-            raise self.failed(str(error), case) from None
+            raise self.failed(str(error), case, kind) from None
         except Exception as error:
-            raise self.failed(f"it raises {_describe_error(error, function)}", case) from error
+            said = f"it raises {_describe_error(error, function)}"
+            raise self.failed(said, case, kind) from error
         changed = [
             name for name, old in zip(case, copies, strict=True) if not same(case[name], old)
         ]
         if changed:
-            raise self.failed(f"it changes its argument {changed[0]}; work on a copy", case)
+            raise self.failed(f"it changes its argument {changed[0]}; work on a copy", case, kind)
         try:
             return self.read(result)
         except UnusableError as error:
-            raise self.failed(str(error), case) from None
+            raise self.failed(str(error), case, kind) from None
 
-    def failed(self, mistake: str, case: Case) -> CheckFailed:
+    def failed(self, mistake: str, case: Case, kind: str) -> CheckFailed:
         """Return the failure for a case in which no answer can be compared."""
-        return CheckFailed(self.name, mistake, case=describe_case(case))
+        return CheckFailed(self.name, _only_where(mistake, [kind]), case=describe_case(case))
 
     def accepts(self, answer: Answer, expected: Answer, case: Case) -> bool:
-        """Whether the answer is the expected one, up to rounding."""
-        return close(answer, expected, self.tolerance.bound(case, expected))
+        """Whether the answer is the expected one, up to rounding and what the statement leaves."""
+        bound = self.tolerance.bound(case, expected)
+        return close(self.settle(case, answer), self.settle(case, expected), bound)
 
-    def diagnose(
-        self, cases: Sequence[Case], answers: list[Answer], expected: list[Answer], first: int
-    ) -> str:
+    def diagnose(self, tried: Trial, wrong: Sequence[int]) -> str:
+        """Return the message of the known mistake that gives these answers, or how they differ."""
+        if self.reason:
+            return self.reason
+        known = self.recognize(tried)
+        if known:
+            return known
+        first = wrong[0]
+        said = self.explain(tried.cases[first], tried.expected[first], tried.answers[first])
+        said = said or difference(tried.answers, tried.expected, first)
+        said = _only_where(said, [tried.kinds[index] for index in wrong])
+        return f"{self.part}: {said}" if self.part else said
+
+    def recognize(self, tried: Trial) -> str:
         """Return the message of the known mistake that gives these answers on every case."""
         for mistake in self.mistakes:
-            # A wrong formula rounds like the right one, so it gets the same bound.
             with np.errstate(all="ignore"):
-                imitation = [self.read(mistake.function(*_copies(case))) for case in cases]
-            if all(
-                self.accepts(answer, wrong, case)
-                for answer, wrong, case in zip(answers, imitation, cases, strict=True)
-            ):
-                return mistake.message
-        return difference(answers, expected, first)
+                # A wrong formula rounds like the right one, so it gets the same bound.
+                if all(
+                    self.accepts(answer, self.read(mistake.function(*_copies(case))), case)
+                    for answer, case in zip(tried.answers, tried.cases, strict=True)
+                ):
+                    return mistake.message
+        return ""
+
+
+def _only_where(mistake: str, kinds: Sequence[str]) -> str:
+    """Add where the wrong answers are, if it is at edges only."""
+    places = list(dict.fromkeys(kinds))
+    if "" in places:
+        return mistake
+    return f"{mistake}; only where {', and where '.join(places[:2])}"
 
 
 def same(a: object, b: object) -> bool:
