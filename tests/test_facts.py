@@ -61,6 +61,8 @@ def test_the_parts_of_v3s_bill_sum_to_its_total() -> None:
         (3.8e-3, "1", "0.0038"),
         (400e9, "byte/second", "400 GB/s"),
         (80_000_000_000, "byte", "80 GB"),
+        (10_200, "watt", "10.2 kW"),
+        (7_000_000_000, "watt", "7 GW"),
         (989e12, "FLOP/second", "989 TFLOP/s"),
         (79.8, "%", "79.8%"),
         (datetime.date(2025, 1, 20), "date", "January 20, 2025"),

@@ -37,6 +37,7 @@ UNITS = {
     "year": "years",
     "FLOP": "FLOPs",
     "byte": "bytes",
+    "watt": "watts",
     "second": "seconds",
     "token": "tokens",
     "parameter": "parameters",
@@ -142,8 +143,9 @@ def format_value(value: int | float | datetime.date, unit: str) -> str:
         )
     if isinstance(value, datetime.date):
         return f"{MONTHS[value.month - 1]} {value.day}, {value.year}"
-    if numerator == "byte" or unit == "FLOP/second":
-        return _format_prefixed(value, "B" if numerator == "byte" else "FLOP", denominator)
+    if numerator in ("byte", "watt") or unit == "FLOP/second":
+        symbol = {"byte": "B", "watt": "W"}.get(numerator, "FLOP")
+        return _format_prefixed(value, symbol, denominator)
     number = _format_number(value)
     if numerator in ("USD", "CNY"):
         if re.fullmatch(r"−?\d+\.\d", number):
@@ -174,7 +176,7 @@ def _format_number(value: int | float) -> str:
 
 
 def _format_prefixed(value: int | float, symbol: str, denominator: str) -> str:
-    """Bytes and FLOP rates, with a decimal prefix as on a data sheet: ``400 GB/s``."""
+    """Bytes, watts and FLOP rates, with a decimal prefix as on a data sheet: ``400 GB/s``."""
     per = {"": "", "second": "/s"}.get(denominator, f" per {denominator}")
     for scale, prefix in _PREFIXES.items():
         if abs(value) >= scale:

@@ -39,9 +39,10 @@ def performance_density(tpp: float, die_mm2: float) -> float:
 def rule_2022(tpp: float, interconnect_gb_per_s: float) -> Verdict:
     """Apply the thresholds of 2022-10-07 (ECCN 3A090): fast arithmetic and a fast link, both.
 
-    The link is in GB/s, both directions together, 0 for none. Thresholds come from ``facts``. This
-    is the arithmetic only: the rule has definitions and exceptions beyond it, and is not law any
-    more.
+    ``interconnect_gb_per_s`` is the sum over all inputs and outputs but those to volatile memory,
+    both directions together, in GB/s, 0 for none: NVLink and PCIe both count. Thresholds come from
+    ``facts``. This is the arithmetic only: the rule has definitions and exceptions beyond it, and
+    is not law any more. Source: Federal Register, document 2022-21658, ECCN 3A090.
     """
     require.positive(tpp=tpp)
     require.not_negative(interconnect_gb_per_s=interconnect_gb_per_s)

@@ -82,7 +82,8 @@ class DecodeStep:
     """One new token for each sequence of a batch, on all GPUs together.
 
     ``seconds`` is also the time between two tokens of one sequence; ``tokens_per_second`` counts
-    all sequences. ``weight_bytes`` and ``cache_bytes`` are what the step reads.
+    all sequences. ``weight_bytes`` and ``cache_bytes`` are what the step reads. ``attention_flops``
+    is the part of ``flops`` that works on the caches; a chip may do it at another rate.
     """
 
     seconds: float
@@ -91,6 +92,7 @@ class DecodeStep:
     weight_bytes: float
     cache_bytes: float
     flops: float
+    attention_flops: float
 
 
 @require.python_numbers()
@@ -112,8 +114,9 @@ def decode_step(
     ``data_parallel`` each GPU keeps and reads its own copy of all but the routed experts, as
     DeepSeek deploys V3; otherwise all weights are divided evenly.
 
-    It is a bound, not a forecast. Assumed are perfect overlap, an even load and no communication
-    between GPUs; activations, redundant copies of experts and multi-token prediction are left out.
+    It is a bound, not a forecast. Assumed are perfect overlap, also of attention with the experts,
+    one peak for both, an even load and no communication between GPUs; activations, redundant copies
+    of experts and multi-token prediction are left out.
 
     Raises ``ValueError`` when weights and caches do not fit in memory, and when ``data_parallel``
     leaves a GPU without a sequence.
@@ -134,7 +137,8 @@ def decode_step(
 
     read = weight_bytes(_parameters_read(config, batch_size, copies), weight_bits)
     attention = config.n_layers * config.attention.decode_flops_per_position * context_length
-    flops = float(batch_size * (2 * count.active_without_embedding + attention))
+    attention_flops = float(batch_size * attention)
+    flops = float(batch_size * 2 * count.active_without_embedding) + attention_flops
     peak_flops = hardware.n_gpus * hardware.peak_flops
     bandwidth = hardware.n_gpus * hardware.bandwidth
     moved = read + cache_bytes
@@ -146,6 +150,7 @@ def decode_step(
         weight_bytes=read,
         cache_bytes=cache_bytes,
         flops=flops,
+        attention_flops=attention_flops,
     )
 
 
