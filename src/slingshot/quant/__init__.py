@@ -32,9 +32,8 @@ from slingshot.quant.matmul import (
     accumulate,
     block_scaled_matmul,
     int8_matmul,
-    llm_int8_matmul,
-    smooth,
 )
+from slingshot.quant.outliers import llm_int8_matmul, rotate, smooth
 
 __all__ = [
     "INT4",
@@ -61,5 +60,6 @@ __all__ = [
     "quantize",
     "quantize_affine",
     "replace_linears",
+    "rotate",
     "smooth",
 ]

@@ -12,19 +12,16 @@ from torch import Tensor
 
 from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
 from slingshot.quant.blocks import (
-    INT8,
     Block,
     Format,
     Quantized,
     Scale,
-    as_matrix,
     check_dense,
     check_finite,
-    quantize,
     quantize_unsigned_zero,
     rounded,
 )
-from slingshot.require import real, whole
+from slingshot.require import whole
 
 # Beyond it, K products of -128 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // 128**2
@@ -66,7 +63,7 @@ def block_scaled_matmul(
     Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2. Raises ``ValueError`` as `quantize`, when the
     columns of ``x`` and ``w`` differ, and when a product is beyond float32.
     """
-    _check_columns(
+    check_columns(
         x.values if isinstance(x, Quantized) else x, w.values if isinstance(w, Quantized) else w
     )
     is_large = len(x.values if isinstance(x, Quantized) else x) >= _MANY_ROWS
@@ -178,7 +175,7 @@ def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
                 f"{name} has {kind}; pass an int8 matrix, for example the values of "
                 "quantize(..., INT8)"
             )
-    _check_columns(x, w)
+    check_columns(x, w)
     if x.shape[1] > _MAX_K:
         raise ValueError(
             f"x and w have {x.shape[1]} columns, and int32 holds sums of {_MAX_K} products; split "
@@ -221,70 +218,6 @@ def _has_amx() -> bool:
 
 
 @torch.no_grad()
-def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
-    """Return ``x [M, K] @ w [N, K].T`` in INT8 but for the columns in which ``x`` has an outlier.
-
-    A column with any ``|x| >= threshold`` is multiplied in float32 (in the paper FP16), the others
-    in INT8 with a scale for each row of x and of w. So an outlier widens no other element's step.
-
-    Source: Dettmers et al., arXiv 2208.07339, eq. 8. Raises ``ValueError`` as `quantize`, for
-    columns that differ, for a ``threshold`` that is not above 0, and for a product beyond float32.
-    """
-    _check_columns(x, w)
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}; give a number above 0, in the paper 6.0")
-    check_finite(x)
-    check_finite(w)
-    x = as_matrix(x)  # so that the threshold is not rounded to float16
-    is_outlier = (x.abs() >= float(threshold)).any(0)
-    result = multiply(x[:, is_outlier].float(), w[:, is_outlier].float())
-    if not bool(is_outlier.all()):
-        few = quantize(x[:, ~is_outlier], INT8, (1, None))
-        other = quantize(w[:, ~is_outlier], INT8, (1, None))
-        sums = int8_matmul(few.values, other.values)
-        if float(few.scale.max()) * x.shape[1] * 128**2 > torch.finfo(torch.float32).max:
-            sums = sums.double()  # what one scale makes infinite, the other brings back
-        result.add_(sums * few.scale * other.scale.T)
-    return check_product(result)
-
-
-@torch.no_grad()
-def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``x / s``, ``w * s`` and ``s [K]``: outliers of ``x`` are moved into ``w``.
-
-    For each column j of ``x [M, K]`` and ``w [N, K]``, s_j = max|X_j|^α / max|W_j|^(1-α). The
-    product x @ w.T stays what it was. Where a column is all zeros, s_j is 1. All three are float32,
-    or float64 if ``x`` or ``w`` is that: what is moved may be beyond float16.
-
-    Source: Xiao et al., arXiv 2211.10438, eq. 4. Raises ``ValueError`` for an ``alpha`` outside 0
-    to 1, columns that differ, inf or NaN, and a column that leaves the range of normal numbers.
-    """
-    _check_columns(x, w)
-    alpha = real("alpha", alpha)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; give 0 (all in x) to 1 (all in w), usually 0.5")
-    for matrix in (x, w):
-        check_finite(matrix)
-    dtype = torch.promote_types(as_matrix(x).dtype, as_matrix(w).dtype)
-    x, w = x.detach().to(dtype), w.detach().to(dtype)
-    x_max, w_max = x.abs().amax(0), w.abs().amax(0)
-    s = x_max**alpha / w_max ** (1 - alpha)
-    moves = (x_max > 0) & (w_max > 0)
-    s = torch.where(moves, s, 1.0)
-    limits = torch.finfo(dtype)
-    for made in (s, x_max / s, w_max * s):
-        left = moves & ((made < limits.tiny) | (made > limits.max))
-        if bool(left.any()):
-            column = int(torch.nonzero(left)[0])
-            raise ValueError(
-                f"column {column} has up to {x_max[column].item():.3g} in x and "
-                f"{w_max[column].item():.3g} in w, and with alpha {alpha} a factor of "
-                f"{s[column].item():.3g} leaves {dtype}; multiply both by a number first"
-            )
-    return x / s, w * s, s
-
-
-@torch.no_grad()
 def accumulate(
     a: Tensor, b: Tensor, bits: int = 14, promote_every: int | None = 128, *, group: int = 32
 ) -> Tensor:
@@ -303,7 +236,7 @@ def accumulate(
     to 52, columns that differ, a ``promote_every`` that is no multiple of ``group``, inf or NaN,
     and a sum beyond float32.
     """
-    _check_columns(a, b)
+    check_columns(a, b)
     bits, group = whole("bits", bits), whole("group", group, 1)
     if not 2 <= bits <= 52:
         raise ValueError(f"bits is {bits}; give 2 to 52, which float64 can simulate")
@@ -337,7 +270,8 @@ def _add_aligned(terms: Tensor, bits: int) -> Tensor:
     return ((terms / step).trunc_() * step).sum(-1)
 
 
-def _check_columns(x: Tensor, w: Tensor) -> None:
+def check_columns(x: Tensor, w: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x [M, K]`` and ``w [N, K]`` have the same columns."""
     for name, matrix in (("x", x), ("w", w)):
         check_dense(name, matrix)
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
