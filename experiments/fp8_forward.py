@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from slingshot.formats import FloatFormat
 from slingshot.lm import DecoderLM
-from slingshot.quant import Fp8Recipe, Quantized, quantize, replace_linears
+from slingshot.quant import FP8Recipe, Quantized, quantize, replace_linears
 from slingshot.quant.blocks import Block
 from slingshot.train import train_language_model
 
@@ -44,9 +44,7 @@ def runs() -> list[Run]:
     """One run for each seed."""
     recipes = {name: told(recipe) for name, recipe in RECIPES.items()}
     read = {"windows": HELD_OUT_WINDOWS, "recipes": recipes, "times": list(TIMES)}
-    return [
-        Run("float32", seed, {**configuration(seed=seed), **read}) for seed in SEEDS
-    ]
+    return [Run("float32", seed, {**configuration(seed=seed), **read}) for seed in SEEDS]
 
 
 def execute(run: Run) -> dict[str, Any]:
@@ -94,7 +92,7 @@ def token_losses(model: nn.Module, windows: Tensor) -> tuple[Tensor, Tensor]:
 class RoundedForward(nn.Module):
     """A linear layer whose two factors are moved by a multiple of their rounding errors."""
 
-    def __init__(self, linear: nn.Linear, recipe: Fp8Recipe, times: float, mode: str) -> None:
+    def __init__(self, linear: nn.Linear, recipe: FP8Recipe, times: float, mode: str) -> None:
         """Take the weight."""
         super().__init__()
         self.recipe, self.times, self.mode = recipe, times, mode
@@ -124,7 +122,7 @@ def cut(x: Tensor, nearest: Quantized) -> Quantized:
 
 
 def rounded_forward(
-    model: DecoderLM, recipe: Fp8Recipe, times: float = 1.0, mode: str = "nearest_even"
+    model: DecoderLM, recipe: FP8Recipe, times: float = 1.0, mode: str = "nearest_even"
 ) -> nn.Module:
     """The model with the products of its layers rounded; its head stays float32."""
 

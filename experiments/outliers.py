@@ -225,7 +225,7 @@ def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 
 def readers(model: DecoderLM) -> Iterator[tuple[int, str, str]]:
-    """For each layer and site: its index, the site, and the name of a linear layer that reads it."""
+    """For each layer and site: its index, the site, and the name of a layer that reads it."""
     names = [name for name, _ in linears(model)]
     for index in range(model.config.n_layers):
         for site, (last, *_) in SITES.items():
@@ -294,9 +294,7 @@ def errors(model: DecoderLM) -> list[dict[str, Any]]:
             for words in ("none", "smooth", "rotate"):
                 before = calibrated[name] if words == "smooth" else None
                 change, w = changed(weight, before, Remedy(words), last, generator)
-                left, right = (
-                    quantize(m, *setting).dequantize() for m in (change(x), w)
-                )
+                left, right = (quantize(m, *setting).dequantize() for m in (change(x), w))
                 result[fmt if words == "none" else f"{fmt}, {words}"] = off(left @ right.T)
         result["LLM.int8"] = off(llm_int8_matmul(x, weight))
         found.append(result)

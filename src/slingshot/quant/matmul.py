@@ -1,16 +1,14 @@
 """Products of scaled matrices: block-scaled FP8, exact INT8, and what a short accumulator loses."""
 
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
+from slingshot.formats import E4M3
+from slingshot.quant.amx import product_in_tiles
 from slingshot.quant.blocks import (
     Block,
     Format,
@@ -18,7 +16,6 @@ from slingshot.quant.blocks import (
     Scale,
     check_dense,
     check_finite,
-    quantize_unsigned_zero,
     rounded,
 )
 from slingshot.require import whole
@@ -28,15 +25,6 @@ _MAX_K: Final = (2**31 - 1) // 128**2
 
 # So many products of -128 and -128 make 2^24, up to which float32 has all whole numbers.
 _EXACT_K: Final = 2**24 // 128**2
-
-# From so many rows on, multiplying block by block in tiles pays.
-_MANY_ROWS: Final = 64
-
-# Rows and columns of a product, 1 MiB, that with its sum stays in the processor's cache.
-_PANEL: Final = (256, 1024)
-
-# bf16 has 8 bits of precision and the exponents of float32: more than all of these.
-_BF16_HOLDS: Final = (E5M2, E4M3, E3M2, E2M3, E2M1)
 
 
 @torch.no_grad()
@@ -66,15 +54,12 @@ def block_scaled_matmul(
     check_columns(
         x.values if isinstance(x, Quantized) else x, w.values if isinstance(w, Quantized) else w
     )
-    is_large = len(x.values if isinstance(x, Quantized) else x) >= _MANY_ROWS
-    if is_large and _has_amx() and _is_only_thread():
-        x = x if isinstance(x, Quantized) else quantize_unsigned_zero(x, fmt, x_block, scale)
-        w = w if isinstance(w, Quantized) else quantize_unsigned_zero(w, fmt, w_block, scale)
-        if _fit_tiles(x, w):
-            return check_product(_sum_of_blocks(x, w))
-    rows = x.dequantize() if isinstance(x, Quantized) else rounded(x, fmt, x_block, scale)
-    columns = w.dequantized if isinstance(w, Quantized) else rounded(w, fmt, w_block, scale)
-    return check_product(multiply(rows, columns))
+    product = product_in_tiles(x, w, fmt, x_block, w_block, scale)
+    if product is None:
+        rows = x.dequantize() if isinstance(x, Quantized) else rounded(x, fmt, x_block, scale)
+        columns = w.dequantized if isinstance(w, Quantized) else rounded(w, fmt, w_block, scale)
+        product = multiply(rows, columns)
+    return check_product(product)
 
 
 def multiply(x: Tensor, w: Tensor) -> Tensor:
@@ -97,64 +82,6 @@ def check_product(product: Tensor) -> Tensor:
             f"{product.dtype}; divide x or w by a number first, and multiply afterwards"
         )
     return product
-
-
-def _is_only_thread() -> bool:
-    """Whether no other thread could call torch: nobody but this one could start it."""
-    return len(sys._current_frames()) == 1
-
-
-def _fit_tiles(x: Quantized, w: Quantized) -> bool:
-    """Whether `_sum_of_blocks` can multiply them, and blocks are so large that it pays."""
-    for m in (x, w):
-        whole = all(size % part == 0 for size, part in zip(m.values.shape, m.block, strict=True))
-        if m.fmt not in _BF16_HOLDS or m.values.dtype != torch.float32 or not whole:
-            return False
-    is_large = x.block[1] >= 128 and w.block[0] >= 32
-    return is_large and x.block[1] == w.block[1] and math.isfinite(x.scale.max() * w.scale.max())
-
-
-def _sum_of_blocks(x: Quantized, w: Quantized) -> Tensor:
-    """Add up the products of blocks, each multiplied without scales and scaled as it is added.
-
-    DeepSeek's kernel does this, and here AMX multiplies: it rounds factors to bf16, and these
-    values are bf16 numbers. Products and sums are float32. So no error is added, and it is faster
-    than one product in float32, for which there are no tiles.
-    """
-    output = torch.empty(len(x.values), len(w.values), dtype=torch.float32)
-    columns = x.values.view(len(output), -1, x.block[1]).transpose(0, 1)
-    x_scale = x.scale.repeat_interleave(x.block[0], 0).T.contiguous()
-    w_scale = w.scale.T.contiguous()
-    height = w.block[0]
-    n_rows, n_blocks = _PANEL[0], max(1, _PANEL[1] // height)
-    with _bf16_factors():
-        for i in range(0, len(output), n_rows):
-            for j in range(0, len(w.scale), n_blocks):
-                rows, blocks = slice(i, i + n_rows), slice(j, j + n_blocks)
-                outputs = slice(j * height, (j + n_blocks) * height)
-                total, product = (torch.empty_like(output[rows, outputs]) for _ in range(2))
-                sums, terms = (m.view(len(m), -1, height) for m in (total, product))
-                scales = x_scale[:, rows, None, None] * w_scale[:, None, blocks, None]
-                for k, (left, right) in enumerate(zip(columns, w.by_column, strict=True)):
-                    torch.mm(left[rows], right[outputs].T, out=product)
-                    sums.addcmul_(terms, scales[k]) if k else torch.mul(terms, scales[k], out=sums)
-                output[rows, outputs] = total
-    return output
-
-
-@contextmanager
-def _bf16_factors() -> Iterator[None]:
-    """Let torch round the factors of float32 products to bf16: in all threads of this process.
-
-    Torch multiplies bf16 into float32 in no other way on a CPU (``mm`` of bf16 rounds the result).
-    """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
 
 
 def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
@@ -206,15 +133,6 @@ def _int_mm_is_exact() -> bool:
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
     return bool((product == -64 * 127 * 128).all())
-
-
-@cache
-def _has_amx() -> bool:
-    """Whether the processor multiplies int8 and bf16 in tiles, as far as torch can say."""
-    try:
-        return bool(torch.cpu._is_amx_tile_supported())
-    except (AttributeError, RuntimeError):
-        return False
 
 
 @torch.no_grad()
