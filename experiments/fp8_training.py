@@ -26,7 +26,7 @@ from slingshot.formats import BF16, E4M3
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.quant import FP8Linear, replace_linears
 from slingshot.quant.blocks import INT8, Block, Format, rounded
-from slingshot.quant.linear import Fp8Recipe
+from slingshot.quant.linear import FP8Recipe
 from slingshot.train import TrainConfig, shuffled_windows, train_language_model
 
 SEEDS = range(5)
@@ -38,8 +38,8 @@ TRAIN = TrainConfig(STEPS, learning_rate=2e-3)
 
 FORMATS: Final[dict[str, Format]] = {fmt.name: fmt for fmt in (E4M3, BF16, INT8)}
 TENSOR: Final[Block] = (None, None)
-BLOCKS = Fp8Recipe()
-PER_TENSOR = Fp8Recipe(E4M3, TENSOR, TENSOR, TENSOR)
+BLOCKS = FP8Recipe()
+PER_TENSOR = FP8Recipe(E4M3, TENSOR, TENSOR, TENSOR)
 UNSCALED = PER_TENSOR._replace(scale="none")
 
 LATE_STEPS = STEPS // 4  # whose mean is the training loss at the end
@@ -100,7 +100,7 @@ def counting(seed: int, steps: int) -> dict[str, Any]:
 
 def configuration(
     seed: int,
-    recipe: Fp8Recipe | None = None,
+    recipe: FP8Recipe | None = None,
     moved: float = 0.0,
     loss_scale: float | None = None,
     steps: int = STEPS,
@@ -115,7 +115,7 @@ def configuration(
     }
 
 
-def told(recipe: Fp8Recipe) -> dict[str, Any]:
+def told(recipe: FP8Recipe) -> dict[str, Any]:
     """The recipe with the name of its format, and lists for its blocks."""
     return {
         key: list(value) if isinstance(value, tuple) else value
@@ -145,7 +145,7 @@ def execute(run: Run) -> dict[str, Any]:
     }
 
 
-def build(configuration: dict[str, Any]) -> tuple[DecoderLM, TrainConfig, Fp8Recipe | None]:
+def build(configuration: dict[str, Any]) -> tuple[DecoderLM, TrainConfig, FP8Recipe | None]:
     """Turn a configuration back into a model with fresh weights, and what trains it."""
     torch.manual_seed(configuration["seed"])
     model = DecoderLM(LMConfig(**configuration["model"]))
@@ -157,11 +157,11 @@ def build(configuration: dict[str, Any]) -> tuple[DecoderLM, TrainConfig, Fp8Rec
         return model, train, None
     words = configuration["recipe"]
     blocks = {key: tuple(words[key]) for key in ("x_block", "w_block", "grad_block")}
-    recipe = Fp8Recipe(fmt=FORMATS[words["fmt"]], scale=words["scale"], **blocks)
+    recipe = FP8Recipe(fmt=FORMATS[words["fmt"]], scale=words["scale"], **blocks)
     return quantized(model, recipe), train, recipe
 
 
-def quantized(model: DecoderLM, recipe: Fp8Recipe) -> DecoderLM:
+def quantized(model: DecoderLM, recipe: FP8Recipe) -> DecoderLM:
     """The model with the products of its layers rounded; its head stays float32."""
 
     def make(name: str, linear: nn.Linear) -> nn.Module:
@@ -217,7 +217,7 @@ class GradientProbe:
     """
 
     def __init__(
-        self, model: DecoderLM, recipe: Fp8Recipe | None, steps: tuple[int, ...] = PROBED_STEPS
+        self, model: DecoderLM, recipe: FP8Recipe | None, steps: tuple[int, ...] = PROBED_STEPS
     ) -> None:
         """Watch each linear layer of ``model`` but its head."""
         self.recipe, self.steps, self.step = recipe, steps, 0

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from edges import default_dtype, tried
 from slingshot.formats import BF16, E2M1, E4M3, E5M2, E8M0, FP16, FP32, FloatFormat
-from slingshot.quant import blocks, linear, matmul
+from slingshot.quant import amx, blocks, linear, matmul, outliers, packed, rounding
 from slingshot.quant.blocks import (
     INT4,
     INT8,
@@ -40,7 +40,6 @@ from slingshot.quant.blocks import (
     Scale,
     Setting,
     quantize,
-    quantize_affine,
     quantize_unsigned_zero,
     rounded,
 )
@@ -50,13 +49,8 @@ from slingshot.quant.linear import (
     QuantizedLinear,
     replace_linears,
 )
-from slingshot.quant.matmul import (
-    accumulate,
-    block_scaled_matmul,
-    int8_matmul,
-    llm_int8_matmul,
-    smooth,
-)
+from slingshot.quant.matmul import accumulate, block_scaled_matmul, int8_matmul
+from slingshot.quant.outliers import llm_int8_matmul, rotate, smooth
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 RANGES = ["ordinary", "largest", "smallest", "zeros", "wide"]
@@ -223,28 +217,6 @@ def test_a_block_is_off_by_its_bound_or_its_scale_is_named(
         assert torch.equal(other.dequantize(), plain.dequantize())
 
 
-@EDGES
-@given(matrices, layouts, modes, defaults, st.sampled_from([(None, None), (1, None), (3, 7)]))
-def test_a_zero_point_is_off_by_a_step(
-    drawn: tuple[tuple[int, int], torch.dtype, str, int],
-    layout: str,
-    mode: str,
-    default: torch.dtype,
-    block: Block,
-) -> None:
-    x = laid_out(numbers(*drawn), layout)
-    with default_dtype(default), MODES[mode]():
-        q = quantize_affine(x, block)
-        back = q.dequantize()
-    assert q.values.dtype == torch.uint8
-    assert back.isfinite().all()
-    by = Quantized(torch.ones_like(x), q.scale, q.block, INT8)
-    # Half a step for the value, half for the zero point, and x / s of up to 255 is rounded.
-    allowed = double_scale(by) * (1 + 2.0**-14) + SUBNORMAL
-    assert ((back.double() - x.double()).abs() <= allowed).all()
-    assert (back[x == 0] == 0).all()
-
-
 @pytest.mark.parametrize("span", RANGES)
 def test_wide_formats_keep_float32_as_their_own_rounding_does(span: str) -> None:
     """FP32 has all of float32's digits, BF16 its whole range: no larger number can be added."""
@@ -267,7 +239,6 @@ def test_what_rounds_up_beyond_float32_is_its_largest(dtype: torch.dtype) -> Non
             q = quantize(x, fmt, (1, 8), scale)
             assert ((q.dequantize().double() - x.double()).abs() <= q.error_bound(x)).all()
             assert rounded(x, fmt, (1, 8), scale).isfinite().all()
-    assert quantize_affine(x).dequantize().isfinite().all()
 
 
 def test_what_is_kept_follows_its_values_and_scales() -> None:
@@ -753,6 +724,33 @@ def test_attention_that_reads_a_weight_alone_keeps_it() -> None:
     assert torch.equal(twin[0](x, x, x)[0], model[0](x, x, x)[0])
 
 
+# --- rotation ----------------------------------------------------------------------------------
+
+
+@EDGES
+@given(matrices, layouts, modes, defaults, st.sampled_from([1, 2, 4]))
+def test_a_rotation_is_off_by_the_rounding_of_its_sums(
+    drawn: tuple[tuple[int, int], torch.dtype, str, int],
+    layout: str,
+    mode: str,
+    default: torch.dtype,
+    block: int,
+) -> None:
+    """Each sum of ``block`` terms rounds so often at most, and each term and √block once."""
+    x = laid_out(numbers(*drawn), layout)
+    x = x[:, : x.shape[1] // block * block]
+    if not x.numel():
+        return
+    with default_dtype(default), MODES[mode]():
+        back = rotate(rotate(x, block), block)
+    wide = x.double().unflatten(1, (-1, block))
+    sums = wide.abs().sum(-1, keepdim=True).expand_as(wide).flatten(1)
+    eps = 2.0**-52 if x.dtype == torch.float64 else 2.0**-23
+    if bool((sums > torch.finfo(back.dtype).max / 2).any()):
+        return  # a sum may be beyond the dtype, and nothing promises otherwise
+    assert ((back.double() - x.double()).abs() <= 2 * (block + 2) * eps * sums + SUBNORMAL).all()
+
+
 # --- threads -----------------------------------------------------------------------------------
 
 
@@ -768,7 +766,7 @@ def test_products_of_other_threads_are_not_rounded(monkeypatch: pytest.MonkeyPat
             seen.add(switch.fp32_precision)
             wrong.extend([1] if not torch.equal(x @ w.T, expected) else [])
 
-    monkeypatch.setattr(matmul, "_has_amx", lambda: True)
+    monkeypatch.setattr(amx, "has_amx", lambda: True)
     other = threading.Thread(target=watch)
     other.start()
     try:
@@ -782,14 +780,13 @@ def test_products_of_other_threads_are_not_rounded(monkeypatch: pytest.MonkeyPat
 
 
 def test_many_threads_get_what_one_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matmul, "_has_amx", lambda: False)  # the order of sums is one
+    monkeypatch.setattr(amx, "has_amx", lambda: False)  # the order of sums is one
     x, w = torch.randn(70, 128), torch.randn(128, 128)
     layers = {name: make(nn.Linear(128, 32)) for name, make in LAYERS.items()}
     weight = quantize(w, E4M3, (128, 128))
     calls: list[Callable[[], Tensor]] = [
         lambda: quantize(x, *NVFP4).dequantize(),
         lambda: rounded(x, E4M3, (1, 128)),
-        lambda: quantize_affine(x).dequantize(),
         lambda: block_scaled_matmul(x, weight),
         lambda: llm_int8_matmul(x, w),
         lambda: int8_matmul(quantize(x, INT8).values, quantize(w, INT8).values),
@@ -800,7 +797,7 @@ def test_many_threads_get_what_one_gets(monkeypatch: pytest.MonkeyPatch) -> None
     expected = [call() for call in calls]
     for layer in layers.values():  # so that all threads pack at once
         if isinstance(layer, Int8Linear):
-            layer._packed = None
+            layer._packed.kept = None
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             futures = [pool.submit(call) for call in calls for _ in range(2)]
@@ -815,7 +812,6 @@ TAKE_ONE: dict[str, Callable[[Any], Any]] = {
     "quantize": lambda x: quantize(x, E4M3),
     "rounded": lambda x: rounded(x, E4M3, (1, 2)),
     "quantize_unsigned_zero": lambda x: quantize_unsigned_zero(x, E4M3, (1, 2), "fp32"),
-    "quantize_affine": quantize_affine,
     "check_finite": blocks.check_finite,
     "error_bound": lambda x: quantize(torch.ones(2, 4), E4M3).error_bound(x),
     "block_scaled_matmul": lambda x: block_scaled_matmul(x, torch.ones(2, 4)),
@@ -932,8 +928,6 @@ COVERED = {
     "quantize": test_a_block_is_off_by_its_bound_or_its_scale_is_named,
     "rounded": test_a_block_is_off_by_its_bound_or_its_scale_is_named,
     "quantize_unsigned_zero": test_a_block_is_off_by_its_bound_or_its_scale_is_named,
-    "AffineQuantized": test_a_zero_point_is_off_by_a_step,
-    "quantize_affine": test_a_zero_point_is_off_by_a_step,
     "check_finite": test_what_is_no_matrix_of_finite_numbers_is_named,
     "check_dense": test_what_is_no_matrix_of_finite_numbers_is_named,
     "as_matrix": test_what_is_no_matrix_of_finite_numbers_is_named,
@@ -942,7 +936,14 @@ COVERED = {
     "multiply": test_a_block_scaled_product_is_that_of_its_factors,
     "check_product": test_what_is_refused_is_named,
     "int8_matmul": test_integer_products_are_exact_however_they_lie,
+    "check_columns": test_what_is_refused_is_named,
+    "block_sizes": test_what_is_refused_is_named,
     "llm_int8_matmul": test_llm_int8_is_within_the_bound_of_its_two_parts,
+    "rotate": test_a_rotation_is_off_by_the_rounding_of_its_sums,
+    "round_blocks": test_a_block_is_off_by_its_bound_or_its_scale_is_named,
+    "rounds_by_adding": test_wide_formats_keep_float32_as_their_own_rounding_does,
+    "product_in_tiles": test_a_block_scaled_product_is_that_of_its_factors,
+    "PackedProduct": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
     "smooth": test_smoothing_leaves_every_product_of_two_elements,
     "accumulate": test_a_short_accumulator_loses_what_its_bound_says,
     "Int8Linear": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
@@ -952,7 +953,8 @@ COVERED = {
 }
 NOT_COVERED = {
     "Setting": "a tuple; quantize checks what is in it",
-    "Fp8Recipe": "a tuple; quantize checks what is in it",
+    "FP8Recipe": "a tuple; quantize checks what is in it",
+    "has_amx": "asks torch about the processor",
     "round_float32_": "the loop inside quantize: its docstring says what it leaves unchecked",
 }
 
@@ -969,6 +971,7 @@ def public(module: ModuleType) -> set[str]:
 
 
 def test_every_public_name_has_a_case_or_a_reason() -> None:
-    names = public(blocks) | public(matmul) | public(linear)
+    rooms = (amx, blocks, linear, matmul, outliers, packed, rounding)
+    names = set[str]().union(*(public(room) for room in rooms))
     assert names == COVERED.keys() | NOT_COVERED.keys()
     assert not COVERED.keys() & NOT_COVERED.keys()

@@ -20,7 +20,7 @@ from slingshot.formats import E4M3
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.quant import FP8Linear
 from slingshot.quant.blocks import INT8, quantize
-from slingshot.quant.linear import Fp8Recipe
+from slingshot.quant.linear import FP8Recipe
 from slingshot.train import train_language_model
 
 TINY = LMConfig(vocab_size=32, d_model=16, n_layers=1, n_heads=2, d_ffn=16)
@@ -75,7 +75,7 @@ def test_every_configuration_can_be_built() -> None:
 
 
 def test_the_default_blocks_are_those_of_v3_and_a_row_has_several() -> None:
-    v3 = Fp8Recipe(E4M3, (1, 128), (128, 128), (1, 128), "fp32")
+    v3 = FP8Recipe(E4M3, (1, 128), (128, 128), (1, 128), "fp32")
     assert v3 == BLOCKS
     model = DecoderLM(fp8_training.MODEL)
     linears = [m for m in model.layers.modules() if isinstance(m, nn.Linear)]
@@ -169,7 +169,7 @@ class Passes(nn.Module):
         return output
 
 
-def probed(recipe: Fp8Recipe | None, gradient: Tensor, steps: tuple[int, ...]) -> GradientProbe:
+def probed(recipe: FP8Recipe | None, gradient: Tensor, steps: tuple[int, ...]) -> GradientProbe:
     model = Passes()
     probe = GradientProbe(model, recipe, steps)  # type: ignore[arg-type]
     for _ in range(3):

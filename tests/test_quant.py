@@ -20,11 +20,10 @@ from slingshot.quant import (
     MXFP4,
     MXFP8,
     NVFP4,
-    AffineQuantized,
     Block,
     Format,
     FP8Linear,
-    Fp8Recipe,
+    FP8Recipe,
     Int8Linear,
     IntFormat,
     Quantized,
@@ -33,17 +32,20 @@ from slingshot.quant import (
     Scale,
     Setting,
     accumulate,
+    amx,
     block_scaled_matmul,
     int8_matmul,
     linear,
     llm_int8_matmul,
     matmul,
     quantize,
-    quantize_affine,
     replace_linears,
+    rotate,
     smooth,
 )
-from slingshot.quant.blocks import round_float32_, rounded
+from slingshot.quant import packed as packed_room
+from slingshot.quant.blocks import rounded
+from slingshot.quant.rounding import round_float32_
 
 FLOATS = [E4M3, E5M2, E3M2, E2M3, E2M1]
 BLOCKS: list[Block] = [(None, None), (1, None), (None, 1), (1, 128), (128, 128), (3, 7), (64, 1)]
@@ -68,7 +70,7 @@ def hard(rows: int, columns: int, seed: int = 0) -> Tensor:
     return x
 
 
-def expand(q: Quantized | AffineQuantized, by: Tensor) -> Tensor:
+def expand(q: Quantized, by: Tensor) -> Tensor:
     """One element of ``by`` for each element, by index and not by padding, in float64."""
     rows, columns = q.values.shape
     i = torch.arange(rows)[:, None] // q.block[0]
@@ -314,7 +316,6 @@ def test_no_gradient_and_no_change() -> None:
         assert not quantize(x, E4M3, block).dequantize().requires_grad
         rounded(x, E4M3, block)
         quantize(x, INT8, block)
-        quantize_affine(x, block)
     assert torch.equal(x.detach(), before)
 
 
@@ -329,27 +330,6 @@ def test_absmax_by_its_formula(block: Block) -> None:
     assert q.values.min() >= -127
     expected = np.round((x / expand(q, q.scale).float()).numpy())
     np.testing.assert_array_equal(q.values.numpy(), expected)
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_zero_point_by_its_formula(block: Block) -> None:
-    for x in (uniform(70, 150) * 9 + 2, -uniform(70, 150), hard(70, 150), torch.zeros(3, 4)):
-        q = quantize_affine(x, block)
-        scale, zero = expand(q, q.scale), expand(q, q.zero_point)
-        assert ((zero >= 0) & (zero <= 255) & (zero == zero.round())).all()
-        error = (q.dequantize().double() - x.double()).abs()
-        assert (error <= scale * (1 + 2.0**-14)).all()
-        assert (q.dequantize()[x == 0] == 0).all()
-
-
-def test_zero_point_by_hand_and_finer_than_absmax() -> None:
-    q = quantize_affine(torch.tensor([[-1.0, 0.0, 1.55]]))
-    assert q.scale.item() == pytest.approx(0.01)
-    assert q.zero_point.item() == 100
-    assert q.values.tolist() == [[0, 100, 255]]
-    x = uniform(100, 100)
-    errors = [(back - x).norm() for back in (quantize_affine(x).dequantize(), rounded8(x))]
-    assert errors[0] < 0.6 * errors[1]
 
 
 def rounded8(x: Tensor) -> Tensor:
@@ -465,9 +445,9 @@ def test_block_scaled_matmul_is_the_float64_reference(
     shape: tuple[int, int, int], scale: Scale, tiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DeepSeek's order, acc += dot(a, b) · a_s · b_s by blocks of 128, in float64."""
-    monkeypatch.setattr(matmul, "_has_amx", lambda: tiles)
-    monkeypatch.setattr(matmul, "_is_only_thread", lambda: tiles)
-    monkeypatch.setattr(matmul, "_PANEL", (48, 256))  # 100 rows and 640 columns do not divide
+    monkeypatch.setattr(amx, "has_amx", lambda: tiles)
+    monkeypatch.setattr(amx, "_is_only_thread", lambda: tiles)
+    monkeypatch.setattr(amx, "_PANEL", (48, 256))  # 100 rows and 640 columns do not divide
     before = precision()
     m, k, n = shape
     for x, w in ((normal(m, k), normal(n, k, seed=1)), (uniform(m, k), uniform(n, k, seed=1))):
@@ -516,10 +496,10 @@ def test_only_what_bf16_holds_goes_into_tiles(
         went.append((a, b))
         return sum_of_blocks(a, b)
 
-    sum_of_blocks = matmul._sum_of_blocks
-    monkeypatch.setattr(matmul, "_has_amx", lambda: True)
-    monkeypatch.setattr(matmul, "_is_only_thread", lambda: True)
-    monkeypatch.setattr(matmul, "_sum_of_blocks", spy)
+    sum_of_blocks = amx._sum_of_blocks
+    monkeypatch.setattr(amx, "has_amx", lambda: True)
+    monkeypatch.setattr(amx, "_is_only_thread", lambda: True)
+    monkeypatch.setattr(amx, "_sum_of_blocks", spy)
     x, w = normal(64, 512), normal(128, 512, seed=1)
     result = block_scaled_matmul(x, w, fmt, x_block, w_block)
     assert bool(went) == in_tiles
@@ -537,8 +517,8 @@ def test_only_what_bf16_holds_goes_into_tiles(
 def test_scales_whose_product_is_infinite_stay_out_of_tiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(matmul, "_has_amx", lambda: True)
-    monkeypatch.setattr(matmul, "_is_only_thread", lambda: True)
+    monkeypatch.setattr(amx, "has_amx", lambda: True)
+    monkeypatch.setattr(amx, "_is_only_thread", lambda: True)
     x, w = torch.zeros(64, 128), torch.zeros(128, 128)
     x[0, 0], w[0, 1] = 3e38, 3e38
     assert (block_scaled_matmul(x, w) == 0).all()
@@ -546,7 +526,7 @@ def test_scales_whose_product_is_infinite_stay_out_of_tiles(
 
 def test_torchs_precision_is_restored_after_an_error() -> None:
     before = precision()
-    with pytest.raises(RuntimeError), matmul._bf16_factors():
+    with pytest.raises(RuntimeError), amx._bf16_factors():
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert precision() == before
 
@@ -588,6 +568,41 @@ def test_promotion_rescues_fourteen_bits() -> None:
     assert relative_error(accumulate(a, b, 52, 128), expected) < 1e-6
 
 
+# --- rotation ------------------------------------------------------------------------------------
+
+
+def test_a_rotation_by_hand() -> None:
+    x = torch.tensor([[1.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0]])
+    halves = [0.5, 0.5, 0.5, 0.5, 5.0, -1.0, -2.0, 0.0]  # sums and differences, over √4
+    assert rotate(x, 4).tolist() == [halves]
+    signs = torch.tensor([-1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0])
+    assert rotate(x, 4, signs).tolist() == [[-0.5, -0.5, -0.5, -0.5, -1.0, 5.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("block", [1, 2, 16, 64])
+def test_a_rotation_keeps_lengths_and_products_and_undoes_itself(block: int) -> None:
+    x, w = normal(2, 5, 192).double(), normal(7, 192, seed=1).double()
+    signs = 1.0 - 2.0 * torch.randint(2, (192,), generator=torch.Generator().manual_seed(0))
+    for turned in (None, signs):
+        a, b = rotate(x, block, turned), rotate(w, block, turned)
+        assert a.shape == x.shape
+        torch.testing.assert_close(a.norm(dim=-1), x.norm(dim=-1))
+        torch.testing.assert_close(a @ b.T, x @ w.T)
+    torch.testing.assert_close(rotate(rotate(x, block), block), x)
+
+
+def test_a_rotation_spreads_one_large_number_over_its_block() -> None:
+    """So INT8 with one scale keeps the others, which it made zero before."""
+    x = normal(8, 128) / 8
+    x[0, 3] = 1000
+    spread = rotate(x, 64)
+    assert (spread[0, :64].abs() - 1000 / 8).abs().max() < 1
+    back = rotate(quantize(spread, INT8).dequantize(), 64)
+    plain = quantize(x, INT8).dequantize()
+    assert (plain[1:] == 0).all()
+    assert (back - x)[1:].norm() < 0.9 * x[1:].norm()
+
+
 # --- layers --------------------------------------------------------------------------------------
 
 
@@ -598,16 +613,16 @@ def test_promotion_rescues_fourteen_bits() -> None:
 def test_int8_linear_is_within_its_bound(
     rows: int, bias: bool, tiles: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed &= linear._packed_is_exact()
-    monkeypatch.setattr(linear, "_packed_is_exact", lambda: packed)
-    monkeypatch.setattr(linear, "_has_amx", lambda: tiles)
+    packed &= packed_room._packed_is_exact()
+    monkeypatch.setattr(packed_room, "_packed_is_exact", lambda: packed)
+    monkeypatch.setattr(packed_room, "has_amx", lambda: tiles)
     monkeypatch.setattr(linear, "_CHUNK", 257 * 12)  # the rows do not divide by 12
     torch.manual_seed(0)
     full = nn.Linear(257, 65, bias)
     layer = Int8Linear.from_linear(full)
     x = hard(rows, 257) if rows else torch.zeros(0, 257)
     result, w = layer(x).double(), full.weight.detach().double()
-    assert (layer._packed is not None) == (packed and rows >= (1 if tiles else 2))
+    assert (layer._packed.kept is not None) == (packed and rows >= (1 if tiles else 2))
     expected = x.double() @ w.T + (full.bias.detach().double() if bias else 0)
     s = (x.double().abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-126)
     t = w.abs().amax(1) / 127
@@ -656,7 +671,7 @@ def test_packed_and_plain_sums_have_the_same_bits(
             sums = (values.double() - 128) @ weight.double().T
             assert same_bits(result, sums.float() * layer.scale)
             with monkeypatch.context() as patch:
-                patch.setattr(linear, "_packed_is_exact", lambda: False)
+                patch.setattr(packed_room, "_packed_is_exact", lambda: False)
                 assert same_bits(layer._multiply(values), result)
 
 
@@ -670,13 +685,13 @@ def test_a_packed_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyP
     x = normal(20, 64)
     layer = Int8Linear.from_linear(nn.Linear(64, 32))
     expected = layer(x)
-    monkeypatch.setattr(linear, "_packed_is_exact", linear._packed_is_exact.__wrapped__)
+    monkeypatch.setattr(packed_room, "_packed_is_exact", packed_room._packed_is_exact.__wrapped__)
     for product in (saturating, missing):
-        monkeypatch.setattr(linear, "_packed_matmul", product)
+        monkeypatch.setattr(packed_room, "_packed_matmul", product)
         assert same_bits(layer(x), expected)
     right = torch.full((33, 33), -64 * 127 * 128.0)
-    monkeypatch.setattr(linear, "_packed_matmul", lambda values, packed, scale: right)
-    assert linear._packed_is_exact()
+    monkeypatch.setattr(packed_room, "_packed_matmul", lambda values, packed, scale: right)
+    assert packed_room._packed_is_exact()
 
 
 def test_an_int8_linear_that_was_packed_can_be_copied_stored_and_loaded() -> None:
@@ -700,18 +715,18 @@ def test_rows_of_tiny_numbers_have_the_smallest_scale() -> None:
 
 
 RECIPES = {
-    "DeepSeek-V3": Fp8Recipe(),
-    "powers of two": Fp8Recipe(scale="e8m0"),
-    "tensor": Fp8Recipe(E4M3, (None, None), (None, None), (None, None)),
-    "unscaled": Fp8Recipe(scale="none"),
-    "INT8": Fp8Recipe(INT8, (1, None), (1, None), (1, None)),
+    "DeepSeek-V3": FP8Recipe(),
+    "powers of two": FP8Recipe(scale="e8m0"),
+    "tensor": FP8Recipe(E4M3, (None, None), (None, None), (None, None)),
+    "unscaled": FP8Recipe(scale="none"),
+    "INT8": FP8Recipe(INT8, (1, None), (1, None), (1, None)),
 }
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("sizes", [(200, 256, 128), (37, 300, 150)], ids=str)
 def test_fp8_linear_has_three_rounded_products(
-    sizes: tuple[int, int, int], recipe: Fp8Recipe
+    sizes: tuple[int, int, int], recipe: FP8Recipe
 ) -> None:
     """Against the same operands in float64; none of the three may use an unrounded factor."""
     tokens, k, n = sizes
@@ -835,8 +850,17 @@ ONES, BYTES = torch.ones(2, 2), torch.ones(2, 2, dtype=torch.int8)
 REFUSED: dict[str, Callable[[], Any]] = {
     r"x\[150, 7\] is inf": lambda: quantize(BAD, E4M3, (1, 128)),
     r"x\[150, 7\] is -inf": lambda: quantize(-BAD, INT8),
-    r"x\[1, 2\] is nan": lambda: quantize_affine(NAN),
     r"x\[150, 7\] is inf, and": lambda: rounded(BAD, E4M3, (1, 100)),
+    "block is 3; pass floating": lambda: rotate(torch.ones(2, 6), 3),
+    r"shape \(2, 6\), block is 4; pass floating": lambda: rotate(torch.ones(2, 6), 4),
+    r"dtype torch.int8 and shape \(2, 4\)": lambda: rotate(torch.ones(2, 4).to(torch.int8), 4),
+    r"block is 0; give a whole number": lambda: rotate(torch.ones(2, 4), 0),
+    r"signs has shape \(3,\); pass 4 numbers": lambda: rotate(
+        torch.ones(2, 4), 4, torch.ones(3)
+    ),
+    r"signs has shape \(4,\); pass 4 numbers": lambda: rotate(
+        torch.ones(2, 4), 4, torch.zeros(4)
+    ),
     r"x\[1, 2\] is nan, and no": lambda: rounded(NAN, E4M3, (3, 3)),
     r"x\[1, 2\] is nan, and no scale": lambda: block_scaled_matmul(NAN, NAN),
     r"x\[1, 2\] is nan, and no scale brings": lambda: Int8Linear.from_linear(nn.Linear(3, 3))(NAN),

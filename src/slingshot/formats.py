@@ -97,7 +97,7 @@ class FloatFormat:
         """Bits of a code, the sign included."""
         return self.signed + self.exponent_bits + self.mantissa_bits
 
-    @property
+    @functools.cached_property
     def max(self) -> float:
         """The largest finite value."""
         return float(self._value_of(np.array(self._max_count)))

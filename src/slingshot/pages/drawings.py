@@ -16,6 +16,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from slingshot import facts
 from slingshot.pages.figures import INK, PALETTE, RC
+from slingshot.results import stored_results
 
 # Units are points. A phone shows a drawing of this width at nearly its size.
 WIDTH: Final = 340.0
@@ -249,10 +250,10 @@ def accumulator() -> Figure:
         arrow(axes, (x + 32, 36), (x + 32, 58))
         arrow(axes, (x + 32, 84), (x + 32, 118), color=PALETTE["green"])
     label(axes, 14, 11, "128 products each", ha="left", color=PALETTE["blue"])
-    label(axes, 328, 100, "promoted", ha="right", color=PALETTE["green"], fontsize=10)
+    label(axes, 246, 101, "promoted", color=PALETTE["green"], fontsize=10)
     box(axes, 14, 118, 304, 28, edgecolor=PALETTE["green"], linewidth=1.6)
     label(axes, WIDTH / 2, 132, "sum of the parts in float32", color=PALETTE["green"])
-    label(axes, WIDTH / 2, 168, "no part is longer than 128, so none loses more")
+    label(axes, WIDTH / 2, 168, "each part loses no more than 128 products can")
     return figure
 
 
@@ -277,6 +278,92 @@ def number_combs() -> Figure:
         )
     for value in (1, 2, 3, 4):
         label(axes, float(place(np.array(value))), 132, str(value))
+    return figure
+
+
+def eight_bits() -> Figure:
+    """Draw the eight bits of one number of E4M3 in three colors, and what they say."""
+    figure, axes = canvas(128)
+    colors = [INK, *[PALETTE["blue"]] * 4, *[PALETTE["orange"]] * 3]
+    side, left, gap = 30.0, 24.0, 12.0
+    for i, (bit, color) in enumerate(zip("00111011", colors, strict=True)):
+        x = left + i * side + gap * ((i > 0) + (i > 4))
+        box(axes, x, 12, side, side, edgecolor=color, linewidth=1.6)
+        label(axes, x + side / 2, 27, bit, color=color, fontsize=15)
+    for x, name, meaning, color in (
+        (left + side / 2, "sign", "+", INK),
+        (left + gap + 3 * side, "exponent", "7 − 7 = 0", PALETTE["blue"]),
+        (left + 2 * gap + 6.5 * side, "mantissa", "3 eighths", PALETTE["orange"]),
+    ):
+        label(axes, x, 56, name, color=color, fontsize=10.5)
+        label(axes, x, 74, meaning, color=color, fontsize=10.5)
+    label(axes, WIDTH / 2, 108, "+ (1 + 3/8) × 2⁰ = 1.375", fontsize=13)
+    return figure
+
+
+def two_outliers() -> Figure:
+    """Draw two kinds of outliers in the input of a layer, and one that was spread by a rotation."""
+    figure, axes = canvas(196)
+    side, top, n_tokens, n_channels = 12.0, 40.0, 8, 7
+    red, blue = PALETTE["red"], PALETTE["blue"]
+    for i, (first, second) in enumerate(
+        (("a channel,", "all tokens"), ("one token,", "one channel"), ("after a", "rotation"))
+    ):
+        left = 12 + i * 112
+        label(axes, left, 12, first, ha="left", fontsize=10.5)
+        label(axes, left, 27, second, ha="left", fontsize=10.5)
+        for token in range(n_tokens):
+            for channel in range(n_channels):
+                large = (i == 0 and channel == 4) or (i == 1 and (token, channel) == (0, 4))
+                color = _tint(red, 0.9) if large else _tint(blue, 0.18)
+                if i == 2 and token == 0:
+                    color = _tint(red, 0.4)
+                x, y = left + channel * side, top + token * side
+                box(axes, x, y, side - 1.5, side - 1.5, facecolor=color, linewidth=0)
+    bottom = top + n_tokens * side
+    for i, (first, second) in enumerate(
+        (
+            ("mended by", "SmoothQuant"),
+            ("mended by a scale", "for each token"),
+            ("no number", "stands out"),
+        )
+    ):
+        label(axes, 12 + i * 112, bottom + 14, first, ha="left", fontsize=10)
+        label(axes, 12 + i * 112, bottom + 29, second, ha="left", fontsize=10)
+    label(axes, 12, bottom + 50, "a row is a token, a column a channel", ha="left", fontsize=10)
+    return figure
+
+
+def nats_lost() -> Figure:
+    """Draw what each way to round a pretrained model lost, as it is stored, on a log axis."""
+    schemes = {
+        "INT8, one scale": ("INT8 tensor", "red"),
+        "INT8, a scale a token": ("INT8 row, token", "green"),
+        "INT8, groups of 128": ("INT8 groups of 128", "blue"),
+        "FP8, one scale": ("FP8 tensor", "red"),
+        "FP8, a scale a token": ("FP8 row, token", "green"),
+        "FP8, blocks of 128": ("FP8 blocks", "blue"),
+        "NVFP4, blocks of 16": ("NVFP4", "blue"),
+        "MXFP4, blocks of 32": ("MXFP4", "blue"),
+    }
+    stored = stored_results("quantized_llm")
+    base = np.array(stored.of("float32")[0]["losses"])
+    figure, axes = canvas(254)
+    left, right, top, row = 136.0, WIDTH - 14.0, 20.0, 23.0
+
+    def place(nats: float) -> float:
+        return left + (np.log10(nats) + 2.3) / 2.6 * (right - left)
+
+    bottom = top + len(schemes) * row
+    for value, text in ((0.01, "0.01"), (0.1, "0.1"), (1.0, "1")):
+        axes.plot([place(value)] * 2, [top - 8, bottom], color=INK, linewidth=0.5, alpha=0.4)
+        label(axes, place(value), bottom + 12, text, fontsize=10)
+    for i, (name, (run, color)) in enumerate(schemes.items()):
+        lost = float((np.array(stored.of(run)[0]["losses"]) - base).mean())
+        y = top + i * row
+        label(axes, left - 8, y, name, ha="right", fontsize=10)
+        axes.plot(place(lost), y, "o", color=PALETTE[color], markersize=8)
+    label(axes, WIDTH - 14, bottom + 30, "nats lost per token (log scale)", ha="right", fontsize=10)
     return figure
 
 
@@ -424,6 +511,22 @@ DRAWINGS: Final = {
         accumulator,
         "Products in four groups of a hundred and twenty-eight flow into four short accumulators "
         "of fourteen bits. Each is emptied into one long sum in float32.",
+    ),
+    "eight_bits": Drawing(
+        eight_bits,
+        "Eight boxes in a row: one for the sign, four for the exponent, three for the mantissa. "
+        "They hold 0, 0111 and 011, and the number is 1.375.",
+    ),
+    "two_outliers": Drawing(
+        two_outliers,
+        "Three grids, a row for each token and a column for each channel. In the first one column "
+        "is dark in all rows; in the second a single cell; in the third the whole first row is of "
+        "a middle shade.",
+    ),
+    "nats_lost": Drawing(
+        nats_lost,
+        "Dots on a logarithmic axis of nats lost. INT8 with one scale, NVFP4 and MXFP4 lie far to "
+        "the right; INT8 and FP8 with finer scales, and FP8 with one, lie at a few hundredths.",
     ),
     "shell_game": Drawing(
         shell_game,

@@ -1,7 +1,9 @@
 """Scaled low precision, one idea a module: blocks and their scales, products, and linear layers.
 
-Read :mod:`slingshot.quant.blocks` first, then :mod:`slingshot.quant.matmul`, then
-:mod:`slingshot.quant.linear`. All public names can be imported from here.
+Read :mod:`slingshot.quant.blocks` first, then :mod:`slingshot.quant.matmul`,
+:mod:`slingshot.quant.outliers` and :mod:`slingshot.quant.linear`. What is fast is in rooms of its
+own, ``rounding``, ``amx`` and ``packed``: each is one call that returns the result or ``None``. All
+public names can be imported from here.
 """
 
 from slingshot.quant.blocks import (
@@ -10,7 +12,6 @@ from slingshot.quant.blocks import (
     MXFP4,
     MXFP8,
     NVFP4,
-    AffineQuantized,
     Block,
     Format,
     IntFormat,
@@ -19,11 +20,10 @@ from slingshot.quant.blocks import (
     Scale,
     Setting,
     quantize,
-    quantize_affine,
 )
 from slingshot.quant.linear import (
     FP8Linear,
-    Fp8Recipe,
+    FP8Recipe,
     Int8Linear,
     QuantizedLinear,
     replace_linears,
@@ -32,9 +32,8 @@ from slingshot.quant.matmul import (
     accumulate,
     block_scaled_matmul,
     int8_matmul,
-    llm_int8_matmul,
-    smooth,
 )
+from slingshot.quant.outliers import llm_int8_matmul, rotate, smooth
 
 __all__ = [
     "INT4",
@@ -42,11 +41,10 @@ __all__ = [
     "MXFP4",
     "MXFP8",
     "NVFP4",
-    "AffineQuantized",
     "Block",
     "FP8Linear",
+    "FP8Recipe",
     "Format",
-    "Fp8Recipe",
     "Int8Linear",
     "IntFormat",
     "Quantized",
@@ -59,7 +57,7 @@ __all__ = [
     "int8_matmul",
     "llm_int8_matmul",
     "quantize",
-    "quantize_affine",
     "replace_linears",
+    "rotate",
     "smooth",
 ]

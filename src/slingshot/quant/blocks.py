@@ -18,7 +18,6 @@ For integers all steps are 1, and the bound is s / 2. `Quantized.error_bound` co
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Final, Literal, NamedTuple, get_args
 
 import torch
@@ -26,6 +25,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slingshot.formats import E2M1, E4M3, E8M0, FloatFormat
+from slingshot.quant.rounding import (
+    SMALLEST_SCALE,
+    round_blocks,
+    round_float32_,
+    rounds_by_adding,
+)
 from slingshot.require import whole
 
 Block = tuple[int | None, int | None]
@@ -41,12 +46,6 @@ Rule = Literal["ceil", "floor"]
 2^ceil(log2(amax / max)), as DeepSeek does. ``"floor"``: 2^(floor(log2 amax) - emax), emax the
 exponent of the format's maximum, as OCP's MX specification does. The latter keeps up to a bit more,
 and an element between the maximum and the next power of two saturates: in E4M3, 448 to 512."""
-
-# Smallest scale in float32, a normal number: an all-zero block has it, and nothing divides by 0.
-_SMALLEST: Final = 2.0**-126
-
-# Elements that are taken at a time, half a MiB, which stays in the processor's cache.
-_CHUNK: Final = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,8 @@ INT8: Final = IntFormat("INT8", 8)
 INT4: Final = IntFormat("INT4", 4)
 
 Format = FloatFormat | IntFormat
+
+Combine = Callable[[Tensor, Tensor], Tensor]
 
 
 class Setting(NamedTuple):
@@ -108,7 +109,7 @@ class Quantized:
         Of a number that rounds up beyond the dtype, its largest.
         """
         values = _by_block(self.values.to(self.scale.dtype), self.scale, self.block, torch.mul)
-        return _within_range_(values, float(self.scale.max()) * _max_of(self.fmt))
+        return _within_range_(values, float(self.scale.max()) * self.fmt.max)
 
     @property
     def by_column(self) -> Tensor:
@@ -184,7 +185,7 @@ def quantize(
     """
     x = as_matrix(x)
     _check_format(fmt)
-    sizes = _check_block(block, x)
+    sizes = block_sizes(block, x)
     _check_choice("scale", scale, get_args(Scale))
     _check_choice("rule", rule, get_args(Rule))
     scales = _scale_of(_amax(x, sizes), fmt, scale, rule)
@@ -195,79 +196,32 @@ def quantize(
 def rounded(x: Tensor, fmt: Format, block: Block, scale: Scale = "fp32") -> Tensor:
     """Return what ``quantize(x, fmt, block, scale).dequantize()`` returns, but 0 for -0.
 
-    Faster where `_round_blocks` does it. Raises ``ValueError`` as they do.
+    Faster where `round_blocks` does it. Raises ``ValueError`` as they do.
     """
     x = as_matrix(x)
     _check_format(fmt)
-    fast = _round_blocks(x, fmt, _check_block(block, x), scale, dequantize=True)
-    return quantize(x, fmt, block, scale).dequantize() if fast is None else fast[0]
+    fast = round_blocks(x, fmt, block_sizes(block, x), scale, dequantize=True)
+    if fast is None:
+        return quantize(x, fmt, block, scale).dequantize()
+    values, scales = fast
+    return _within_range_(values, float(scales.amax()) * fmt.max)
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def quantize_unsigned_zero(x: Tensor, fmt: Format, block: Block, scale: Scale) -> Quantized:
-    """Return what `quantize` does, but 0 for -0, and faster where `_round_blocks` does it."""
+    """Return what `quantize` does, but 0 for -0, and faster where `round_blocks` does it."""
     x = as_matrix(x)
     _check_format(fmt)
-    sizes = _check_block(block, x)
-    fast = _round_blocks(x, fmt, sizes, scale, dequantize=False)
+    sizes = block_sizes(block, x)
+    fast = round_blocks(x, fmt, sizes, scale, dequantize=False)
     return quantize(x, fmt, block, scale) if fast is None else Quantized(*fast, sizes, fmt)
-
-
-def _round_blocks(
-    x: Tensor, fmt: Format, block: tuple[int, int], scale: Scale, *, dequantize: bool
-) -> tuple[Tensor, Tensor] | None:
-    """Return values, times their scales if ``dequantize``, and the scales, several times as fast.
-
-    All steps are done to a few rows before the next are read, so that they stay in the cache, and
-    in the same memory. ``None`` if it cannot: for other scales than float32, for integers, float64,
-    blocks of unequal sizes, and formats that `round_float32_` cannot round to.
-    """
-    ragged = any(size % part for size, part in zip(x.shape, block, strict=True))
-    if x.dtype == torch.float64 or not _rounds_by_adding(fmt) or scale != "fp32" or ragged:
-        return None
-    assert isinstance(fmt, FloatFormat)
-    sizes = (x.shape[0] // block[0], 1, x.shape[1] // block[1], 1)
-    result, scales = (torch.empty(size, dtype=torch.float32) for size in (x.shape, sizes))
-    tiles = (_tiles(x, block), _tiles(result, block), scales)
-    n_blocks = max(1, _CHUNK // (block[0] * x.shape[1]))
-    scratch = [torch.empty_like(tiles[1][:n_blocks]) for _ in range(2)]
-    largest = _max_of(fmt)
-    for source, out, by in zip(*(torch.split(m, n_blocks) for m in tiles), strict=True):
-        if len(source) < len(scratch[0]):
-            scratch = [memory[: len(source)] for memory in scratch]
-        piece = scratch[0] if dequantize else out
-        torch.amax(torch.abs(source, out=piece), (1, 3), keepdim=True, out=by)
-        by.div_(largest).clamp_min_(_SMALLEST)
-        # Nothing is beyond the maximum by more than float32's rounding.
-        round_float32_(torch.div(source, by, out=piece), fmt, scratch[1])
-        if dequantize:
-            torch.mul(piece, by, out=out)
-    top = float(scales.amax())
-    if not math.isfinite(top):
-        quantize(x, fmt, block)  # names the element
-    if dequantize:
-        _within_range_(result, top * largest)
-    return result, scales[:, 0, :, 0]
 
 
 def _within_range_(values: Tensor, largest: float) -> Tensor:
     """Take ``values`` that became infinite to the largest number, if ``largest`` is beyond it."""
     info = torch.finfo(values.dtype)
     return values.clamp_(info.min, info.max) if largest > info.max else values
-
-
-@cache
-def _max_of(fmt: Format) -> float:
-    return fmt.max  # computing it takes as long as rounding a row
-
-
-@cache
-def _rounds_by_adding(fmt: Format) -> bool:
-    """Whether `round_float32_` rounds to ``fmt``, whose maximum at most is there to be rounded."""
-    if not isinstance(fmt, FloatFormat) or fmt.mantissa_bits > 21 or fmt.min_normal < 2.0**-126:
-        return False  # the sum would be in the next binade, or the first binade is not seen
-    return fmt.max * 2.0 ** (25 - fmt.mantissa_bits) <= torch.finfo(torch.float32).max
 
 
 def version_of(tensor: Tensor) -> object:
@@ -278,58 +232,13 @@ def version_of(tensor: Tensor) -> object:
     return object() if tensor.is_inference() else tensor._version
 
 
-@dataclass(frozen=True)
-class AffineQuantized:
-    """A matrix as unsigned bytes, with a scale and a zero point for each block.
-
-    ``values [R, C]`` uint8; ``scale`` and ``zero_point``, whole numbers 0 to 255, have one element
-    for each block. A value v stands for (v - zero point) · scale.
-    """
-
-    values: Tensor
-    scale: Tensor
-    zero_point: Tensor
-    block: tuple[int, int]
-
-    def dequantize(self) -> Tensor:
-        """Return (values - zero point) times scale, ``[R, C]``."""
-        values = self.values.to(self.scale.dtype)
-        centered = _by_block(values, self.zero_point, self.block, torch.sub)
-        result = _by_block(centered, self.scale, self.block, torch.mul)
-        return _within_range_(result, float(self.scale.max()) * 255)
-
-
-@torch.inference_mode(False)
-@torch.no_grad()
-def quantize_affine(x: Tensor, block: Block = (None, None)) -> AffineQuantized:
-    """Spread 0 to 255 over the range from a block's minimum to its maximum, not around zero.
-
-    s = (max - min) / 255 and z = round(-min / s): for numbers that lie to one side, such as what
-    comes out of a ReLU, twice as fine as INT8. The range is widened to contain 0, so that z is
-    within 0 and 255, and 0 stays 0. Off by at most s, half for the value and half for z.
-
-    Source: Jacob et al., arXiv 1712.05877, eq. 1. Raises ``ValueError`` as `quantize`.
-    """
-    x = as_matrix(x)
-    sizes = _check_block(block, x)
-    _amax(x, sizes)  # inf and NaN are refused
-    low = -_tiles(x.clamp(max=0).neg(), sizes).amax((1, 3))
-    high = _tiles(x.clamp(min=0), sizes).amax((1, 3))
-    # Each divided for itself: the difference may be beyond float32.
-    scale = (high / 255 - low / 255).clamp_min(_SMALLEST)
-    zero_point = (-low / scale).round().clamp(0, 255)
-    steps = _by_block(x, scale, sizes, torch.div).round()
-    values = _by_block(steps, zero_point, sizes, torch.add).clamp(0, 255)
-    return AffineQuantized(values.to(torch.uint8), scale, zero_point, sizes)
-
-
 def _scale_of(amax: Tensor, fmt: Format, scale: Scale, rule: Rule) -> Tensor:
     """Return the scales for ``amax``, one for each block, in its dtype."""
     if scale == "none":
         return torch.ones_like(amax)
     largest = float(amax.max())
     limit = E8M0.max if scale == "e8m0" else torch.finfo(torch.float32).max
-    needed = largest / (_max_of(fmt) * (E4M3.max if scale == "e4m3" else 1))
+    needed = largest / (fmt.max * (E4M3.max if scale == "e4m3" else 1))
     if scale == "e8m0":
         needed = float(_power_of_two(amax.max().double(), fmt, rule))
     if needed > limit:
@@ -338,11 +247,13 @@ def _scale_of(amax: Tensor, fmt: Format, scale: Scale, rule: Rule) -> Tensor:
             f"{needed:.3g}, and {scale} ends at {limit:.3g}; divide x by a number first"
         )
     if scale == "fp32":
-        return (amax / fmt.max).float().clamp_min(_SMALLEST).to(amax.dtype)
+        return (amax / fmt.max).float().clamp_min(SMALLEST_SCALE).to(amax.dtype)
     if scale == "e8m0":
         return _power_of_two(amax, fmt, rule).clamp(E8M0.min_normal, E8M0.max).to(amax.dtype)
     # The largest block's scale becomes E4M3's maximum, and its largest element fmt.max.
-    tensor_scale = (amax.amax() / (E4M3.max * fmt.max)).float().clamp_min(_SMALLEST).to(amax.dtype)
+    tensor_scale = (
+        (amax.amax() / (E4M3.max * fmt.max)).float().clamp_min(SMALLEST_SCALE).to(amax.dtype)
+    )
     block_scale = _round(amax / fmt.max / tensor_scale, E4M3)
     return block_scale.clamp_min(E4M3.min_subnormal) * tensor_scale
 
@@ -364,29 +275,9 @@ def _round(x: Tensor, fmt: Format) -> Tensor:
     """Round ``x``, which may be overwritten, to values of ``fmt``, ties to even, and saturate."""
     if isinstance(fmt, IntFormat):
         return x.round_().clamp_(-fmt.max, fmt.max).to(torch.int8)
-    if x.dtype == torch.float64 or not _rounds_by_adding(fmt):
+    if x.dtype == torch.float64 or not rounds_by_adding(fmt):
         return torch.from_numpy(fmt.round(x.numpy(), saturate=True))
     return torch.copysign(round_float32_(x.clamp(-fmt.max, fmt.max), fmt), x)
-
-
-def round_float32_(x: Tensor, fmt: FloatFormat, scratch: Tensor | None = None) -> Tensor:
-    """Round float32 ``x`` in place as if ``fmt`` had no maximum, -0 becoming 0; return ``x``.
-
-    The addition of the processor rounds. In a binade of ``fmt`` from 2^e the step is 2^(e-m). That
-    is float32's own step at 1.5 · 2^(23-m+e). Add that number to x and subtract it again: what is
-    finer than the step is rounded away, to nearest and even, for 1.5 · 2^23 is even. Among the
-    subnormals e is that of the first binade. Up to the maximum equal to ``fmt.round``, which a test
-    checks, and several times as fast. ``scratch``, as large as ``x``, saves finding memory.
-
-    At the edge of float32 it cannot: the number that is added must be finite, and so must x. Of
-    the formats here FP32 and the largest of BF16 are beyond it, and nothing checks that.
-    """
-    binade = torch.empty_like(x) if scratch is None else scratch  # 2^e
-    bits = [m.view(torch.int32) for m in (x, binade)]
-    torch.bitwise_and(bits[0], 0x7F800000, out=bits[1])
-    binade.clamp_min_(fmt.min_normal)
-    steps = 1.5 * 2.0 ** (23 - fmt.mantissa_bits)
-    return x.add_(binade, alpha=steps).sub_(binade, alpha=steps)
 
 
 def _amax(x: Tensor, block: tuple[int, int]) -> Tensor:
@@ -407,11 +298,10 @@ def check_finite(x: Tensor) -> None:
     _amax(as_matrix(x), (x.shape[0], x.shape[1]))
 
 
-def _by_block(x: Tensor, by: Tensor, block: tuple[int, int], combine: object) -> Tensor:
+def _by_block(x: Tensor, by: Tensor, block: tuple[int, int], combine: Combine) -> Tensor:
     """Combine each element of ``x [R, C]`` with the element of ``by`` that its block has."""
-    assert callable(combine)
     rows, columns = x.shape
-    combined: Tensor = combine(_tiles(x, block), by[:, None, :, None])
+    combined = combine(_tiles(x, block), by[:, None, :, None])
     a, b, c, d = combined.shape
     return combined.reshape(a * b, c * d)[:rows, :columns]
 
@@ -453,7 +343,7 @@ def _check_format(fmt: Format) -> None:
         raise ValueError(f"fmt is {fmt}; give a signed FloatFormat such as E4M3, or an IntFormat")
 
 
-def _check_block(block: Block, x: Tensor) -> tuple[int, int]:
+def block_sizes(block: Block, x: Tensor) -> tuple[int, int]:
     """Return the rows and columns of a block, at most those of ``x``."""
     try:
         rows, columns = (

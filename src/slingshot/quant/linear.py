@@ -4,7 +4,6 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -24,14 +23,12 @@ from slingshot.quant.blocks import (
     check_finite,
     quantize,
     rounded,
-    version_of,
 )
-from slingshot.quant.matmul import _has_amx, check_product, int8_matmul, multiply
+from slingshot.quant.matmul import check_product, int8_matmul, multiply
+from slingshot.quant.packed import PackedProduct
+from slingshot.quant.rounding import SMALLEST_SCALE
 
 M = TypeVar("M", bound=nn.Module)
-
-# The smallest scale, as `quantize` has it: a normal number, and so is what 1 is divided by it.
-_SMALLEST: Final = 2.0**-126
 
 # Elements of activations that are quantized at a time, half a MiB, so that they stay in the cache.
 _CHUNK: Final = 1 << 17
@@ -39,9 +36,6 @@ _CHUNK: Final = 1 << 17
 # Added to a float32 of at most 127, it leaves no bits for a fraction: the sum is rounded, to
 # nearest and even, and its last byte is the whole number plus 128.
 _TO_BYTE: Final = 1.5 * 2.0**23 + 128
-
-# Beyond it, K products of 255 and -128 no longer fit int32.
-_MAX_PACKED_K: Final = (2**31 - 1) // (255 * 128)
 
 
 class Int8Linear(nn.Module):
@@ -86,9 +80,7 @@ class Int8Linear(nn.Module):
             )
         for name, tensor in (("weight", weight), ("scale", scale), ("bias", bias)):
             self.register_buffer(name, _counted(tensor))
-        # The weight in the order in which the processor's integer units read it, made when first
-        # needed. A second copy, and both are half of float32.
-        self._packed: tuple[Tensor, object, Tensor] | None = None  # of what, its version, packed
+        self._packed = PackedProduct()  # keeps a second copy, and both are half of float32
 
     @classmethod
     def from_linear(cls, linear: nn.Linear) -> "Int8Linear":
@@ -119,20 +111,12 @@ class Int8Linear(nn.Module):
 
     def _multiply(self, values: Tensor) -> Tensor:
         """Return the sums for ``values [M, K]``, bytes of 128 more, times the weight's scale."""
-        # Without AMX a single row is multiplied faster as it is.
-        fits = len(values) >= (1 if _has_amx() else 2) and self.weight.shape[1] <= _MAX_PACKED_K
-        if fits and _packed_is_exact():
-            version, kept = version_of(self.weight), self._packed
-            if kept is None or kept[0] is not self.weight or kept[1] != version:
-                self._packed = kept = (self.weight, version, _pack(self.weight))
-            return _packed_matmul(values, kept[2], self.scale)
+        product = self._packed(values, self.weight, self.scale)
+        if product is not None:
+            return product
         sums = int8_matmul(values.view(torch.int8) ^ -128, self.weight)
         # Each sum becomes a float where it lies: no second matrix to find room for.
         return sums.view(torch.float32).copy_(sums).mul_(self.scale)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was packed: torch can neither copy nor store it."""
-        return {**self.__dict__, "_packed": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
         """Move as torch does, but leave the scale float32: in float16 the small ones are 0."""
@@ -216,41 +200,10 @@ def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         rows, by = x[here], scale[here]
         piece = scratch[: len(rows)]
         torch.amax(torch.abs(rows, out=piece), 1, keepdim=True, out=by)
-        by.div_(127).clamp_min_(_SMALLEST)
+        by.div_(127).clamp_min_(SMALLEST_SCALE)
         torch.mul(rows, by.reciprocal(), out=piece)
         values[here] = piece.add_(_TO_BYTE).view(torch.int32)
     return values, scale
-
-
-def _pack(weight: Tensor) -> Tensor:
-    """Return ``weight [N, K]`` int8 in oneDNN's order. Strides would be ignored."""
-    packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
-    return packed
-
-
-def _packed_matmul(values: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
-    """Return ``(values [M, K] - 128) @ weight [N, K].T * scale [N]`` as float32.
-
-    It is what torch compiles quantized models to. On the left oneDNN is fast with unsigned bytes
-    only; 128 times the sums over the weight are taken off again, in int32. ``torch._int_mm`` would
-    pack the weight in each call, and leave the sums to be scaled in two more passes.
-    """
-    zeros = torch.zeros(len(scale), dtype=torch.int64)
-    product: Tensor = torch.ops.onednn.qlinear_pointwise(
-        values, 1.0, 128, packed, scale.float(), zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return product
-
-
-@cache
-def _packed_is_exact() -> bool:
-    """Whether torch has that product, and it keeps the largest sums: VNNI or AMX do."""
-    bytes_, extremes = torch.full((33, 64), 255, dtype=torch.uint8), torch.full((33, 64), -128)
-    try:
-        product = _packed_matmul(bytes_, _pack(extremes.to(torch.int8)), torch.ones(33))
-    except (AttributeError, RuntimeError):
-        return False
-    return bool((product == -64 * 127 * 128).all())
 
 
 class QuantizedLinear(nn.Module):
@@ -365,7 +318,7 @@ def _tie(layer: nn.Module, linear: nn.Linear, owners: Counter[nn.Parameter]) -> 
             layer.register_parameter(name, parameter)
 
 
-class Fp8Recipe(NamedTuple):
+class FP8Recipe(NamedTuple):
     """How `FP8Linear` quantizes: the default is DeepSeek-V3's.
 
     Blocks of activations and gradients run along the dimension that is summed over. ``None`` for
@@ -397,14 +350,14 @@ class FP8Linear(nn.Linear):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        recipe: Fp8Recipe | None = None,
+        recipe: FP8Recipe | None = None,
     ) -> None:
         """Draw the weights as ``nn.Linear`` does."""
         super().__init__(in_features, out_features, bias, dtype=torch.float32)
-        self.recipe = recipe or Fp8Recipe()
+        self.recipe = recipe or FP8Recipe()
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, recipe: Fp8Recipe | None = None) -> "FP8Linear":
+    def from_linear(cls, linear: nn.Linear, recipe: FP8Recipe | None = None) -> "FP8Linear":
         """Return a layer with copies of the weight and bias of ``linear``, frozen if they are."""
         check_dense("weight", linear.weight)
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
@@ -427,7 +380,7 @@ class FP8Linear(nn.Linear):
         return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
-def _fp8_product(rows: Tensor, weight: Tensor, recipe: Fp8Recipe) -> Tensor:
+def _fp8_product(rows: Tensor, weight: Tensor, recipe: FP8Recipe) -> Tensor:
     if not len(rows):
         return rows @ weight.T  # there are no blocks, and gradients are zeros
     output: Tensor = _ThreeProducts.apply(rows, weight, recipe)  # type: ignore[no-untyped-call]
@@ -442,7 +395,7 @@ class _ThreeProducts(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 torch's own context object has no public type
         x: Tensor,
         weight: Tensor,
-        recipe: Fp8Recipe,
+        recipe: FP8Recipe,
     ) -> Tensor:
         rounded_x = rounded(x, recipe.fmt, recipe.x_block, recipe.scale)
         rounded_w = rounded(weight, recipe.fmt, recipe.w_block, recipe.scale)
@@ -457,7 +410,7 @@ class _ThreeProducts(torch.autograd.Function):
         grad: Tensor,
     ) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        recipe: Fp8Recipe = ctx.recipe
+        recipe: FP8Recipe = ctx.recipe
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             rounded_grad = rounded(grad, recipe.fmt, recipe.grad_block, recipe.scale)

@@ -1,45 +1,30 @@
 """Products of scaled matrices: block-scaled FP8, exact INT8, and what a short accumulator loses."""
 
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
+from slingshot.formats import E4M3
+from slingshot.quant.amx import product_in_tiles
 from slingshot.quant.blocks import (
-    INT8,
     Block,
     Format,
     Quantized,
     Scale,
-    as_matrix,
     check_dense,
     check_finite,
-    quantize,
-    quantize_unsigned_zero,
     rounded,
 )
-from slingshot.require import real, whole
+from slingshot.require import whole
 
 # Beyond it, K products of -128 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // 128**2
 
 # So many products of -128 and -128 make 2^24, up to which float32 has all whole numbers.
 _EXACT_K: Final = 2**24 // 128**2
-
-# From so many rows on, multiplying block by block in tiles pays.
-_MANY_ROWS: Final = 64
-
-# Rows and columns of a product, 1 MiB, that with its sum stays in the processor's cache.
-_PANEL: Final = (256, 1024)
-
-# bf16 has 8 bits of precision and the exponents of float32: more than all of these.
-_BF16_HOLDS: Final = (E5M2, E4M3, E3M2, E2M3, E2M1)
 
 
 @torch.no_grad()
@@ -66,18 +51,15 @@ def block_scaled_matmul(
     Source: DeepSeek-V3, arXiv 2412.19437, §3.3.2. Raises ``ValueError`` as `quantize`, when the
     columns of ``x`` and ``w`` differ, and when a product is beyond float32.
     """
-    _check_columns(
+    check_columns(
         x.values if isinstance(x, Quantized) else x, w.values if isinstance(w, Quantized) else w
     )
-    is_large = len(x.values if isinstance(x, Quantized) else x) >= _MANY_ROWS
-    if is_large and _has_amx() and _is_only_thread():
-        x = x if isinstance(x, Quantized) else quantize_unsigned_zero(x, fmt, x_block, scale)
-        w = w if isinstance(w, Quantized) else quantize_unsigned_zero(w, fmt, w_block, scale)
-        if _fit_tiles(x, w):
-            return check_product(_sum_of_blocks(x, w))
-    rows = x.dequantize() if isinstance(x, Quantized) else rounded(x, fmt, x_block, scale)
-    columns = w.dequantized if isinstance(w, Quantized) else rounded(w, fmt, w_block, scale)
-    return check_product(multiply(rows, columns))
+    product = product_in_tiles(x, w, fmt, x_block, w_block, scale)
+    if product is None:
+        rows = x.dequantize() if isinstance(x, Quantized) else rounded(x, fmt, x_block, scale)
+        columns = w.dequantized if isinstance(w, Quantized) else rounded(w, fmt, w_block, scale)
+        product = multiply(rows, columns)
+    return check_product(product)
 
 
 def multiply(x: Tensor, w: Tensor) -> Tensor:
@@ -102,64 +84,6 @@ def check_product(product: Tensor) -> Tensor:
     return product
 
 
-def _is_only_thread() -> bool:
-    """Whether no other thread could call torch: nobody but this one could start it."""
-    return len(sys._current_frames()) == 1
-
-
-def _fit_tiles(x: Quantized, w: Quantized) -> bool:
-    """Whether `_sum_of_blocks` can multiply them, and blocks are so large that it pays."""
-    for m in (x, w):
-        whole = all(size % part == 0 for size, part in zip(m.values.shape, m.block, strict=True))
-        if m.fmt not in _BF16_HOLDS or m.values.dtype != torch.float32 or not whole:
-            return False
-    is_large = x.block[1] >= 128 and w.block[0] >= 32
-    return is_large and x.block[1] == w.block[1] and math.isfinite(x.scale.max() * w.scale.max())
-
-
-def _sum_of_blocks(x: Quantized, w: Quantized) -> Tensor:
-    """Add up the products of blocks, each multiplied without scales and scaled as it is added.
-
-    DeepSeek's kernel does this, and here AMX multiplies: it rounds factors to bf16, and these
-    values are bf16 numbers. Products and sums are float32. So no error is added, and it is faster
-    than one product in float32, for which there are no tiles.
-    """
-    output = torch.empty(len(x.values), len(w.values), dtype=torch.float32)
-    columns = x.values.view(len(output), -1, x.block[1]).transpose(0, 1)
-    x_scale = x.scale.repeat_interleave(x.block[0], 0).T.contiguous()
-    w_scale = w.scale.T.contiguous()
-    height = w.block[0]
-    n_rows, n_blocks = _PANEL[0], max(1, _PANEL[1] // height)
-    with _bf16_factors():
-        for i in range(0, len(output), n_rows):
-            for j in range(0, len(w.scale), n_blocks):
-                rows, blocks = slice(i, i + n_rows), slice(j, j + n_blocks)
-                outputs = slice(j * height, (j + n_blocks) * height)
-                total, product = (torch.empty_like(output[rows, outputs]) for _ in range(2))
-                sums, terms = (m.view(len(m), -1, height) for m in (total, product))
-                scales = x_scale[:, rows, None, None] * w_scale[:, None, blocks, None]
-                for k, (left, right) in enumerate(zip(columns, w.by_column, strict=True)):
-                    torch.mm(left[rows], right[outputs].T, out=product)
-                    sums.addcmul_(terms, scales[k]) if k else torch.mul(terms, scales[k], out=sums)
-                output[rows, outputs] = total
-    return output
-
-
-@contextmanager
-def _bf16_factors() -> Iterator[None]:
-    """Let torch round the factors of float32 products to bf16: in all threads of this process.
-
-    Torch multiplies bf16 into float32 in no other way on a CPU (``mm`` of bf16 rounds the result).
-    """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
-
-
 def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
     """Return ``x [M, K] @ w [N, K].T`` of int8 matrices, exactly, as int32 ``[M, N]``.
 
@@ -178,7 +102,7 @@ def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
                 f"{name} has {kind}; pass an int8 matrix, for example the values of "
                 "quantize(..., INT8)"
             )
-    _check_columns(x, w)
+    check_columns(x, w)
     if x.shape[1] > _MAX_K:
         raise ValueError(
             f"x and w have {x.shape[1]} columns, and int32 holds sums of {_MAX_K} products; split "
@@ -211,79 +135,6 @@ def _int_mm_is_exact() -> bool:
     return bool((product == -64 * 127 * 128).all())
 
 
-@cache
-def _has_amx() -> bool:
-    """Whether the processor multiplies int8 and bf16 in tiles, as far as torch can say."""
-    try:
-        return bool(torch.cpu._is_amx_tile_supported())
-    except (AttributeError, RuntimeError):
-        return False
-
-
-@torch.no_grad()
-def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
-    """Return ``x [M, K] @ w [N, K].T`` in INT8 but for the columns in which ``x`` has an outlier.
-
-    A column with any ``|x| >= threshold`` is multiplied in float32 (in the paper FP16), the others
-    in INT8 with a scale for each row of x and of w. So an outlier widens no other element's step.
-
-    Source: Dettmers et al., arXiv 2208.07339, eq. 8. Raises ``ValueError`` as `quantize`, for
-    columns that differ, for a ``threshold`` that is not above 0, and for a product beyond float32.
-    """
-    _check_columns(x, w)
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}; give a number above 0, in the paper 6.0")
-    check_finite(x)
-    check_finite(w)
-    x = as_matrix(x)  # so that the threshold is not rounded to float16
-    is_outlier = (x.abs() >= float(threshold)).any(0)
-    result = multiply(x[:, is_outlier].float(), w[:, is_outlier].float())
-    if not bool(is_outlier.all()):
-        few = quantize(x[:, ~is_outlier], INT8, (1, None))
-        other = quantize(w[:, ~is_outlier], INT8, (1, None))
-        sums = int8_matmul(few.values, other.values)
-        if float(few.scale.max()) * x.shape[1] * 128**2 > torch.finfo(torch.float32).max:
-            sums = sums.double()  # what one scale makes infinite, the other brings back
-        result.add_(sums * few.scale * other.scale.T)
-    return check_product(result)
-
-
-@torch.no_grad()
-def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``x / s``, ``w * s`` and ``s [K]``: outliers of ``x`` are moved into ``w``.
-
-    For each column j of ``x [M, K]`` and ``w [N, K]``, s_j = max|X_j|^α / max|W_j|^(1-α). The
-    product x @ w.T stays what it was. Where a column is all zeros, s_j is 1. All three are float32,
-    or float64 if ``x`` or ``w`` is that: what is moved may be beyond float16.
-
-    Source: Xiao et al., arXiv 2211.10438, eq. 4. Raises ``ValueError`` for an ``alpha`` outside 0
-    to 1, columns that differ, inf or NaN, and a column that leaves the range of normal numbers.
-    """
-    _check_columns(x, w)
-    alpha = real("alpha", alpha)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; give 0 (all in x) to 1 (all in w), usually 0.5")
-    for matrix in (x, w):
-        check_finite(matrix)
-    dtype = torch.promote_types(as_matrix(x).dtype, as_matrix(w).dtype)
-    x, w = x.detach().to(dtype), w.detach().to(dtype)
-    x_max, w_max = x.abs().amax(0), w.abs().amax(0)
-    s = x_max**alpha / w_max ** (1 - alpha)
-    moves = (x_max > 0) & (w_max > 0)
-    s = torch.where(moves, s, 1.0)
-    limits = torch.finfo(dtype)
-    for made in (s, x_max / s, w_max * s):
-        left = moves & ((made < limits.tiny) | (made > limits.max))
-        if bool(left.any()):
-            column = int(torch.nonzero(left)[0])
-            raise ValueError(
-                f"column {column} has up to {x_max[column].item():.3g} in x and "
-                f"{w_max[column].item():.3g} in w, and with alpha {alpha} a factor of "
-                f"{s[column].item():.3g} leaves {dtype}; multiply both by a number first"
-            )
-    return x / s, w * s, s
-
-
 @torch.no_grad()
 def accumulate(
     a: Tensor, b: Tensor, bits: int = 14, promote_every: int | None = 128, *, group: int = 32
@@ -303,7 +154,7 @@ def accumulate(
     to 52, columns that differ, a ``promote_every`` that is no multiple of ``group``, inf or NaN,
     and a sum beyond float32.
     """
-    _check_columns(a, b)
+    check_columns(a, b)
     bits, group = whole("bits", bits), whole("group", group, 1)
     if not 2 <= bits <= 52:
         raise ValueError(f"bits is {bits}; give 2 to 52, which float64 can simulate")
@@ -337,7 +188,8 @@ def _add_aligned(terms: Tensor, bits: int) -> Tensor:
     return ((terms / step).trunc_() * step).sum(-1)
 
 
-def _check_columns(x: Tensor, w: Tensor) -> None:
+def check_columns(x: Tensor, w: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x [M, K]`` and ``w [N, K]`` have the same columns."""
     for name, matrix in (("x", x), ("w", w)):
         check_dense(name, matrix)
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:

@@ -1,0 +1,71 @@
+"""A fast path: a product of bytes with a weight that is kept in the processor's own order."""
+
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from slingshot.quant.amx import has_amx
+from slingshot.quant.blocks import version_of
+
+# Beyond it, K products of 255 and -128 no longer fit int32.
+_MAX_K: Final = (2**31 - 1) // (255 * 128)
+
+
+class PackedProduct:
+    """``(values [M, K] - 128) @ weight [N, K].T * scale [N]``, or ``None`` where that is no faster.
+
+    The weight is put into the order in which the processor's integer units read it when it is first
+    needed, and again when it has changed. Nothing of it is copied or stored: torch can do neither.
+    """
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.kept: tuple[Tensor, object, Tensor] | None = None  # of what, its version, packed
+
+    def __call__(self, values: Tensor, weight: Tensor, scale: Tensor) -> Tensor | None:
+        """Return the product as float32; ``values`` are bytes, ``weight`` is int8."""
+        # Without AMX a single row is multiplied faster as it is.
+        fits = len(values) >= (1 if has_amx() else 2) and weight.shape[1] <= _MAX_K
+        if not fits or not _packed_is_exact():
+            return None
+        version, kept = version_of(weight), self.kept
+        if kept is None or kept[0] is not weight or kept[1] != version:
+            self.kept = kept = (weight, version, _pack(weight))
+        return _packed_matmul(values, kept[2], scale)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was packed."""
+        return {"kept": None}
+
+
+def _pack(weight: Tensor) -> Tensor:
+    """Return ``weight [N, K]`` int8 in oneDNN's order. Strides would be ignored."""
+    packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+    return packed
+
+
+def _packed_matmul(values: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+    """Return ``(values [M, K] - 128) @ weight [N, K].T * scale [N]`` as float32.
+
+    It is what torch compiles quantized models to. On the left oneDNN is fast with unsigned bytes
+    only; 128 times the sums over the weight are taken off again, in int32. ``torch._int_mm`` would
+    pack the weight in each call, and leave the sums to be scaled in two more passes.
+    """
+    zeros = torch.zeros(len(scale), dtype=torch.int64)
+    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        values, 1.0, 128, packed, scale.float(), zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
+
+
+@cache
+def _packed_is_exact() -> bool:
+    """Whether torch has that product, and it keeps the largest sums: VNNI or AMX do."""
+    bytes_, extremes = torch.full((33, 64), 255, dtype=torch.uint8), torch.full((33, 64), -128)
+    try:
+        product = _packed_matmul(bytes_, _pack(extremes.to(torch.int8)), torch.ones(33))
+    except (AttributeError, RuntimeError):
+        return False
+    return bool((product == -64 * 127 * 128).all())
