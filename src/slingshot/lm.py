@@ -173,7 +173,7 @@ class DecoderLM(nn.Module):
         routings: list[Routing] = []
         with looking_at_the_end():
             for index, layer in enumerate(self.layers):
-                x, routing = layer(x, rotation, caches[index] if caches else None)
+                x, routing = layer(x, rotation, caches[index] if caches else None, tokens)
                 if routing is not None:
                     routings.append(routing)
         check_squares(x)
@@ -213,9 +213,15 @@ class Layer(nn.Module):
         self.ffn = feed_forward(config, index)
 
     def forward(
-        self, x: Tensor, rotation: Tensor, cache: "KVCache | None" = None
+        self,
+        x: Tensor,
+        rotation: Tensor,
+        cache: "KVCache | None" = None,
+        tokens: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one.
+
+        ``tokens [B, S]`` are the ids, for a mixture whose router goes by them.
 
         Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
         finite, or so large that their squares, of which RMSNorm takes the mean, are not.
@@ -224,7 +230,7 @@ class Layer(nn.Module):
         x = x + self.attention(self.attention_norm(x), rotation, cache)
         routing = None
         if isinstance(self.ffn, MoE):
-            answer, routing = self.ffn(self.ffn_norm(x))
+            answer, routing = self.ffn(self.ffn_norm(x), tokens)
         else:
             answer = self.ffn(self.ffn_norm(x))
         x = x + answer

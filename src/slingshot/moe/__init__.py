@@ -15,6 +15,7 @@ from slingshot.moe.balance import (
     update_expert_bias,
 )
 from slingshot.moe.experts import Dispatch, Experts, MixtureOutput, MoE, SwiGLU, sort_by_expert
+from slingshot.moe.hashing import HashRouter, hash_table
 from slingshot.moe.routing import (
     Routing,
     Score,
@@ -31,6 +32,7 @@ __all__ = [
     "Dispatch",
     "ExpertChoice",
     "Experts",
+    "HashRouter",
     "MixtureOutput",
     "MoE",
     "Routing",
@@ -42,6 +44,7 @@ __all__ = [
     "expert_scores",
     "gate_weights",
     "group_scores",
+    "hash_table",
     "load_balancing_loss",
     "mask_groups",
     "max_violation",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from slingshot.moe.hashing import HashRouter
 from slingshot.moe.routing import Routing, TopKRouter
 from slingshot.tensors import (
     at_least_float32,
@@ -130,7 +131,10 @@ class MoE(nn.Module):
     """
 
     def __init__(
-        self, router: TopKRouter, experts: Experts, shared: nn.Module | None = None
+        self,
+        router: TopKRouter | HashRouter,
+        experts: Experts,
+        shared: nn.Module | None = None,
     ) -> None:
         """Put the parts together; raise ``ValueError`` when the router knows other experts."""
         super().__init__()
@@ -144,15 +148,23 @@ class MoE(nn.Module):
         self.experts = experts
         self.shared = shared
 
-    def forward(self, x: Tensor) -> MixtureOutput:
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> MixtureOutput:
         """Mix the experts' answers for ``x [..., d_model]``; the routing has one row per token.
 
-        Raises ``ValueError`` as the router and `Experts` do.
+        ``tokens [...]`` are the ids of the tokens, which only a `HashRouter` looks at. Raises
+        ``ValueError`` as the router and `Experts` do, and when a `HashRouter` gets no ids.
         """
         x = check_input(x, self.router.d_model)
-        tokens = x.reshape(-1, x.shape[-1])
-        routing = self.router(tokens)
-        output = self.experts(tokens, routing.experts, routing.weights).reshape(x.shape)
+        rows = x.reshape(-1, x.shape[-1])
+        if isinstance(self.router, TopKRouter):
+            routing = self.router(rows)
+        elif tokens is None:
+            raise ValueError(
+                "the router goes by the token and got none; pass tokens of x.shape[:-1]"
+            )
+        else:
+            routing = self.router(rows, tokens.flatten())
+        output = self.experts(rows, routing.experts, routing.weights).reshape(x.shape)
         if self.shared is not None:
             output = output + self.shared(x)
             check_output(output, x)
