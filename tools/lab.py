@@ -101,12 +101,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def command_of(args: argparse.Namespace) -> list[str]:
     """The command that starts JupyterLab at the start page, with the course's look."""
-    # The style sheet of the workspace, and the fonts of the book.
-    looks = [CONFIG / "custom", ROOT / "book" / "assets"]
-    look = f"--ServerApp.static_custom_path={[str(folder) for folder in looks]}"
     start = f"--LabApp.default_url=/lab/tree/{start_page.NAME}"
     browser = ["--no-browser"] if args.no_browser else []
-    return [sys.executable, str(SERVER), look, start, *browser, *args.jupyter_arguments]
+    return [sys.executable, str(SERVER), start, *browser, *args.jupyter_arguments]
 
 
 def find_room_for_jupyter() -> None:

@@ -42,6 +42,11 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": "tools.lab_server"}]
 
 
+def _link_jupyter_server_extension(server: Any) -> None:  # noqa: ANN401 an untyped package's
+    """Give JupyterLab the style sheet of the workspace."""
+    server.static_custom_path = [str(CONFIG / "custom"), *server.static_custom_path]
+
+
 def _load_jupyter_server_extension(server: Any) -> None:  # noqa: ANN401 an untyped package's
     """Answer for the pages of the book."""
     pattern = f"{server.base_url.rstrip('/')}/book/(.*)"
