@@ -30,18 +30,20 @@ help: ## list the targets (the default)
 book: setup ## build the book in _build/html
 	@$(VENV_PYTHON) tools/book.py
 
-test: setup-dev model ## lint, check types, run the tests and re-execute the notebooks
+test: setup-dev model ## lint, check types and spelling, run the tests and re-execute the notebooks
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m codespell_lib
 	$(VENV_PYTHON) -m pytest -p tests.notebook_counts_plugin $(SHARED) tests notebooks \
 		--ignore=notebooks/assignments --nbval --nbval-current-env \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 600
 
-test-fast: setup-dev model ## lint, check types and test the library: no browser, no notebook, no build
+test-fast: setup-dev model ## lint, check types and spelling, and test the library: no browser, no notebook, no build
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m codespell_lib
 	$(VENV_PYTHON) -m pytest $(SHARED) -m "not slow" tests
 
 model: setup ## bring the pretrained language model, 93 MB, once

@@ -7,6 +7,7 @@ stays in one process, as its fixtures want, except where its tests are long and 
 """
 
 import ast
+import json
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -19,10 +20,18 @@ from xdist.scheduler import LoadFileScheduling
 
 SLOW_FILES = {
     "test_book.py", "test_book_browser.py", "test_book_builds.py", "test_clean_run.py",
-    "test_grade.py", "test_lab.py", "test_timeline.py", "test_tools.py",
+    "test_grade.py", "test_lab.py", "test_package.py", "test_setup.py", "test_timeline.py",
+    "test_tools.py", "test_workspace.py",
 }  # fmt: skip
 SLOW_FIXTURES = {"book", "browser", "live_notebook", "run_notebook"}
 SPREAD_FILES = {"test_book_browser.py", "test_grade.py"}
+LONGEST = (
+    "test_book_builds.py", "test_setup.py", "test_grade.py", "test_workspace.py", "test_lab.py",
+    "test_package.py",
+)  # fmt: skip
+"""The slow files in the order in which they begin: one that takes minutes never comes last."""
+UNKNOWN = 90.0
+"""Seconds of a notebook of which none are recorded: as long as a notebook may take."""
 MADE_ONCE = ("graded", "open_class")
 """What takes long to make, in a file that is spread: the tests that use it stay together."""
 
@@ -101,8 +110,21 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
             yield node.name, [argument.arg for argument in node.args.args]
 
 
-def rank(item: pytest.Item) -> int:
-    """Notebooks first: none of their cells can be moved. Then what is slow, then the rest."""
+def rank(item: pytest.Item) -> tuple[int, float]:
+    """Notebooks first, the longest first: none of their cells can be moved, and what begins late
+    must be short, or one process waits for the other at the end. Then what is slow, then the rest.
+    """
     if item.path.suffix == ".ipynb":
-        return 0
-    return 1 if is_slow(item) else 2
+        return 0, -seconds().get(item.path.stem, UNKNOWN)
+    if not is_slow(item):
+        return 2, 0
+    name = item.path.name
+    return 1, LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
+@cache
+def seconds() -> dict[str, float]:
+    """How long each notebook took when its outputs were stored."""
+    recorded = Path(__file__).resolve().parent.parent / "notebooks" / "seconds.json"
+    found: dict[str, float] = json.loads(recorded.read_text("utf-8"))["seconds"]
+    return found

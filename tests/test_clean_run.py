@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_what_would_reach_another_machine_is_stopped(host: object) -> None:
 
 
 def test_slow_tests_are_named_once_and_begin_first(request: pytest.FixtureRequest) -> None:
-    named = share_plugin.SLOW_FILES | share_plugin.SPREAD_FILES
+    named = share_plugin.SLOW_FILES | share_plugin.SPREAD_FILES | {*share_plugin.LONGEST}
     assert [name for name in named if not (TESTS / name).exists()] == []
     items = request.session.items
     ranks = [share_plugin.rank(item) for item in items]
@@ -162,6 +163,16 @@ def test_slow_tests_are_named_once_and_begin_first(request: pytest.FixtureReques
     for item in items:
         in_browser = "browser" in getattr(item, "fixturenames", ())
         assert not in_browser or item.get_closest_marker("slow"), item
+
+
+def test_the_longest_notebook_begins_first() -> None:
+    """The last to begin is short, so that no process waits long for the other at the end."""
+    recorded = share_plugin.seconds()
+    stems = ["unheard_of", *recorded]
+    items = [SimpleNamespace(path=Path(f"{stem}.ipynb")) for stem in stems]
+    order = [item.path.stem for item in sorted(items, key=share_plugin.rank)]  # type: ignore[arg-type]
+    assert order[0] == "unheard_of"
+    assert [recorded[stem] for stem in order[1:]] == sorted(recorded.values(), reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -346,3 +346,15 @@ def test_the_page_says_where_nothing_was_run() -> None:
     rows = "\n".join(re.findall(r"^\|.*\|$", table, re.M))
     for name in ("macOS", "Windows", "ARM", "GitHub workflow"):
         assert (name in nowhere) != (name in rows), f"{name}: either it was run, or it was not"
+
+
+def test_a_commit_is_checked_as_make_test_checks() -> None:
+    """What pre-commit runs is what the two targets of the Makefile run before pytest."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0][
+        "hooks"
+    ]
+    commands = [hook["entry"].removeprefix(".venv/bin/python -m ") for hook in hooks]
+    for target in ("test", "test-fast"):
+        recipe = MAKEFILE.partition(f"\n{target}: ")[2].partition("\n\n")[0]
+        run = re.findall(r"^\t\$\(VENV_PYTHON\) -m (.+)$", recipe, re.M)
+        assert [line for line in run if not line.startswith("pytest")] == commands

@@ -31,8 +31,10 @@ from jupyter_core.paths import (  # noqa: E402
 )
 from nbformat.sign import NotebookNotary  # noqa: E402
 
-from tools import progress  # noqa: E402
+from tools import copies, progress, start_page  # noqa: E402
 
+SERVER = ROOT / "tools" / "lab_server.py"
+CONFIG = ROOT / "tools" / "lab_config"
 RECORD = ".handed_out.json"
 SECONDS_FOR_PROGRESS = 10.0
 
@@ -55,19 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         find_room_for_jupyter()
         handout = prepare(course, args.workspace, beside=args.new_editions)
         print(*report(handout, args.workspace), sep="\n", flush=True)
+        standing: dict[str, str] = {}
+        if not args.prepare_only:
+            standing, lines = short_progress(course, args.workspace)
+            print(*lines, sep="\n", flush=True)
+        write_start_page(args.workspace, standing)
         if args.prepare_only:
             return 0
-        print(*short_progress(course, args.workspace), sep="\n", flush=True)
-    except OSError as error:
+    except (OSError, copies.NotShownError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; every notebook is whole", file=sys.stderr)
         return 130
-    browser = ["--no-browser"] if args.no_browser else []
-    command = [sys.executable, "-m", "jupyterlab", *browser, *args.jupyter_arguments]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        filter(None, [str(CONFIG), os.environ.get("JUPYTER_CONFIG_PATH")])
+    )
     os.chdir(args.workspace)
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, command_of(args))
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -92,6 +99,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def command_of(args: argparse.Namespace) -> list[str]:
+    """The command that starts JupyterLab at the start page, with the course's look."""
+    start = f"--LabApp.default_url=/lab/tree/{start_page.NAME}"
+    browser = ["--no-browser"] if args.no_browser else []
+    return [sys.executable, str(SERVER), start, *browser, *args.jupyter_arguments]
+
+
 def find_room_for_jupyter() -> None:
     """Raise ``OSError`` in words where JupyterLab, or its record of trust, could not write."""
     for folder in (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir()):
@@ -107,14 +121,15 @@ def find_room_for_jupyter() -> None:
 
 
 def editions(course: Path) -> dict[str, bytes]:
-    """What the course hands out: the chapters, and the student edition of each assignment."""
-    chapters = {path.name: path.read_bytes() for path in sorted(course.glob("*.ipynb"))}
-    released = sorted((course / "assignments" / "release").glob("*.ipynb"))
-    # From workspace/assignments a chapter is one folder away, in the course two.
-    return chapters | {
-        f"{progress.FOLDER}/{path.name}": path.read_bytes().replace(b"](../../", b"](../")
-        for path in released
-    }
+    """What the course hands out: the chapters, and the student edition of each assignment.
+
+    They read like the book: what Sphinx looks up in a chapter, a copy has as text and links.
+    """
+    written = copies.Course(course.parent)
+    released = course / "assignments" / "release"
+    paths = [*sorted(course.glob("*.ipynb")), *sorted(released.glob("*.ipynb"))]
+    chapters = [path.relative_to(course.parent).with_suffix("").as_posix() for path in paths]
+    return {copies.home_of(chapter): written.copy(chapter) for chapter in chapters}
 
 
 def prepare(course: Path, workspace: Path, *, beside: bool = False) -> Handout:
@@ -192,17 +207,38 @@ def put_beside(path: Path, content: bytes) -> Path:
 
 def trust(notebook: Path) -> None:
     """Sign a fresh copy, so that JupyterLab lets the scripts of its stored figures run."""
+    if notebook.suffix != ".ipynb":
+        return
     NotebookNotary().sign(nbformat.read(notebook, as_version=4))  # type: ignore[no-untyped-call]
 
 
-def short_progress(course: Path, workspace: Path) -> list[str]:
-    """How many exercises pass, if that is soon known. No fault here keeps JupyterLab closed."""
+def short_progress(course: Path, workspace: Path) -> tuple[dict[str, str], list[str]]:
+    """How many exercises pass, by notebook and in lines to print, if that is soon known.
+
+    No fault here keeps JupyterLab closed.
+    """
     try:
         release = course / "assignments" / "release"
         worked_in = find_worked_in(workspace)
-        return progress.in_short(workspace, worked_in, release, SECONDS_FOR_PROGRESS)
+        standing = progress.standing(workspace, worked_in, release, SECONDS_FOR_PROGRESS)
+        return standing or {}, progress.in_short(standing, SECONDS_FOR_PROGRESS)
     except Exception as error:
-        return [f"how many exercises pass is not known: {type(error).__name__}: {error}"]
+        return {}, [f"how many exercises pass is not known: {type(error).__name__}: {error}"]
+
+
+def write_start_page(workspace: Path, standing: dict[str, str]) -> None:
+    """Write the start page anew, unless the learner has made it their own."""
+    record = read_record(workspace)
+    path = workspace / start_page.NAME
+    begun = {
+        name
+        for name, known in record.items()
+        if (workspace / name).is_file() and digest((workspace / name).read_bytes()) != known
+    }
+    content = start_page.text(ROOT, begun, standing).encode("utf-8")
+    if create(path, content) or replace_untouched(path, content, record.get(path.name, "")):
+        record[path.name] = digest(content)
+        write_record(workspace, record)
 
 
 def find_worked_in(workspace: Path) -> set[Path]:

@@ -110,12 +110,12 @@ def check(
     return [future.result() for future in futures]
 
 
-def in_short(workspace: Path, worked_in: set[Path], release: Path, seconds: float) -> list[str]:
-    """A line for each notebook in ``worked_in``, or, after so many seconds, a way to get them."""
+def standing(
+    workspace: Path, worked_in: set[Path], release: Path, seconds: float
+) -> dict[str, str] | None:
+    """How many exercises of each notebook in ``worked_in`` pass; None after so many seconds."""
     editions = read_assignments(release, student_edition=True)
     notebooks = [n for n in find_notebooks(workspace, editions) if n.path in worked_in]
-    if not notebooks:
-        return ["`make progress` shows which exercises pass, once you have begun"]
     stop = threading.Event()
     timer = threading.Timer(seconds, stop.set)
     timer.start()
@@ -124,8 +124,17 @@ def in_short(workspace: Path, worked_in: set[Path], release: Path, seconds: floa
     finally:
         timer.cancel()
     if stop.is_set():
+        return None
+    return dict(head(n, r) for n, r in zip(notebooks, reports, strict=True))
+
+
+def in_short(standing: dict[str, str] | None, seconds: float) -> list[str]:
+    """A line for each notebook that was checked, or a way to get them."""
+    if standing is None:
         return [f"the checks take more than {seconds:.0f} s; `make progress` waits for them"]
-    heads = [head(n, r) for n, r in zip(notebooks, reports, strict=True)]
+    if not standing:
+        return ["`make progress` shows which exercises pass, once you have begun"]
+    heads = [f"{name}: {passed}" for name, passed in standing.items()]
     return [*heads, "`make progress` shows which, and what the checks say of the others"]
 
 
@@ -141,7 +150,7 @@ def table(
     for notebook, report in zip(notebooks, reports, strict=True):
         edition = editions[notebook.assignment]
         passed, exercises = passed + count_passed(report), exercises + len(report.grades)
-        lines.append(head(notebook, report))
+        lines.append(": ".join(head(notebook, report)))
         column = max(len(grade.exercise) for grade in report.grades)
         for grade in report.grades:
             state, why = describe(grade, report, edition)
@@ -151,9 +160,10 @@ def table(
     return [*lines, f"{passed} of {exercises} exercises pass. {MORE}"]
 
 
-def head(notebook: Submission, report: Report) -> str:
-    """The line of a notebook."""
-    return f"{FOLDER}/{notebook.path.name}: {count_passed(report)} of {len(report.grades)} pass"
+def head(notebook: Submission, report: Report) -> tuple[str, str]:
+    """The name of a notebook, and how many of its exercises pass."""
+    passed = f"{count_passed(report)} of {len(report.grades)} pass"
+    return f"{FOLDER}/{notebook.path.name}", passed
 
 
 def count_passed(report: Report) -> int:
