@@ -1,0 +1,5 @@
+"""Grades and feedback packed as a learning platform takes them back."""
+
+
+def main(argv):
+    raise SystemExit("not yet")
