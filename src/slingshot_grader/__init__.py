@@ -2,12 +2,12 @@
 
 ``python -m slingshot_grader FOLDER`` grades a folder. What it is made of, from the outside in:
 
-- ``cli`` and ``batch``: a folder of submissions becomes a table and pages; ``layouts`` knows how the
-  learning platforms name them, ``rules``, ``overrides`` and ``roster`` what the instructor decided.
-- ``pool``: hands each submission to a child process, here or on a cluster.
+- ``cli`` and ``batch``: a folder of submissions becomes a table and pages. ``layouts`` knows how
+  learning platforms name them, ``desk`` reads what the instructor has decided, ``standing`` joins
+  that with what was found, and ``export`` takes it back to the platform.
+- ``pool`` and ``local``: hand each submission to a child process; ``cluster`` to another machine.
 - ``examiner``: that child, limited. It reads the submission, runs its tests and renders its page;
   what it answers is checked by ``outcome`` before anybody believes it.
-- ``sandbox``, ``confine``, ``link`` and ``session``: below it, the process of the learner's code.
-- ``worker``, ``wire`` and ``stand_in``: what runs inside of that process, and all of the grader that
-  is there.
+- ``session``, ``link``, ``sandbox``, ``confine``: below it, the process of the learner's code.
+- ``worker``, ``wire`` and ``stand_in``: what runs inside of that process.
 """

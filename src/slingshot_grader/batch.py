@@ -406,7 +406,7 @@ def page_name(submission: Submission, several: bool) -> str:
 
 
 def version() -> str:
-    """Hash the code that grades and the library that it uses, so that a changed check grades anew."""
+    """Hash the code that grades and the library, so that a changed check grades anew."""
     result = hashlib.sha256()
     for name in ("slingshot_grader", "slingshot_exercises", "slingshot"):
         for path in sorted((SOURCE / name).rglob("*.py")):

@@ -1,7 +1,8 @@
 """What the instructor has decided, in three files that grading reads and never writes over.
 
-They lie in the folder of results: ``overrides.csv`` (points, comments, who is excused), ``rules.toml``
-(deadlines, penalty, extra time, which attempt counts, parts graded by hand), ``roster.csv``.
+They lie in the folder of results: ``overrides.csv`` (points, comments, who is excused),
+``rules.toml`` (deadlines, penalty, extra time, which attempt counts, parts graded by hand), and
+``roster.csv``.
 """
 
 import csv
@@ -38,7 +39,7 @@ class Override:
 
 @dataclass(frozen=True)
 class Rules:
-    """How attempts, deadlines and parts graded by hand count. Nothing is late without a deadline."""
+    """How attempts, deadlines and parts by hand count. Nothing is late without a deadline."""
 
     attempts: str = "best"
     late_percent_a_day: float = 0.0

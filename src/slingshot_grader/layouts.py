@@ -75,7 +75,12 @@ def common_prefix(paths: list[Path]) -> str:
     names = [path.name for path in paths if is_repository(path)]
     if len(names) < 2 or len(names) != len([path for path in paths if path.is_dir()]):
         return ""
-    return os.path.commonprefix(names).rpartition("-")[0]
+    first, last = min(names), max(names)
+    same = [a for a, b in zip(first, last, strict=False) if a == b]
+    count = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(same)
+    )
+    return first[:count].rpartition("-")[0]
 
 
 def is_repository(path: Path) -> bool:

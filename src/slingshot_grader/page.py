@@ -1,4 +1,4 @@
-"""The pages of the grader: a frame that asks nobody for anything, and a learner's notebook in it."""
+"""The pages: a frame that asks nobody for anything, and a learner's notebook in it."""
 
 import base64
 import html
@@ -41,7 +41,7 @@ p + ul { margin-top: -.6rem; padding-left: 1.2rem; }
 .prompt, .jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none; }
 .passed { color: var(--good); font-weight: 600; } .failed { color: var(--bad); font-weight: 600; }
 .own { border-left: .25rem solid var(--passed); padding-left: .8rem; }
-.bar { display: flex; height: 1.5rem; margin: .2rem 0 .6rem; border-radius: .2rem; overflow: hidden; }
+.bar { display: flex; height: 1.5rem; margin: .2rem 0 .6rem; overflow: hidden; }
 .bar span { color: #fff; font-size: .8rem; line-height: 1.5rem; text-align: center; min-width: 0; }
 .key span { display: inline-block; margin-right: 1rem; white-space: nowrap; }
 .key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .3rem; }

@@ -94,7 +94,7 @@ def inside(path: Path, folder: Path) -> bool:
 
 
 def in_files(memory: int) -> tuple[int, int]:
-    """Bytes that files in ``/tmp`` and ``/dev/shm`` may hold. They are memory, and count as such."""
+    """Bytes that files in ``/tmp`` and ``/dev/shm`` may hold: they count as memory."""
     return min(256_000_000, memory // 8), min(64_000_000, memory // 32)
 
 

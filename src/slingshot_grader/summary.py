@@ -84,7 +84,7 @@ def outcomes(test: Test, standings: Sequence[Standing]) -> Counter[str]:
 
 
 def of_exercise(test: Test, standings: Sequence[Standing]) -> list[str]:
-    """A bar of outcomes, what was said most often, and whether the exercise tells learners apart."""
+    """A bar of outcomes, what was said most often, and how well it tells learners apart."""
     counts, number = outcomes(test, standings), len(standings)
     lines = [f"<h3>{breakable(test.exercise)}: {counts['passed']} of {number} passed</h3>"]
     words = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
@@ -112,7 +112,7 @@ def of_exercise(test: Test, standings: Sequence[Standing]) -> list[str]:
 
 
 def separation(test: Test, standings: Sequence[Standing]) -> float | None:
-    """Correlation of passing an exercise with the rest of the points, ``None`` where one is fixed."""
+    """Correlation of an exercise with the rest of the points, ``None`` where one is fixed."""
     here, rest = [], []
     for each in standings:
         points = {grade.grade_id: grade.points for grade in each.report.grades}

@@ -50,14 +50,13 @@ def cells(standing: Standing, columns: Sequence[str]) -> list[str]:
         f"{submission.assignment}-{part.name}": "excused" if part.excused else show(part.points)
         for part in standing.parts
     }
-    blank = standing.excused or not standing.report.grades
     late = standing.days_late or ("yes" if submission.late else "")
     return [
         submission.learner,
         submission.number,
         submission.assignment,
         standing.status,
-        "" if blank and standing.fixed is None else show(standing.points),
+        show(standing.points) if standing.has_grade and not standing.excused else "",
         show(standing.most) if standing.parts else "",
         *(points.get(column, "") for column in columns),
         str(late),

@@ -20,7 +20,7 @@ CHUNK = 1 << 16
 
 
 def unpack(archive: Path, target: Path) -> list[str]:
-    """Write the files of a zip below ``target``; raise ``UnreadableError`` for one beyond bounds."""
+    """Write the files of a zip below ``target``; raise ``UnreadableError`` beyond bounds."""
     left = LARGEST_FOLDER
     with open_regular(archive) as file:
         try:
@@ -42,7 +42,7 @@ def unpack(archive: Path, target: Path) -> list[str]:
 
 
 def place_of(member: zipfile.ZipInfo) -> PurePosixPath | None:
-    """Where a member goes, ``None`` for a link, a hidden file, or a place outside of the archive."""
+    """Where a member goes, ``None`` for a link, a hidden file, or a place outside."""
     place = PurePosixPath(member.filename.replace("\\", "/"))
     kind = stat.S_IFMT(member.external_attr >> 16)
     outside = place.is_absolute() or ".." in place.parts or ":" in (place.parts or ("",))[0]

@@ -1,8 +1,9 @@
 """The process that runs a learner's code. It is told what to do and trusted with nothing.
 
 It runs cells as a notebook would and calls functions that the cells have defined. It holds no test,
-no check, no reference, no expected value and no points. Whatever the learner's code does to this process, to its modules or
-to its pipes, it can only change the answers that it gives, and a wrong answer is a wrong answer.
+no check, no reference, no expected value and no points. Whatever the learner's code does to this
+process, to its modules or to its pipes, it can only change the answers that it gives, and a wrong
+answer is a wrong answer.
 """
 
 import argparse
