@@ -4,6 +4,7 @@ The class is graded once, as an instructor would, and the tests look at what is 
 """
 
 import contextlib
+import copy
 import csv
 import dataclasses
 import hashlib
@@ -34,7 +35,7 @@ import pytest
 from nbformat import NotebookNode
 from playwright.sync_api import Page
 
-from exercise_counts_plugin import assignments, checks, wrong_answers
+from exercise_counts_plugin import WrongAnswer, assignments, checks, wrong_answers
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -928,9 +929,12 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., Session]]:
         session.close()
 
 
+ROUNDS = 3  # notebooks for each assignment
+
+
 @dataclass(frozen=True)
 class Rounds:
-    """Notebooks with a wrong answer to every exercise, graded, and what each must be told."""
+    """Notebooks with many wrong answers each, graded, and what each answer must be told."""
 
     expected: dict[str, dict[str, str]]
     reports: dict[str, dict[str, Any]]
@@ -938,25 +942,45 @@ class Rounds:
 
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory: pytest.TempPathFactory) -> Rounds:
-    """All wrong answers: the n-th notebook of an assignment has the n-th to each exercise."""
-    folder = tmp_path_factory.mktemp("rounds") / "class"
-    folder.mkdir()
+    """All wrong answers, a few dozen in a notebook: each is an exercise of an edition of its own."""
+    place = tmp_path_factory.mktemp("rounds")
+    for name in ("source", "class"):
+        (place / name).mkdir()
     expected: dict[str, dict[str, str]] = {}
     for assignment in assignments():
-        mine: dict[str, list[Path]] = {}
-        for answer in wrong_answers():
-            if answer.assignment == assignment:
-                mine.setdefault(answer.exercise, []).append(answer.path)
-        assert set(mine) == {test.exercise for test in ASSIGNMENTS[assignment].tests}
-        for number in range(max(map(len, mine.values()))):
-            chosen = {name: paths[number % len(paths)] for name, paths in mine.items()}
-            codes = {name: path.read_text("utf-8") for name, path in chosen.items()}
-            learner = f"{assignment} {number}"
-            nbformat.write(solved(assignment, **codes), folder / f"{learner}.ipynb")  # type: ignore[no-untyped-call]
-            expected[learner] = {name: message_of(code) for name, code in codes.items()}
-    # Each of a dozen answers may take as long as an answer; what is short is tested elsewhere.
-    assert grade([*OPEN, "--jobs=2", "--patience=50", str(folder)]) == 0
-    return Rounds(expected, read_reports(folder.with_name("class-graded")))
+        mine = [answer for answer in wrong_answers() if answer.assignment == assignment]
+        assert {answer.exercise for answer in mine} == {
+            test.exercise for test in ASSIGNMENTS[assignment].tests
+        }
+        for number in range(ROUNDS):
+            name = f"{assignment}_{number}"
+            notebook, expected[name] = edition_of_wrong_answers(assignment, mine[number::ROUNDS])
+            for folder in ("source", "class"):
+                nbformat.write(notebook, place / folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+    words = ["--jobs=2", "--total-seconds=900", "--source", str(place / "source")]
+    assert grade([*OPEN, *words, str(place / "class")]) == 0
+    return Rounds(expected, read_reports(place / "class-graded"))
+
+
+def edition_of_wrong_answers(
+    assignment: str, answers: list[WrongAnswer]
+) -> tuple[NotebookNode, dict[str, str]]:
+    """A notebook in which every answer has a name of its own, and what each must be told."""
+    source, expected = by_id(edition("source", assignment)), {}
+    notebook = edition("source", assignment)
+    notebook.cells = [source[grade_id] for grade_id in ASSIGNMENTS[assignment].locked]
+    for number, answer in enumerate(answers):
+        name, code = f"{answer.exercise}_{number}", answer.path.read_text("utf-8")
+        cells = f"{assignment}-{answer.exercise}", f"{assignment}-{answer.exercise}-test"
+        written, test = (copy.deepcopy(source[grade_id]) for grade_id in cells)
+        lines = f"names = {{}}\nexec({code!r}, names)\n{name} = names[{answer.exercise!r}]"
+        written.source = f"### BEGIN SOLUTION\n{lines}\n### END SOLUTION"
+        written.metadata.nbgrader.grade_id = f"{assignment}-{name}"
+        test.source = re.sub(rf"\b{answer.exercise}\b", name, test.source)
+        test.metadata.nbgrader.grade_id = f"{assignment}-{name}-test"
+        notebook.cells += [written, test]
+        expected[name] = message_of(code)
+    return notebook, expected
 
 
 def message_of(code: str) -> str:
@@ -968,21 +992,18 @@ def message_of(code: str) -> str:
 
 def test_every_wrong_answer_gets_its_message_from_the_grader_and_no_point(rounds: Rounds) -> None:
     missed = [
-        (learner, each["exercise"], each["message"])
-        for learner, messages in rounds.expected.items()
-        for each in rounds.reports[learner]["grades"]
+        (name, each["exercise"], each["message"])
+        for name, messages in rounds.expected.items()
+        for each in rounds.reports[name]["grades"]
         if messages[each["exercise"]] not in each["message"] or each["points"] != 0
     ]
     assert missed == []
 
 
 def test_no_wrong_answer_is_left_out(rounds: Rounds) -> None:
-    given = {(learner.split()[0], name, message) for learner, messages in rounds.expected.items()
-             for name, message in messages.items()}  # fmt: skip
-    due = {(each.assignment, each.exercise, message_of(each.path.read_text("utf-8")))
-           for each in wrong_answers()}  # fmt: skip
-    assert given == due
-    assert len(rounds.reports) == len(rounds.expected)
+    graded = {name: len(report["grades"]) for name, report in rounds.reports.items()}
+    assert graded == {name: len(messages) for name, messages in rounds.expected.items()}
+    assert sum(graded.values()) == len(wrong_answers())
 
 
 @pytest.mark.parametrize("assignment", assignments())

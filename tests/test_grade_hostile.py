@@ -72,7 +72,8 @@ def utilization(*arguments):
 """
 HUNT = """
 import gc, importlib, sys
-sys.meta_path[:] = [f for f in sys.meta_path if type(f).__module__ != "slingshot_grader.stand_in"]
+ours = "slingshot_grader.stand_in"
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != ours]
 for name in [name for name in sys.modules if name.startswith("slingshot")]:
     del sys.modules[name]
 importlib.invalidate_caches()

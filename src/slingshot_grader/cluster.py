@@ -52,7 +52,7 @@ class Cluster:
         except ImportError:
             raise GradeError("a scheduler needs `pip install distributed`") from None
         try:
-            self.client = Client(self.address, timeout=CONNECT_SECONDS)
+            self.client = Client(self.address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise GradeError(f"no scheduler answers at {self.address}: {error}") from error
         if not self.threads():

@@ -83,8 +83,8 @@ def main() -> None:
     scratch = Path(sys.argv[1])
     own = Path(tempfile.mkdtemp(prefix="examiner-", dir=scratch))
     tempfile.tempdir = str(own)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the grader says when to end
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # the grader says when to end
     adopt_orphans()
     close_memory()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -137,8 +137,8 @@ def in_a_fork(request: tuple[str, dict[str, Any]], requests: BinaryIO) -> bytes 
     os.close(write_end)
     said, gone = b"", False
     while len(said) <= 2 * LONGEST_REPLY:
-        ready, _, _ = select.select([read_end, requests], [], [])
-        if requests in ready:  # nothing is asked meanwhile: it is the end
+        ready, _, _ = select.select([read_end, requests.fileno()], [], [])
+        if requests.fileno() in ready:  # nothing is asked meanwhile: it is the end
             gone = True
             break
         data = os.read(read_end, 1 << 20)

@@ -220,7 +220,7 @@ def pack(rows: Iterable[dict[str, str]], graded: Path, platform: str, target: Pa
 
 def place_for(row: dict[str, str], learner: str, platform: str) -> str:
     """Where a page goes in the zip."""
-    entry = (row["file"].split("/") + [""])[1]
+    entry = [*row["file"].split("/"), ""][1]
     if platform == "moodle":  # a folder stays one; a file becomes the folder of its learner
         match = re.match(r"(.+_\d+_assignsubmission_file_?)", entry)
         return f"{match[1] if match else learner}/feedback.html"

@@ -24,8 +24,8 @@ class UnreadableError(Exception):
 class Submission:
     """One notebook, or something in its place, of one learner.
 
-    ``number`` is the learner's on the platform, ``handed_in`` the time if it is known, ``place`` where
-    the instructor finds it, and ``problem`` why it cannot be read if that is known already.
+    ``number`` is the learner's on the platform, ``handed_in`` the time if it is known, ``place``
+    where the instructor finds it, ``problem`` why it cannot be read if that is known already.
     """
 
     learner: str

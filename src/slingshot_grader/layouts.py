@@ -5,6 +5,7 @@ learner and assignment with a time in it, GitHub Classroom a repository for each
 one file or one folder for each learner.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -75,12 +76,8 @@ def common_prefix(paths: list[Path]) -> str:
     names = [path.name for path in paths if is_repository(path)]
     if len(names) < 2 or len(names) != len([path for path in paths if path.is_dir()]):
         return ""
-    first, last = min(names), max(names)
-    same = [a for a, b in zip(first, last, strict=False) if a == b]
-    count = next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(same)
-    )
-    return first[:count].rpartition("-")[0]
+    together = itertools.takewhile(lambda signs: len(set(signs)) == 1, zip(*names, strict=False))
+    return "".join(signs[0] for signs in together).rpartition("-")[0]
 
 
 def is_repository(path: Path) -> bool:

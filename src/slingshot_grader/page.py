@@ -83,7 +83,7 @@ def render(cells: Sequence[Cell], runs: Sequence[Run], assignment: Assignment) -
     """
     budget = Budget()
     ran = {run.number: run for run in runs}
-    shown, number = [], 0
+    shown, number = list[NotebookNode](), 0
     for cell in cells:
         number += cell.kind == "code"
         if len(shown) >= MOST_CELLS or budget.left <= 0:

@@ -189,11 +189,11 @@ def _decode_opaque(content: list[str]) -> Opaque:
     return value
 
 
-def _decode_scalar(content: list[Any]) -> np.generic:
+def _decode_scalar(content: list[Any]) -> Any:  # noqa: ANN401 a scalar of NumPy
     array = _decode_array(content)
     if array.shape:
         raise ValueError("a scalar has a shape")
-    scalar: np.generic = array[()]
+    scalar: Any = array[()]
     return scalar
 
 
