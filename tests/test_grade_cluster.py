@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class FakeClient:
     def __init__(self, answer: dict[str, Any]) -> None:
         self.answer = answer
 
-    def submit(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> FakeFuture:
+    def submit(self, function: object, *arguments: object, **options: object) -> FakeFuture:
         return FakeFuture(self.answer)
 
 

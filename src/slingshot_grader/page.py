@@ -34,7 +34,7 @@ h1, h2, h3 { line-height: 1.2; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: break-word; }
-td.points, td.outcome { white-space: nowrap; }
+td.points { white-space: nowrap; } td.outcome { overflow-wrap: normal; }
 pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); border-radius: .3rem;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 p + ul { margin-top: -.6rem; padding-left: 1.2rem; }

@@ -60,7 +60,7 @@ def of_assignment(assignment: Assignment, standings: Sequence[Standing]) -> list
             lines.append(listed(f"{title}: {len(who)}", who).replace("h2>", "h3>"))
     if not graded:
         return lines
-    totals = [each.points for each in graded if not each.excused]
+    totals = [each.points for each in graded if each.has_grade and not each.excused]
     if totals:
         lines.append(
             f"<p>Points: mean {statistics.mean(totals):.1f}, median {statistics.median(totals):g} "
@@ -115,6 +115,8 @@ def separation(test: Test, standings: Sequence[Standing]) -> float | None:
     """Correlation of an exercise with the rest of the points, ``None`` where one is fixed."""
     here, rest = [], []
     for each in standings:
+        if each.report.status == "unreadable":
+            continue
         points = {grade.grade_id: grade.points for grade in each.report.grades}
         if test.grade_id in points:
             here.append(points[test.grade_id])
