@@ -70,6 +70,7 @@ assignments: setup-instructor ## make the student edition of the assignments fro
 
 grade: setup-instructor ## grade a folder: make grade SUBMISSIONS=folder [ASSIGNMENT=claim]
 	@$(VENV_PYTHON) tools/grade.py $(if $(ASSIGNMENT),--assignment $(call as_typed,ASSIGNMENT)) \
+		$(if $(SCHEDULER),--scheduler $(call as_typed,SCHEDULER)) $(if $(NO_SANDBOX),--no-sandbox) \
 		-- $(call as_typed,SUBMISSIONS)
 
 clean: ## remove what was built; keeps .venv and workspace/

@@ -71,7 +71,7 @@ def make_up(folder: Path, size: int, chance: random.Random) -> dict[str, float]:
     folder.mkdir(parents=True)
     # The hostile ones go for a folder that only looks like a course, never for this one.
     decoy = folder.resolve().with_name(f"{folder.name}-course")
-    for name in ("src/slingshot_exercises/claim.py", "notebooks/assignments/source/claim.ipynb"):
+    for name in ("src/slingshot_exercises/__init__.py", "notebooks/assignments/source/claim.ipynb"):
         (decoy / name).parent.mkdir(parents=True)
         (decoy / name).write_text("")
     write_class(folder.resolve(), Prey(decoy, CLOSED_PORT, folder.name))
@@ -121,9 +121,7 @@ def differences(
     expected: list[dict[str, str]], grades: list[dict[str, str]], folder: Path
 ) -> list[str]:
     """A line for each submission that has no row, or other points than it must have."""
-    found = {
-        Path(row["file"]).relative_to(folder.resolve()).parts[0]: row["points"] for row in grades
-    }
+    found = {Path(row["file"]).parts[1]: row["points"] or "0" for row in grades}
     return [
         f"{row['file']}: {found.get(row['file'], 'no')} points, must be {row['points']}"
         for row in expected

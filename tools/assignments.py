@@ -6,7 +6,6 @@ twice changes no byte.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,8 @@ console.prepare("make setup-instructor")
 
 import nbformat  # noqa: E402
 from nbformat import NotebookNode  # noqa: E402
-from nbgrader.converters import GenerateAssignment  # noqa: E402
-from nbgrader.preprocessors import SaveCells  # noqa: E402
 
+from slingshot_grader.assignment import make_student_edition  # noqa: E402
 from tools.notebooks import display_name, serialize, write_atomically  # noqa: E402
 
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
@@ -80,19 +78,6 @@ def student_edition(source: Path) -> str:
     """Return the text of the student edition; raise what nbgrader raises for a malformed source."""
     notebook: NotebookNode = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
     return serialize(make_student_edition(notebook))
-
-
-def make_student_edition(notebook: NotebookNode) -> NotebookNode:
-    """Run nbgrader's preprocessors in nbgrader's order, without its database."""
-    resources: dict[str, object] = {}
-    log = logging.getLogger("nbgrader.student_edition")
-    log.addHandler(logging.NullHandler())
-    log.propagate = False  # what goes wrong is raised, too
-    for step in GenerateAssignment.preprocessors.default():
-        if step is SaveCells:  # writes to the database, which only nbgrader's own grader reads
-            continue
-        notebook, resources = step(log=log).preprocess(notebook, resources)
-    return notebook
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ from tqdm import tqdm  # noqa: E402
 
 from slingshot_exercises.checking import NOT_WRITTEN  # noqa: E402
 from slingshot_grader.assignment import Assignment, AssignmentError, read_assignments  # noqa: E402
-from slingshot_grader.examine import Grade, Report, examine  # noqa: E402
-from slingshot_grader.files import Submission, guess_assignment  # noqa: E402
+from slingshot_grader.examine import examine  # noqa: E402
+from slingshot_grader.files import Submission  # noqa: E402
+from slingshot_grader.notebook import guess_assignment  # noqa: E402
+from slingshot_grader.outcome import Grade, Report  # noqa: E402
 from slingshot_grader.sandbox import find_sandbox  # noqa: E402
 from slingshot_grader.session import Limits  # noqa: E402
 
@@ -107,7 +109,7 @@ def check(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return [future.result() for future in futures]
+    return [future.result()[0] for future in futures]
 
 
 def standing(

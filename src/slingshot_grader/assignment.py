@@ -7,6 +7,7 @@ nbgrader to be checked with it.
 import ast
 import builtins
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Test:
 class Assignment:
     """The graded cells and the locked cells of an assignment, each by its grade id.
 
-    ``handed_out`` holds the cells of the student edition.
+    ``handed_out`` holds the cells of the student edition, ``texts`` all that it says between them;
+    ``by_hand`` are the points of cells that only a person can grade.
     """
 
     name: str
@@ -49,6 +51,14 @@ class Assignment:
     locked: dict[str, str]
     handed_out: dict[str, NotebookNode]
     digest: str
+    texts: frozenset[str] = frozenset()
+    by_hand: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def answers(self) -> frozenset[str]:
+        """The grade ids of the cells that a learner writes."""
+        fixed = {test.grade_id for test in self.tests} | set(self.locked)
+        return self.ids - fixed
 
     @property
     def ids(self) -> frozenset[str]:
@@ -73,23 +83,27 @@ def read_assignment(path: Path, student_edition: bool = False) -> Assignment:
     """Read one notebook; raise ``AssignmentError`` when it grades nothing."""
     data = path.read_bytes()
     try:
-        source = dict(cells_by_id(parse(data)))
-        handed_out = source if student_edition else dict(cells_by_id(make_student_edition(data)))
+        notebook = parse(data)
+        out = notebook if student_edition else make_student_edition(parse(data))
+        source, handed_out = dict(cells_by_id(notebook)), dict(cells_by_id(out))
     except ImportError:  # nbgrader is not there, which is no fault of the notebook
         raise
     except Exception as error:
         raise AssignmentError(f"{path.name} is no assignment of nbgrader: {error}") from error
-    tests, locked = [], {}
+    tests, locked, by_hand = [], {}, []
     for grade_id, cell in source.items():
         if is_test(cell):
             points = float(cell.metadata.nbgrader.points)
             tests.append(Test(grade_id, cell.source, handed_out[grade_id].source, points))
         elif is_locked(cell):
             locked[grade_id] = cell.source
+        elif is_by_hand(cell):
+            by_hand.append((grade_id, float(cell.metadata.nbgrader.points)))
     if not tests:
         raise AssignmentError(f"{path.name} has no graded cell")
     digest = hashlib.sha256(data).hexdigest()
-    return Assignment(path.stem, tuple(tests), locked, handed_out, digest)
+    texts = frozenset(cell.source for cell in out.cells if cell.cell_type != "code")
+    return Assignment(path.stem, tuple(tests), locked, handed_out, digest, texts, tuple(by_hand))
 
 
 def parse(data: bytes) -> NotebookNode:
@@ -98,17 +112,32 @@ def parse(data: bytes) -> NotebookNode:
     return notebook
 
 
-def make_student_edition(data: bytes) -> NotebookNode:
-    """Return what nbgrader hands out of a source edition."""
-    from tools import assignments  # late: a learner has no nbgrader, and a student edition already
+def make_student_edition(notebook: NotebookNode) -> NotebookNode:
+    """Return what nbgrader hands out of a source edition, made by its own steps in its order."""
+    from nbgrader.converters import GenerateAssignment  # late: a learner has no nbgrader
+    from nbgrader.preprocessors import SaveCells
 
-    return assignments.make_student_edition(parse(data))
+    resources: dict[str, object] = {}
+    log = logging.getLogger("nbgrader.student_edition")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False  # what goes wrong is raised, too
+    for step in GenerateAssignment.preprocessors.default():
+        if step is SaveCells:  # writes to the database, which only nbgrader's own grader reads
+            continue
+        notebook, resources = step(log=log).preprocess(notebook, resources)
+    return notebook
 
 
 def is_test(cell: NotebookNode) -> bool:
     """Whether a cell is graded by being run, as opposed to being an answer."""
     data = cell.metadata.nbgrader
     return bool(cell.cell_type == "code" and data.grade and not data.solution)
+
+
+def is_by_hand(cell: NotebookNode) -> bool:
+    """Whether a person grades a cell: an answer or a task that has points."""
+    data = cell.metadata.nbgrader
+    return bool((data.grade and data.solution) or data.get("task"))
 
 
 def is_locked(cell: NotebookNode) -> bool:

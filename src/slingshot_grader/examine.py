@@ -2,11 +2,12 @@
 
 The usual grader runs tests in the learner's kernel, where the learner's code can read them, replace
 the functions that they call, or change what ``==`` means. Here the two are apart. The learner's
-cells run in a worker (``worker.py``), shut in by ``sandbox.py``. The tests run in the grader, which
-the learner's code never enters: where a test names a function of the learner it finds a
+cells run in a worker (``worker.py``), shut in by ``sandbox.py``. The tests run in this process,
+which the learner's code never enters: where a test names a function of the learner it finds a
 ``RemoteFunction`` (``session.py``), which sends the arguments and reads the answer.
 
-- The text of a test never leaves the grader: before, during or after the learner's cells.
+- The text of a test, a check and its reference never leave this process. What the learner's cells
+  import under the checks' name is a stand-in (``stand_in.py``).
 - What the worker sends is data in a small language (``wire.py``), never a pickle. The worst that a
   forged message can be is a wrong answer. A message that was not asked for ends the worker.
 - Tests, and all other cells that are not the learner's, come from the source edition by grade id.
@@ -23,55 +24,25 @@ import ast
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from nbformat import NotebookNode
 
 from slingshot_exercises import CheckFailed
 from slingshot_exercises.checking import NOT_WRITTEN, NoAnswerError
 from slingshot_grader.assignment import Assignment, Test, names_needed
-from slingshot_grader.files import Cell, Submission, UnreadableError, copy_files, read_notebook
+from slingshot_grader.files import Submission, UnreadableError, copy, open_regular
 from slingshot_grader.link import Link
-from slingshot_grader.sandbox import Sandbox, command, environment
+from slingshot_grader.notebook import Cell, read_cells
+from slingshot_grader.outcome import Grade, Report
+from slingshot_grader.sandbox import Sandbox, command, environment, in_files, lay_out
 from slingshot_grader.session import Limits, Run, Session, SessionOverError
+from slingshot_grader.similar import fingerprint
 
-ALLOWED_IMPORTS = ("slingshot.facts", "slingshot_exercises", "slingshot.pages.notebook")
-
-
-@dataclass
-class Grade:
-    """What came of one test; ``outcome`` is passed, wrong, not written, or stopped."""
-
-    exercise: str
-    grade_id: str
-    points: float
-    most: float
-    outcome: str
-    message: str = ""
-
-    @property
-    def mistake(self) -> str:
-        """The first line of the message, without the name of the exercise."""
-        return self.message.split("\n")[0].removeprefix(f"{self.exercise}: ")
-
-
-@dataclass
-class Report:
-    """What came of one submission; ``status`` is graded, stopped or unreadable."""
-
-    status: str
-    remarks: list[str] = field(default_factory=list)
-    grades: list[Grade] = field(default_factory=list)
-    cells: list[Run] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def points(self) -> float:
-        """The sum of all points."""
-        return sum(grade.points for grade in self.grades)
+ALLOWED_IMPORTS = ("slingshot.facts", "slingshot.pages", "slingshot.require")
 
 
 def examine(
@@ -81,35 +52,70 @@ def examine(
     limits: Limits,
     secrets: Sequence[Path] = (),
     stop: threading.Event | None = None,
-) -> Report:
-    """Grade one submission. Whatever is in it, this returns, at once when ``stop`` is set."""
+) -> tuple[Report, list[Cell]]:
+    """Grade one submission; return the report, and the cells as they were handed in.
+
+    Whatever is in it, this returns, at once when ``stop`` is set.
+    """
     started = time.monotonic()
-    try:
-        cells = read_notebook(submission.path)
-    except UnreadableError as error:
-        grades = [refuse(test, "unreadable", str(error)) for test in assignment.tests]
-        return Report("unreadable", [str(error)], grades)
     with tempfile.TemporaryDirectory(prefix="grading-") as folder:
-        files, here = Path(folder, "files"), Path(folder, "here")
-        files.mkdir()
-        here.mkdir()
-        remarks = copy_files(submission, files)
-
-        def start() -> Link:
-            limited = ["--memory", str(limits.memory), "--seconds", str(int(limits.total) + 10)]
-            words = [*command(sandbox, files, here, secrets), *limited]
-            return Link(words, environment(sandbox, here), limits.memory, stop)
-
-        session = Session(start, plan(cells, assignment), limits)
+        files, here, alone = (Path(folder, name) for name in ("files", "here", "alone"))
+        for each in (files, here, alone):
+            each.mkdir()
+        # A notebook that came without a folder finds no file beside it, not even itself.
+        target = files if submission.in_folder else alone
+        digest, remarks = copy(submission, target)
+        try:
+            cells = read_copy(submission, target)
+        except UnreadableError as error:
+            grades = [refuse(test, "unreadable", str(error)) for test in assignment.tests]
+            return Report("unreadable", [str(error)], grades, digest=digest), []
+        session = Session(
+            starter(sandbox, limits, files, here, secrets, stop), plan(cells, assignment), limits
+        )
         try:
             report = run(session, assignment)
         finally:
             session.close()
-    report.remarks += (
-        remarks + list(changes(cells, assignment)) + list(library_imports(session.cells))
-    )
+    report.remarks += remarks
+    report.remarks += changes(cells, assignment)
+    report.remarks += library_imports(session.cells, session.library)
+    report.digest = digest
+    report.answers = {
+        cell.grade_id: marks
+        for cell in cells
+        if cell.grade_id in assignment.answers and (marks := fingerprint(cell.source))
+    }
     report.seconds = round(time.monotonic() - started, 1)
-    return report
+    return report, cells
+
+
+def read_copy(submission: Submission, folder: Path) -> list[Cell]:
+    """Return the cells of what was copied; raise ``UnreadableError``, with the reason."""
+    if submission.problem:
+        raise UnreadableError(submission.problem)
+    path = folder / submission.path.name
+    if not path.is_file():
+        open_regular(submission.path).close()  # says why it was not copied
+        raise UnreadableError("it was taken away while it was read")
+    return read_cells(path)
+
+
+def starter(
+    sandbox: Sandbox,
+    limits: Limits,
+    files: Path,
+    here: Path,
+    secrets: Sequence[Path],
+    stop: threading.Event | None = None,
+) -> Callable[[], Link]:
+    """Return what starts a learner's process."""
+    words = command(sandbox, files, here, secrets, limits.memory)
+    words += ["--memory", str(limits.memory), "--seconds", str(int(limits.total) + 10)]
+    if not sandbox:
+        lay_out(here)
+    kept = sum(in_files(limits.memory)) if sandbox else 0
+    return lambda: Link(words, environment(sandbox, here), limits.memory, stop, kept)
 
 
 def plan(cells: Sequence[Cell], assignment: Assignment) -> list[Run]:
@@ -122,7 +128,8 @@ def plan(cells: Sequence[Cell], assignment: Assignment) -> list[Run]:
         if grade_id not in present
     ]
     seen: set[str] = set()
-    for number, cell in enumerate(cells, start=1):
+    code = [cell for cell in cells if cell.kind == "code"]
+    for number, cell in enumerate(code, start=1):
         if cell.grade_id in assignment.locked:
             if cell.grade_id not in seen:
                 runs.append(Run(assignment.locked[cell.grade_id], cell.grade_id, number))
@@ -197,33 +204,51 @@ def refuse(test: Test, outcome: str, message: str) -> Grade:
 
 
 def changes(cells: Sequence[Cell], assignment: Assignment) -> Iterator[str]:
-    """What the learner has done to cells that are not the learner's; none of it had an effect."""
+    """What has become of cells that are not the learner's; none of it had an effect.
+
+    A cell of an earlier edition is not called edited: an instructor may have mended it since.
+    """
     fixed = {test.grade_id for test in assignment.tests} | set(assignment.locked)
-    count = dict.fromkeys(sorted(fixed), 0)
-    edited = []
+    found: dict[str, list[str]] = {grade_id: [] for grade_id in sorted(fixed)}
     for cell in cells:
-        if cell.grade_id in count:
-            count[cell.grade_id] += 1
-            if not unchanged(cell, assignment.handed_out[cell.grade_id]):
-                edited.append(cell.grade_id)
-    for word, ids in {
-        "edited": sorted(set(edited)),
-        "missing": [grade_id for grade_id, number in count.items() if number == 0],
-        "copied": [grade_id for grade_id, number in count.items() if number > 1],
-    }.items():
-        if ids:
-            yield f"{word}, without effect: {', '.join(ids)}"
+        if cell.grade_id in found:
+            found[cell.grade_id].append(state(cell, assignment.handed_out[cell.grade_id]))
+    texts = {
+        "edited, without effect": [name for name, states in found.items() if "edited" in states],
+        "of another edition, graded by this one": [
+            name for name, states in found.items() if "earlier" in states
+        ],
+        "not in the notebook, without effect": [name for name, all_ in found.items() if not all_],
+        "copied, without effect": [name for name, states in found.items() if len(states) > 1],
+    }
+    for text, names in texts.items():
+        if names:
+            yield f"{text}: {', '.join(names)}"
 
 
-def unchanged(cell: Cell, handed_out: NotebookNode) -> bool:
-    """Whether a cell has the text and the points that it has in the student edition."""
-    points = cell.raw["metadata"]["nbgrader"].get("points")
-    due = handed_out.metadata.nbgrader.get("points")
-    return bool(cell.source == handed_out.source and points == due)
+def state(cell: Cell, handed_out: NotebookNode) -> str:
+    """Whether a cell is as handed out now, as it was handed out earlier, or edited.
+
+    nbgrader has written a checksum into each cell that it handed out.
+    """
+    data = cell.raw["metadata"]["nbgrader"]
+    out = handed_out.metadata.nbgrader
+    if cell.source == handed_out.source and data.get("points") == out.get("points"):
+        return "same"
+    try:
+        from nbgrader.utils import compute_checksum  # late: a learner has no nbgrader
+
+        copy_of = nbformat.from_dict({**cell.raw, "source": cell.source})  # type: ignore[no-untyped-call]
+        return "earlier" if data.get("checksum") == compute_checksum(copy_of) else "edited"
+    except Exception:  # no nbgrader, or no cell that it would have made
+        return "edited"
 
 
-def library_imports(cells: Sequence[Run]) -> Iterator[str]:
-    """The modules of the library from which a learner may have taken an answer."""
+def library_imports(cells: Sequence[Run], loaded: Sequence[str]) -> Iterator[str]:
+    """The modules of the library from which a learner may have taken an answer.
+
+    ``loaded`` are those that the learner's process has named; it need not have named all.
+    """
     found: set[str] = set()
     for cell in cells:
         try:
@@ -237,10 +262,12 @@ def library_imports(cells: Sequence[Run]) -> Iterator[str]:
                 found |= {f"slingshot.{alias.name}" for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module)
+    if not any(name.startswith("slingshot") for name in found):
+        found |= set(loaded)  # imported in another way
     used = [
         name
         for name in sorted(found)
         if name.startswith("slingshot.") and not name.startswith(ALLOWED_IMPORTS)
     ]
     if used:
-        yield f"imports {', '.join(used)}: look whether the answer is its own"
+        yield f"imports {', '.join(used[:10])}: look whether the answer is its own"

@@ -1,198 +1,175 @@
-"""What a learner has handed in: found, read with suspicion, and copied."""
+"""What a learner has handed in, as files: opened with suspicion, copied, hashed and named."""
 
 import hashlib
-import json
 import os
-import shutil
+import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import nbformat
-
-from slingshot_grader.assignment import Assignment, grade_id_of
-
-LARGEST_NOTEBOOK = 30_000_000
 LARGEST_FOLDER = 100_000_000
+MOST_FILES = 2000
 SKIPPED = {".ipynb_checkpoints", "__MACOSX", "__pycache__", ".git", ".DS_Store"}
+LONGEST_NAME = 120  # bytes: with what is added to it, a file name has at most 255
 
 
 class UnreadableError(Exception):
     """A submission that is no notebook, and why, in a few words."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A code cell of a submission: its text and its grade id, empty for the learner's own cells."""
-
-    source: str
-    grade_id: str
-    raw: Any
-
-
 @dataclass
 class Submission:
-    """One notebook, or something in its place, of one learner."""
+    """One notebook, or something in its place, of one learner.
+
+    ``number`` is the learner's on the platform, ``handed_in`` the time if it is known, ``place``
+    where the instructor finds it, ``problem`` why it cannot be read if that is known already.
+    """
 
     learner: str
     path: Path
     assignment: str
     remarks: list[str]
+    in_folder: bool = False
+    number: str = ""
+    late: bool = False
+    handed_in: datetime | None = None
+    place: str = ""
+    problem: str = ""
 
     @property
     def folder(self) -> Path | None:
         """The learner's folder if the notebook came in one."""
         return self.path.parent if self.in_folder else None
 
-    in_folder: bool = False
-
-
-def find_submissions(
-    folder: Path, assignments: dict[str, Assignment], wanted: str | None
-) -> list[Submission]:
-    """Return every submission of a folder: one for each notebook, or for what stands in its place.
-
-    Without ``wanted`` the grade ids in a notebook say which assignment it is.
-    """
-    found = []
-    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
-        if entry.name in SKIPPED or entry.name.startswith("."):
-            continue
-        found += list(of_one_learner(entry, assignments, wanted))
-    number_equal_names(found)
-    return found
-
-
-def of_one_learner(
-    entry: Path, assignments: dict[str, Assignment], wanted: str | None
-) -> Iterator[Submission]:
-    """The submissions in one file or folder."""
-    if not entry.is_dir() or entry.is_symlink():
-        yield Submission(
-            clean_name(entry.stem if entry.is_file() else entry.name),
-            entry,
-            wanted or guess_assignment(entry, assignments),
-            [],
-        )
-        return
-    learner = clean_name(entry.name)
-    notebooks = sorted(path for path in walk(entry) if path.suffix == ".ipynb")
-    guessed = {path: guess_assignment(path, assignments) for path in notebooks}
-    if wanted is not None:
-        # With one notebook there is no doubt; of several, those of another assignment are no error.
-        mine = [path for path in notebooks if guessed[path] in (wanted, "") or len(notebooks) == 1]
-        guessed = dict.fromkeys(mine, wanted)
-    for path, assignment in guessed.items():
-        yield Submission(learner, path, assignment, [], in_folder=True)
-    if not guessed:
-        yield Submission(learner, entry, wanted or "", [])
-
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The files of a folder, without following links."""
+    """The files of a folder, without following links, and never more than a bounded number."""
+    count = 0
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in SKIPPED)
-        yield from (Path(where) / name for name in sorted(files) if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                count += 1
+                if count > MOST_FILES:
+                    return
+                yield Path(where) / name
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that is one; raise ``UnreadableError`` for a link, a pipe, a device, a folder.
+
+    A pipe that nobody writes to would keep a reader waiting, so it is not waited for.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if path.is_symlink():
+        raise UnreadableError("a link, not a file")
+    try:
+        if path.is_dir():
+            raise UnreadableError("no notebook in the folder")
+        if not stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
+            raise UnreadableError("no regular file")
+        number = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise UnreadableError(f"the file cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):  # it was another a moment ago
+        os.close(number)
+        raise UnreadableError("no regular file")
+    return os.fdopen(number, "rb")
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """Return what a regular file holds; raise ``UnreadableError`` where it is too large."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(largest + 1) if size <= largest else b""
+    if size > largest or len(data) > largest:
+        raise UnreadableError(f"a file of {max(size, len(data)) / 1e6:.0f} MB, more than is read")
+    return data
+
+
+def parts(submission: Submission) -> Iterator[tuple[str, Path]]:
+    """The files of a submission, each with its place in it."""
+    if submission.folder is None:
+        yield submission.path.name, submission.path
+        return
+    for path in walk(submission.folder):
+        yield path.relative_to(submission.folder).as_posix(), path
+
+
+def copy(submission: Submission, target: Path) -> tuple[str, list[str]]:
+    """Copy a submission; return the hash of what was copied, and remarks.
+
+    What is graded is the copy, so the hash is that of what was graded, whatever happens meanwhile
+    to the files.
+    """
+    result, left, remarks = hashlib.sha256(), LARGEST_FOLDER, list[str]()
+    for name, path in parts(submission):
+        try:
+            with open_regular(path) as file:
+                data = file.read(left + 1)
+        except UnreadableError:
+            result.update(entry(name, None))
+            continue
+        left -= len(data)
+        if left < 0:
+            remarks.append(f"more than {LARGEST_FOLDER / 1e6:.0f} MB of files; not all were there")
+            break
+        result.update(entry(name, data))
+        copied = target / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_bytes(data)
+    return result.hexdigest(), remarks
+
+
+def digest(submission: Submission) -> str:
+    """Hash what was handed in, as :func:`copy` does."""
+    result, left = hashlib.sha256(), LARGEST_FOLDER
+    for name, path in parts(submission):
+        try:
+            with open_regular(path) as file:
+                data = file.read(left + 1)
+        except UnreadableError:
+            result.update(entry(name, None))
+            continue
+        left -= len(data)
+        if left < 0:
+            break
+        result.update(entry(name, data))
+    return result.hexdigest()
+
+
+def entry(name: str, data: bytes | None) -> bytes:
+    """What a file adds to a hash; ``None`` stands for something that is no regular file."""
+    kind = b"none" if data is None else hashlib.sha256(data).digest()
+    return hashlib.sha256(os.fsencode(name)).digest() + kind
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file in one step: it is there whole, or as it was."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, "utf-8")
+    os.replace(part, path)
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def printable(name: str) -> str:
+    """A file name of any bytes as text; those that are no UTF-8 are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def clean_name(name: str) -> str:
     """A name in one Unicode form, without control characters or signs that no file may have."""
-    text = unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+    text = unicodedata.normalize("NFC", printable(name))
     kept = "".join("_" if sign in '/\\:*?"<>|' or not sign.isprintable() else sign for sign in text)
-    return kept.strip(" .")[:100] or "_"
+    short = kept.strip(" .").encode("utf-8")[:LONGEST_NAME].decode("utf-8", "ignore")
+    return short.strip(" .") or "_"
 
 
-def number_equal_names(submissions: Sequence[Submission]) -> None:
-    """Give the second of two equal names the number 2, and say so in the remarks of both."""
-    groups: dict[tuple[str, str], list[Submission]] = {}
-    for submission in submissions:
-        key = unicodedata.normalize("NFKC", submission.learner).casefold()
-        groups.setdefault((key, submission.assignment), []).append(submission)
-    for group in groups.values():
-        if len(group) > 1:
-            for number, submission in enumerate(group, start=1):
-                submission.remarks.append(f"{len(group)} submissions under this name")
-                if number > 1:
-                    submission.learner = f"{submission.learner} ({number})"
-
-
-def guess_assignment(path: Path, assignments: dict[str, Assignment]) -> str:
-    """The assignment that most of a notebook's grade ids belong to, empty if there is none."""
-    try:
-        ids = {cell.grade_id for cell in read_notebook(path)}
-    except UnreadableError:
-        ids = set()
-    shared = {name: len(ids & each.ids) for name, each in assignments.items()}
-    best = max(shared, key=lambda name: shared[name])
-    if shared[best]:
-        return best
-    return path.stem if path.stem in assignments else ""
-
-
-def read_notebook(path: Path) -> list[Cell]:
-    """Return the code cells; raise ``UnreadableError`` when the file is no notebook."""
-    if path.is_symlink():
-        raise UnreadableError("a link, not a file")
-    if path.is_dir():
-        raise UnreadableError("no notebook in the folder")
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= LARGEST_NOTEBOOK else b""
-    except OSError as error:
-        raise UnreadableError(f"the file cannot be read: {error.strerror}") from error
-    if size > LARGEST_NOTEBOOK:
-        raise UnreadableError(f"a file of {size / 1e6:.0f} MB, more than a notebook has")
-    if not data.strip():
-        raise UnreadableError("an empty file")
-    try:
-        json.loads(data)
-    except (ValueError, RecursionError):
-        raise UnreadableError("not a notebook: the file is not JSON") from None
-    try:
-        notebook = nbformat.reads(data.decode("utf-8"), as_version=4)  # type: ignore[no-untyped-call]
-        return [
-            Cell(cell_source(cell), grade_id_of(cell), cell)
-            for cell in notebook["cells"]
-            if cell["cell_type"] == "code"
-        ]
-    except Exception:  # nbformat raises of all kinds for a stranger's JSON
-        raise UnreadableError("not a notebook: there are no cells in it") from None
-
-
-def cell_source(cell: Any) -> str:  # noqa: ANN401 a stranger's JSON
-    """The text of a cell."""
-    source = cell["source"]
-    if isinstance(source, list):
-        source = "".join(str(line) for line in source)
-    return source if isinstance(source, str) else ""
-
-
-def copy_files(submission: Submission, target: Path) -> list[str]:
-    """Copy what lies beside a learner's notebook, without links, up to a bound; return remarks."""
-    if submission.folder is None:
-        return []
-    left = LARGEST_FOLDER
-    for path in walk(submission.folder):
-        if path.is_symlink() or not path.is_file():
-            continue
-        left -= path.stat().st_size
-        if left < 0:
-            return [f"more than {LARGEST_FOLDER / 1e6:.0f} MB of files; not all were there"]
-        copy = target / path.relative_to(submission.folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    return []
-
-
-def digest(submission: Submission) -> str:
-    """Hash what was handed in."""
-    result = hashlib.sha256()
-    paths = [submission.path] if submission.folder is None else list(walk(submission.folder))
-    for path in paths:
-        result.update(f"{path.name} ".encode("utf-8", "surrogateescape"))
-        if path.is_file() and not path.is_symlink():
-            with open(path, "rb") as file:
-                result.update(hashlib.file_digest(file, "sha256").digest())
-    return result.hexdigest()
+def same_name(name: str) -> str:
+    """What two names have in common that a file system may take for one."""
+    return unicodedata.normalize("NFKC", name).casefold()

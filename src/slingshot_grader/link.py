@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import queue
 import signal
 import subprocess
@@ -10,9 +9,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import psutil
-
 from slingshot_grader import wire
+from slingshot_grader.processes import alive, computed, family, kill_below, memory_of
 
 GRACE = 3.0
 """Seconds that a worker has to say that a time limit was reached before it is ended."""
@@ -34,9 +32,14 @@ class Link:
         env: Mapping[str, str],
         memory: int,
         stop: threading.Event | None = None,
+        in_files: int = 0,
     ) -> None:
-        """Start the process, which may use ``memory`` bytes together with its children."""
+        """Start the process, which may use ``memory`` bytes together with its children.
+
+        ``in_files`` of them are set aside for files that are kept in memory.
+        """
         self.memory = memory
+        self.for_processes = memory - in_files
         self.stop = stop or threading.Event()
         self.why_ended = ""
         self.number = 0
@@ -73,8 +76,11 @@ class Link:
         finally:
             timer.cancel()
             self.allowed = math.inf
+        # Looked at once more now: whoever leaves too much behind is blamed, and not the next cell.
         if isinstance(reply, str):
             self.end(reply)
+        elif excess := self.excess(family(self.process.pid)):
+            self.end(excess)
         elif reply.get("number") == self.number:
             return reply
         else:
@@ -124,52 +130,29 @@ class Link:
             if self.stop.is_set():
                 self.end("was interrupted")
             members = family(self.process.pid)
-            used = sum(resident(member) for member in members)
             if self.number != asked:
-                asked, before = self.number, sum(computed(member) for member in members)
-            if sum(computed(member) for member in members) - before > self.allowed:
+                asked, before = self.number, sum(map(computed, members))
+            if sum(map(computed, members)) - before > self.allowed:
                 self.end(f"did not stop after {self.allowed - GRACE:.0f} s of computing")
-            if used > self.memory:
-                self.end(f"used more than {self.memory / 1e9:.1f} GB of memory")
-            if len(members) > MOST_PROCESSES:
-                self.end(f"started more than {MOST_PROCESSES} processes")
+            if excess := self.excess(members):
+                self.end(excess)
 
-
-def family(pid: int) -> list[psutil.Process]:
-    """A process and all that descend from it."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def resident(process: psutil.Process) -> int:
-    """Bytes of memory in use, 0 for a process that has just ended."""
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def computed(process: psutil.Process) -> float:
-    """Seconds of computing, 0 for a process that has just ended."""
-    try:
-        times = process.cpu_times()
-        return float(times.user + times.system)
-    except psutil.Error:
-        return 0.0
+    def excess(self, members: Sequence[int]) -> str:
+        """What the processes use too much of, empty if they keep within the limits."""
+        if memory_of(list(members), self.for_processes) > self.for_processes:
+            return f"used more than {self.memory / 1e9:.1f} GB of memory"
+        if sum(map(alive, members)) > MOST_PROCESSES:
+            return f"started more than {MOST_PROCESSES} processes"
+        return ""
 
 
 def kill_family(process: "subprocess.Popen[bytes]") -> None:
     """Kill a process and its descendants. Within bubblewrap the first of them takes all along."""
-    members = family(process.pid) if process.poll() is None else []
-    for member in members:
-        with contextlib.suppress(psutil.Error):
-            member.kill()
-    if hasattr(os, "killpg"):
+    if process.poll() is None:
         with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGSTOP)  # so that it starts no other meanwhile
+        kill_below(process.pid)
+        process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=10)
     if process.stdin is not None:

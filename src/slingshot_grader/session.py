@@ -64,6 +64,7 @@ class Session:
         self.deadline = time.monotonic() + limits.total * limits.patience
         self.starts = 0
         self.last_call = 0
+        self.library: list[str] = []
         self.link: Link | None = None
 
     def run_all(self) -> None:
@@ -100,8 +101,10 @@ class Session:
             cell.done, cell.stopped = True, str(error)
             self.restart()
         else:
-            outputs = reply.get("outputs")
-            cell.done, cell.outputs = True, outputs if isinstance(outputs, list) else []
+            outputs, library = reply.get("outputs"), reply.get("library")
+            cell.done, cell.outputs = True, outputs[:60] if isinstance(outputs, list) else []
+            if isinstance(library, list):
+                self.library = [each for each in library[:200] if isinstance(each, str)]
             if reply.get("late"):
                 cell.stopped = str(reply["late"])[:100]
 

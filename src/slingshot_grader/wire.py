@@ -1,9 +1,10 @@
 """The language between the grader and the process that runs a learner's code: JSON, never pickle.
 
 What comes from that process was written by a stranger. Unpickling it would run the stranger's code
-in the grader, so values are spelled out: numbers, texts, lists, dictionaries, arrays and tensors.
-Anything else arrives as an :class:`Opaque`, which has a type's name and a text and no behavior. A
-message is a length in decimal, a newline and so many bytes.
+in the grader, so values are spelled out: numbers, texts, lists, sets, dictionaries, arrays and
+tensors, each with its type: a NumPy scalar arrives as one. Anything else arrives as an
+:class:`Opaque`, which has a type's name and a text and no behavior. A message is a length in
+decimal, a newline and so many bytes.
 """
 
 import base64
@@ -11,13 +12,18 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any, BinaryIO
 
 import numpy as np
 
-LONGEST_MESSAGE = 32_000_000
+LONGEST_MESSAGE = 16_000_000
 MOST_DIMENSIONS = 16
+MOST_KEYS = 1000
+"""Of a set or a dictionary: keys that all collide take a time that grows with their square."""
+
+LONGEST_FRACTION = 4000  # digits, above which Python refuses to read a number
 ARRAY_KINDS = "biuf"
 TORCH_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
@@ -83,14 +89,30 @@ def encode(value: object) -> Any:  # noqa: ANN401 whatever JSON holds
     if torch is not None and isinstance(value, torch.Tensor):
         return _encode_tensor(value)
     if isinstance(value, np.ndarray | np.generic):
-        return _encode_array(np.asarray(value), "array")
+        kind = "array" if isinstance(value, np.ndarray) else "scalar"
+        return _encode_array(np.asarray(value), kind)
+    return _encode_number(value) if isinstance(value, Real) else _encode_collection(value)
+
+
+def _encode_number(value: Real) -> Any:  # noqa: ANN401
     if isinstance(value, Integral):
         return int(value)
-    if isinstance(value, Real):
-        return float(value)
+    if isinstance(value, Fraction):
+        parts = [value.numerator, value.denominator]
+        if max(map(abs, parts)) < 10**LONGEST_FRACTION:
+            return {"fraction": parts}
+    return float(value)
+
+
+def _encode_collection(value: object) -> Any:  # noqa: ANN401
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [encode(part) for part in value]}
+    if isinstance(value, set | frozenset):
+        kind = "set" if isinstance(value, set) else "frozenset"
+        return {kind: [encode(part) for part in value]}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, Mapping):
         return {"dict": [[encode(name), encode(part)] for name, part in value.items()]}
     return encode_opaque(value)
@@ -115,7 +137,7 @@ def decode(data: Any) -> Any:  # noqa: ANN401 whatever JSON holds
     try:
         return _DECODERS[kind](content)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise WireError(f"a value of kind {kind!r} is malformed") from error
+        raise WireError(f"a value of kind {str(kind)[:40]!r} is malformed") from error
 
 
 def _encode_array(array: np.ndarray, kind: str) -> dict[str, Any]:
@@ -167,14 +189,46 @@ def _decode_opaque(content: list[str]) -> Opaque:
     return value
 
 
+def _decode_scalar(content: list[Any]) -> Any:  # noqa: ANN401 a scalar of NumPy
+    array = _decode_array(content)
+    if array.shape:
+        raise ValueError("a scalar has a shape")
+    scalar: Any = array[()]
+    return scalar
+
+
+def _decode_fraction(content: list[Any]) -> Fraction:
+    above, below = (whole(part) for part in content)
+    return Fraction(above, below) if below else Fraction(0)
+
+
+def whole(value: Any) -> int:  # noqa: ANN401
+    """The whole number that a value is; raise ``TypeError`` if it is none."""
+    if type(value) is not int:
+        raise TypeError(f"{type(value).__name__} is no whole number")
+    return value
+
+
+def _decode_keys(content: list[Any]) -> list[Any]:
+    if len(content) > MOST_KEYS:
+        raise ValueError(f"more than {MOST_KEYS} keys")
+    return [decode(part) for part in content]
+
+
 def _decode_dict(content: list[Any]) -> dict[Any, Any]:
-    return {decode(name): decode(part) for name, part in content}
+    names = _decode_keys([name for name, _ in content])
+    return dict(zip(names, (decode(part) for _, part in content), strict=True))
 
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "list": lambda content: [decode(part) for part in content],
     "tuple": lambda content: tuple(decode(part) for part in content),
+    "set": lambda content: set(_decode_keys(content)),
+    "frozenset": lambda content: frozenset(_decode_keys(content)),
+    "range": lambda content: range(*(whole(part) for part in content)),
+    "fraction": _decode_fraction,
     "dict": _decode_dict,
+    "scalar": _decode_scalar,
     "array": _decode_array,
     "tensor": _decode_tensor,
     "opaque": _decode_opaque,

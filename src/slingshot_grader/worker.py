@@ -1,8 +1,9 @@
 """The process that runs a learner's code. It is told what to do and trusted with nothing.
 
 It runs cells as a notebook would and calls functions that the cells have defined. It holds no test,
-no expected value and no points. Whatever the learner's code does to this process, to its modules or
-to its pipes, it can only change the answers that it gives, and a wrong answer is a wrong answer.
+no check, no reference, no expected value and no points. Whatever the learner's code does to this
+process, to its modules or to its pipes, it can only change the answers that it gives, and a wrong
+answer is a wrong answer.
 """
 
 import argparse
@@ -23,11 +24,13 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 
-from slingshot_grader import wire
+from slingshot_grader import stand_in, wire
+from slingshot_grader.confine import confine
 
 MOST_TEXT = 20_000
 MOST_OUTPUTS = 50
 MOST_IMAGE = 1_500_000
+MOST_IMAGES = 4_000_000  # of all pictures of a cell together
 KEPT_TYPES = ("text/plain", "image/png")
 
 
@@ -42,6 +45,7 @@ class Outputs:
         """Begin with nothing."""
         self.items: list[dict[str, Any]] = []
         self.text_left = MOST_TEXT
+        self.images_left = MOST_IMAGES
 
     def add(self, item: dict[str, Any]) -> None:
         """Keep an output if there is room."""
@@ -65,8 +69,11 @@ class Outputs:
     def show(self, data: dict[str, Any], result: bool) -> None:
         """Keep the text and the picture of a shown object."""
         kept = {kind: data[kind] for kind in KEPT_TYPES if isinstance(data.get(kind), str)}
-        if len(kept.get("image/png", "")) > MOST_IMAGE:
+        size = len(kept.get("image/png", ""))
+        if size > min(MOST_IMAGE, self.images_left):
             del kept["image/png"]
+        else:
+            self.images_left -= size
         text = kept.get("text/plain", "")
         kept["text/plain"] = text[: max(self.text_left, 0)]
         self.text_left -= len(text)
@@ -159,8 +166,10 @@ class Worker:
                     late = str(ran.error_in_exec)
         except OutOfTime as error:
             late = str(error)
+        except Exception as error:  # IPython itself fails, at a text that is no UTF-8 for example
+            outputs.add({"error": [type(error).__name__, str(error)[:1000], ""]})
         self.shell.outputs = Outputs()
-        return {"outputs": outputs.items, "late": late}
+        return {"outputs": outputs.items, "late": late, "library": library()}
 
     def look_up(self, name: str) -> dict[str, Any]:
         """Say what a name stands for."""
@@ -210,6 +219,11 @@ class Worker:
         except BaseException as error:
             return {"raised": describe_error(error)}
         return {"gradients": wire.encode(list(found))}
+
+
+def library() -> list[str]:
+    """The modules of the course's library that have been imported, however that was written."""
+    return sorted(name for name in list(sys.modules) if str(name).startswith("slingshot."))[:200]
 
 
 def needs_gradient(value: object) -> bool:
@@ -267,24 +281,6 @@ def time_limit(seconds: float, clock: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def limit_resources(memory: int, seconds: int) -> None:
-    """Bound memory, processor time, files and processes of this process and of its children."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    limits = {
-        "RLIMIT_AS": memory,
-        "RLIMIT_CPU": seconds,
-        "RLIMIT_CORE": 0,
-        "RLIMIT_FSIZE": 64_000_000,
-        "RLIMIT_NPROC": 256,
-    }
-    for name, value in limits.items():
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            resource.setrlimit(getattr(resource, name), (value, value))
-
-
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Keep the pipes to the grader, and give the learner's code streams that lead nowhere."""
     requests, replies = os.dup(0), os.dup(1)
@@ -315,14 +311,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, required=True)
     parser.add_argument("--files", type=Path, required=True)
     parser.add_argument("--here", type=Path, required=True)
+    parser.add_argument("--open", action="store_true", help="there is no sandbox")
     arguments = parser.parse_args()
     requests, replies = take_pipes()
+    stand_in.install()
+    confine(arguments.memory, arguments.seconds, signals=not arguments.open)
     shutil.copytree(arguments.files, arguments.here, symlinks=True, dirs_exist_ok=True)
     os.chdir(arguments.here)
     sys.path.insert(0, "")
-    worker = Worker()
-    limit_resources(arguments.memory, arguments.seconds)
-    serve(worker, requests, replies)
+    serve(Worker(), requests, replies)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,416 @@
+"""A folder of submissions: found, graded, kept, and told in tables and pages."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from tqdm import tqdm
+
+from slingshot_grader import layouts, table
+from slingshot_grader.assignment import Assignment, read_assignments
+from slingshot_grader.desk import (
+    Enrolled,
+    Override,
+    Rules,
+    begin_overrides,
+    read_overrides,
+    read_roster,
+    read_rules,
+)
+from slingshot_grader.feedback import feedback
+from slingshot_grader.files import (
+    Submission,
+    digest,
+    printable,
+    same_name,
+    write_atomically,
+)
+from slingshot_grader.layouts import Entry
+from slingshot_grader.outcome import Report, expect, read_report
+from slingshot_grader.pool import Job, LostError, Pool
+from slingshot_grader.sandbox import SOURCE, Sandbox
+from slingshot_grader.session import Limits
+from slingshot_grader.similar import Pair, pairs
+from slingshot_grader.standing import Attempt, Standing, concerns, problem, stand
+from slingshot_grader.summary import summary
+
+MOST_ATTEMPTS = 10
+ARCHIVE_CLOCK = 300.0
+CHANGING = "it changed while it was graded"
+
+
+class GradeError(Exception):
+    """What keeps grading from beginning, as one line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an instructor asks for."""
+
+    folder: Path
+    output: Path
+    source: Path
+    secrets: tuple[Path, ...]
+    sandbox: Sandbox
+    limits: Limits = field(default_factory=Limits)
+    assignment: str = ""
+    jobs: int = 1
+    similar: bool = False
+
+
+class Grader(Protocol):
+    """What grades one submission: examiners of this machine, or a cluster's."""
+
+    def __call__(self, submission: Submission, assignment: Assignment) -> Report:
+        """Return the report; raise ``LostError``."""
+
+
+class Batch:
+    """All submissions of a folder, and what has come of them so far."""
+
+    def __init__(self, settings: Settings, pool: Pool) -> None:
+        """Read what the instructor has decided; raise ``GradeError``, or what says why not."""
+        self.settings = settings
+        self.pool = pool
+        self.folder, self.output = settings.folder, settings.output
+        self.assignments = read_assignments(settings.source)
+        if settings.assignment and settings.assignment not in self.assignments:
+            known = ", ".join(self.assignments)
+            raise GradeError(f"there is no assignment {settings.assignment!r}; there are: {known}")
+        self.version = version()
+        self.reports: dict[str, Report] = {}
+        self.submissions: list[Submission] = []
+        self.notes: list[str] = []
+        try:
+            for name in ("results", "feedback"):
+                (self.output / name).mkdir(parents=True, exist_ok=True)
+            begin_overrides(self.output / "overrides.csv")
+        except OSError as error:
+            raise GradeError(f"{self.output} cannot be written to: {error.strerror}") from error
+        self.rules: Rules = read_rules(self.output / "rules.toml")
+        self.overrides: list[Override] = read_overrides(self.output / "overrides.csv")
+        self.roster: list[Enrolled] = read_roster(self.output / "roster.csv")
+
+    # --- finding what was handed in ----------------------------------------------------------
+
+    def find(self) -> None:
+        """Find every submission; raise ``GradeError`` when there is none."""
+        folder, shown = self.folder, printable(self.folder.name)
+        if layouts.is_zip(folder) and not folder.is_dir():
+            target = self.pool.scratch / "class"
+            if trouble := self.unpack(folder, target)[1]:
+                raise GradeError(f"{folder}: {trouble}")
+            folder = target
+        found = layouts.entries(folder, shown)
+        names = layouts.name_learners(found)
+        equal = layouts.equal_names(found)
+        looked: dict[int, list[Submission]] = {}
+        for number in self.pool.do(
+            lambda i: looked.update({i: self.attempts(found[i], names[found[i].owner])}),
+            range(len(found)),
+        ):
+            same = equal[found[number].owner]
+            for submission in looked[number] if same > 1 else ():
+                submission.remarks.append(f"{same} learners under this name")
+        self.submissions = [each for i in range(len(found)) for each in looked[i]]
+        if not self.submissions:
+            raise GradeError(f"there is nothing in {self.folder}")
+        self.fill_in_assignments()
+        self.bound_attempts()
+
+    def attempts(self, entry: Entry, learner: str) -> list[Submission]:
+        """What one entry holds."""
+        if layouts.is_zip(entry.path) and not entry.path.is_dir():
+            return self.in_archive(entry, entry.path, learner)
+        if not entry.path.is_dir() or entry.path.is_symlink():
+            name = self.settings.assignment or self.identify(entry.path)[0]
+            return [
+                self.dated(layouts.submission_of(entry, entry.path, name, learner, in_folder=False))
+            ]
+        chosen = self.in_folder(entry, entry.path, learner)
+        for archive in layouts.zips(entry.path)[:MOST_ATTEMPTS]:
+            chosen += self.in_archive(entry, archive, learner)
+        if not chosen:
+            name = self.settings.assignment
+            chosen = [layouts.submission_of(entry, entry.path, name, learner, in_folder=False)]
+        return chosen
+
+    def in_archive(self, entry: Entry, archive: Path, learner: str) -> list[Submission]:
+        """What a zip holds."""
+        code = hashlib.sha256(os.fsencode(archive)).hexdigest()[:16]
+        target = self.pool.scratch / "unpacked" / code
+        remarks, trouble = self.unpack(archive, target)
+        found = [] if trouble else self.in_folder(entry, target, learner)
+        if not found:
+            name = self.settings.assignment
+            empty = layouts.submission_of(entry, archive, name, learner, in_folder=False)
+            empty.problem = trouble or "no notebook in the zip"
+            found = [empty]
+        for each in found:
+            each.remarks += remarks
+            each.place = (
+                f"{entry.place}/{printable(each.path.name)}" if not each.problem else entry.place
+            )
+        return found
+
+    def in_folder(self, entry: Entry, folder: Path, learner: str) -> list[Submission]:
+        """The attempts in a folder: its notebooks, without those of other assignments."""
+        wanted, found = self.settings.assignment, []
+        for path in layouts.notebooks(folder)[: 10 * MOST_ATTEMPTS]:
+            found.append((path, *self.identify(path)))
+        if wanted:
+            mine = [each for each in found if each[1] == wanted] or (
+                found if len(found) == 1 else [each for each in found if not each[1]]
+            )
+        else:
+            # Beside an assignment lie chapters of the book; alone, anything is somebody's answer.
+            mine = [each for each in found if each[1]] or found
+        if any(begun for _, _, begun in mine):
+            mine = [each for each in mine if each[2]]
+        return [
+            self.dated(layouts.submission_of(entry, path, wanted or name, learner, in_folder=True))
+            for path, name, _ in mine
+        ]
+
+    def dated(self, submission: Submission) -> Submission:
+        """The submission with its time, where the rules say that the file's own is it."""
+        if submission.handed_in is None and self.rules.time_of_file:
+            seconds = submission.path.stat(follow_symlinks=False).st_mtime
+            submission.handed_in = datetime.fromtimestamp(seconds, UTC)
+        return submission
+
+    def identify(self, path: Path) -> tuple[str, bool]:
+        """The assignment of a notebook, and whether anything in it was written."""
+        try:
+            job = Job("identify", {"path": path, "assignments": self.assignments}, ARCHIVE_CLOCK)
+            answer = self.pool.ask(job)
+            return str(answer.get("assignment", "")), bool(answer.get("begun"))
+        except LostError:
+            self.refuse_if_stopped()
+            return "", True  # what it is will be said where it is graded
+
+    def unpack(self, archive: Path, target: Path) -> tuple[list[str], str]:
+        """Unpack an archive; return remarks, and what was wrong with it."""
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            answer = self.pool.ask(
+                Job("unpack", {"archive": archive, "target": target}, ARCHIVE_CLOCK)
+            )
+            remarks = [str(each)[:200] for each in answer.get("remarks", [])]
+            return remarks, str(answer.get("problem", ""))[:200]
+        except LostError as error:
+            self.refuse_if_stopped()
+            return [], f"a zip that cannot be unpacked: {error}"
+
+    def refuse_if_stopped(self) -> None:
+        """Let an interruption be one."""
+        if self.pool.stop.is_set():
+            raise KeyboardInterrupt
+
+    def fill_in_assignments(self) -> None:
+        """What is no notebook is taken for the assignment of the others, if there is only one."""
+        known = {s.assignment for s in self.submissions if s.assignment} or set(self.assignments)
+        for submission in self.submissions:
+            if not submission.assignment and len(known) == 1:
+                submission.assignment = next(iter(known))
+
+    def bound_attempts(self) -> None:
+        """Keep the last few attempts of a learner; a hundred files are not graded."""
+        for mine in self.by_learner().values():
+            for each in mine[:-MOST_ATTEMPTS]:
+                self.submissions.remove(each)
+            if len(mine) > MOST_ATTEMPTS:
+                mine[-1].remarks.append(
+                    f"{len(mine)} attempts; the last {MOST_ATTEMPTS} were graded"
+                )
+
+    def by_learner(self) -> dict[tuple[str, str], list[Submission]]:
+        """The attempts of each learner at each assignment, in the order of their time."""
+        groups: dict[tuple[str, str], list[Submission]] = {}
+        for each in self.submissions:
+            groups.setdefault((each.learner, each.assignment), []).append(each)
+        first = datetime.min.replace(tzinfo=UTC)
+        for mine in groups.values():
+            mine.sort(key=lambda each: each.handed_in or first)
+        return groups
+
+    # --- grading -----------------------------------------------------------------------------
+
+    def run(self, grader: Grader, at_once: int = 0) -> None:
+        """Grade what has no valid result yet, as many at once as there are examiners."""
+        waiting = [each for each in self.submissions if not self.reuse(each)]
+        count = len(self.submissions)
+        with tqdm(
+            total=count, initial=count - len(waiting), unit="submission", desc="grading"
+        ) as bar:
+            for _ in self.pool.do(lambda each: self.grade(each, grader), waiting, at_once):
+                bar.update()
+
+    def grade(self, submission: Submission, grader: Grader) -> None:
+        """Grade one submission and keep the result. No fault of one costs another its grade."""
+        try:
+            report = self.try_to_grade(submission, grader)
+            if not self.pool.stop.is_set():
+                self.keep(submission, report)
+        except Exception as error:
+            text = (
+                str(error) if isinstance(error, LostError) else f"{type(error).__name__}: {error}"
+            )
+            self.reports[self.code(submission)] = Report("not graded", [text[:300]])
+
+    def try_to_grade(self, submission: Submission, grader: Grader) -> Report:
+        """Grade a submission, again if it changes meanwhile."""
+        assignment = self.assignments.get(submission.assignment)
+        if assignment is None:
+            why = "no notebook of an assignment; name one: ASSIGNMENT="
+            return Report("unreadable", [why], digest=digest(submission))
+        for _ in range(3):
+            report = grader(submission, assignment)
+            if report.digest == digest(submission):
+                return report
+        raise LostError(CHANGING)
+
+    # --- results that stay -------------------------------------------------------------------
+
+    def code(self, submission: Submission) -> str:
+        """A name for what is kept about a submission."""
+        words = [submission.place or os.fspath(submission.path), submission.assignment]
+        return hashlib.sha256(os.fsencode("\0".join(words))).hexdigest()[:16]
+
+    def key(self, submission: Submission, content: str) -> str:
+        """Hash all that decides the result, where ``content`` is the hash of what was handed in."""
+        assignment = self.assignments.get(submission.assignment)
+        parts = [
+            content,
+            assignment.digest if assignment else "",
+            self.version,
+            repr(self.settings.limits),
+            str(bool(self.settings.sandbox)),
+            submission.problem,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def keep(self, submission: Submission, report: Report) -> None:
+        """Write a result in one step."""
+        record = {"key": self.key(submission, report.digest), "report": report.message()}
+        path = self.output / "results" / f"{self.code(submission)}.json"
+        write_atomically(path, json.dumps(record, indent=1))
+        self.reports[self.code(submission)] = report
+
+    def reuse(self, submission: Submission) -> bool:
+        """Whether an earlier run has left a result for exactly this."""
+        path = self.output / "results" / f"{self.code(submission)}.json"
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            if expect(record, dict)["key"] != self.key(submission, digest(submission)):
+                return False
+            self.reports[self.code(submission)] = read_report(record["report"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def standings(self) -> list[Standing]:
+        """A row for each learner and assignment, then for each who has handed in nothing."""
+        missing = Report("not graded", ["grading was interrupted before this one"])
+        found = []
+        for mine in self.by_learner().values():
+            attempts: list[Attempt] = [
+                (each, self.reports.get(self.code(each), missing)) for each in mine
+            ]
+            assignment = self.assignments.get(mine[-1].assignment)
+            decided = [each for each in self.overrides if concerns(each, mine[-1])]
+            found.append(stand(attempts, assignment, self.rules, decided))
+        return [*found, *self.missing()]
+
+    def missing(self) -> list[Standing]:
+        """Those of the roster who have handed in nothing."""
+        wanted = self.settings.assignment
+        due = (
+            [wanted] if wanted else sorted({s.assignment for s in self.submissions if s.assignment})
+        )
+        found = []
+        for name in due:
+            here = {
+                word
+                for each in self.submissions
+                if each.assignment == name
+                for word in (each.number, same_name(each.learner))
+                if word
+            }
+            for who in self.roster:
+                if not {who.number, same_name(who.name)} & here:
+                    absent = Submission(who.name or who.number, self.folder, name, [])
+                    absent.number, absent.place = who.number, "–"
+                    decided = [each for each in self.overrides if concerns(each, absent)]
+                    found.append(stand([(absent, Report("missing"))], None, self.rules, decided))
+        return found
+
+    def write(self, *, whole: bool = True) -> list[Standing]:
+        """Write the table, then the pages and the summary; return all rows."""
+        standings = self.standings()
+        self.notes = [
+            f"overrides.csv, line {each.line}: {why}"
+            for each in self.overrides
+            if (why := problem(each, standings))
+        ]
+        part = self.output / "grades.csv.part"
+        table.write_grades(part, standings, self.assignments)
+        os.replace(part, self.output / "grades.csv")
+        if whole:
+            self.write_pages(standings)
+            similar = self.similar(standings) if self.settings.similar else []
+            text = summary(standings, self.assignments, self.notes, similar)
+            write_atomically(self.output / "summary.html", text)
+        return standings
+
+    def similar(self, standings: Sequence[Standing]) -> list[Pair]:
+        """Pairs of answers that have much in common."""
+        answers = {each.submission.learner: each.report.answers for each in standings}
+        return pairs({who: marks for who, marks in answers.items() if marks})
+
+    def write_pages(self, standings: Sequence[Standing]) -> None:
+        """Write a page for each learner, and take away those of nobody."""
+        several = len({each.submission.assignment for each in standings}) > 1
+        folder, written = self.output / "feedback", set()
+        for each in standings:
+            if each.report.status in ("missing", "not graded"):
+                continue
+            path = folder / page_name(each.submission, several)
+            text = feedback(each)
+            if not path.is_file() or path.read_text("utf-8", "replace") != text:
+                write_atomically(path, text)
+            written.add(path.name)
+        for path in folder.iterdir():
+            if path.name not in written and path.suffix in (".html", ".part"):
+                path.unlink()
+
+    def closing_lines(self, standings: Sequence[Standing]) -> list[str]:
+        """How many there are of each status, and where everything is."""
+        statuses = [each.status for each in standings]
+        counts = ", ".join(f"{statuses.count(s)} {s}" for s in dict.fromkeys(statuses))
+        lines = [f"{len(statuses)} learners: {counts}", *self.notes]
+        return [*lines, f"grades: {self.output / 'grades.csv'}"]
+
+
+def page_name(submission: Submission, several: bool) -> str:
+    """The name of a learner's page."""
+    assignment = f" - {submission.assignment or 'no assignment'}" if several else ""
+    return f"{submission.learner}{assignment}.html"
+
+
+def version() -> str:
+    """Hash the code that grades and the library, so that a changed check grades anew."""
+    result = hashlib.sha256()
+    for name in ("slingshot_grader", "slingshot_exercises", "slingshot"):
+        for path in sorted((SOURCE / name).rglob("*.py")):
+            result.update(path.relative_to(SOURCE).as_posix().encode())
+            result.update(path.read_bytes())
+    result.update((SOURCE / "slingshot" / "facts.yml").read_bytes())
+    return result.hexdigest()

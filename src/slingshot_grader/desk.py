@@ -1,0 +1,180 @@
+"""What the instructor has decided, in three files that grading reads and never writes over.
+
+They lie in the folder of results: ``overrides.csv`` (points, comments, who is excused),
+``rules.toml`` (deadlines, penalty, extra time, which attempt counts, parts graded by hand), and
+``roster.csv``.
+"""
+
+import csv
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from slingshot_grader.files import same_name
+
+HEADER = ("learner", "assignment", "exercise", "points", "comment", "excused")
+YES = {"yes", "x", "1", "true"}
+NO = {"", "no", "0", "false"}
+
+
+class DeskError(Exception):
+    """A file of the instructor's that cannot be read, as one line."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """A decision on an exercise of a learner, or, without an exercise, on all of an assignment."""
+
+    learner: str
+    assignment: str
+    exercise: str
+    points: float | None
+    comment: str
+    excused: bool
+    line: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How attempts, deadlines and parts by hand count. Nothing is late without a deadline."""
+
+    attempts: str = "best"
+    late_percent_a_day: float = 0.0
+    grace_minutes: float = 0.0
+    deadlines: Mapping[str, datetime] = field(default_factory=dict)
+    extra_days: Mapping[str, float] = field(default_factory=dict)
+    by_hand: Mapping[str, float] = field(default_factory=dict)
+    time_of_file: bool = False
+
+    def days_late(self, assignment: str, who: Iterable[str], at: datetime | None) -> int:
+        """Days after a learner's own deadline, each begun day as one; 0 where nothing is known."""
+        deadline = self.deadlines.get(assignment)
+        if deadline is None or at is None:
+            return 0
+        names = {same_name(name) for name in who if name}
+        extra = max(
+            (d for name, d in self.extra_days.items() if same_name(name) in names), default=0
+        )
+        late = at - deadline - timedelta(days=extra, minutes=self.grace_minutes)
+        return max(0, -(-late // timedelta(days=1)))
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A learner of the roster."""
+
+    number: str
+    name: str
+
+
+def read_overrides(path: Path) -> list[Override]:
+    """Return the overrides; raise ``DeskError`` with the line of one that cannot be read."""
+    found = []
+    for line, row in enumerate(read_table(path, HEADER[:3]), start=2):
+        points, excused = row.get("points", ""), row.get("excused", "").casefold()
+        try:
+            value = float(points.replace(",", ".")) if points else None
+        except ValueError:
+            raise DeskError(f"{path}, line {line}: {points!r} is no number of points") from None
+        if value is not None and not 0 <= value < 1e6:
+            raise DeskError(f"{path}, line {line}: {points!r} is no number of points")
+        if excused not in YES | NO:
+            raise DeskError(f"{path}, line {line}: excused is 'yes' or empty, not {excused!r}")
+        if any(row.values()):
+            found.append(
+                Override(
+                    row["learner"],
+                    row["assignment"],
+                    row["exercise"],
+                    value,
+                    row.get("comment", ""),
+                    excused in YES,
+                    line,
+                )
+            )
+    return found
+
+
+def read_roster(path: Path) -> list[Enrolled]:
+    """Return who should hand in: columns ``learner`` and, where the platform has one, ``id``."""
+    return [
+        Enrolled(row.get("id", ""), row["learner"])
+        for row in read_table(path, ("learner",))
+        if row["learner"] or row.get("id")
+    ]
+
+
+def read_table(path: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]:
+    """The rows of a table with a header, stripped; none where there is no file."""
+    if not path.is_file():
+        return
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeskError(f"{path} cannot be read: {error}") from error
+    first = text.partition("\n")[0]
+    table = csv.DictReader(text.splitlines(), delimiter=";" if first.count(";") > 1 else ",")
+    missing = [name for name in needed if name not in (table.fieldnames or ())]
+    if missing:
+        raise DeskError(f"{path} has no column {', '.join(missing)}; it has {table.fieldnames}")
+    for row in table:
+        yield {str(name): (value or "").strip() for name, value in row.items() if name}
+
+
+def read_rules(path: Path) -> Rules:
+    """Return the rules; raise ``DeskError`` for a word that means nothing here."""
+    if not path.is_file():
+        return Rules()
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+        known = {"attempts", "late_percent_a_day", "grace_minutes", "times"}
+        known |= {"deadlines", "extra_days", "by_hand"}
+        if strange := sorted(set(data) - known):
+            raise DeskError(f"{path}: {', '.join(strange)} means nothing; use {sorted(known)}")
+        rules = Rules(
+            choice(data, "attempts", ("best", "last")),
+            float(data.get("late_percent_a_day", 0)),
+            float(data.get("grace_minutes", 0)),
+            {name: moment(value) for name, value in data.get("deadlines", {}).items()},
+            {name: float(value) for name, value in data.get("extra_days", {}).items()},
+            {name: float(value) for name, value in data.get("by_hand", {}).items()},
+            choice(data, "times", ("platform", "files")) == "files",
+        )
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DeskError(f"{path}: {error}") from error
+    if not 0 <= rules.late_percent_a_day <= 100:
+        raise DeskError(f"{path}: late_percent_a_day is from 0 to 100")
+    return rules
+
+
+def choice(data: Mapping[str, Any], name: str, among: tuple[str, str]) -> str:
+    """One of two words, the first where nothing is said."""
+    value = data.get(name, among[0])
+    if value not in among:
+        raise ValueError(f"{name} is {' or '.join(map(repr, among))}, not {value!r}")
+    return str(value)
+
+
+def moment(value: Any) -> datetime:  # noqa: ANN401 what TOML holds
+    """A time with its zone; without one, that of this machine."""
+    if not isinstance(value, datetime):
+        raise ValueError(f"a deadline is a time such as 2026-10-05T23:59:00+02:00, not {value!r}")
+    return value if value.tzinfo else value.astimezone()
+
+
+def read_moment(text: str) -> datetime | None:
+    """The time that a platform has written, such as nbgrader: ``2026-10-05 21:12:03.5 UTC``."""
+    try:
+        read = datetime.fromisoformat(text.strip().removesuffix("UTC").strip())
+    except ValueError:
+        return None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def begin_overrides(path: Path) -> None:
+    """Lay out an empty file of overrides where there is none."""
+    if not path.exists():
+        path.write_text(",".join(HEADER) + "\n", "utf-8")

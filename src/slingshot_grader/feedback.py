@@ -1,0 +1,77 @@
+"""A learner's page: points, what was decided by hand, what each check says, and the notebook."""
+
+import html
+
+from slingshot_grader.page import breakable, frame
+from slingshot_grader.standing import Part, Standing
+
+
+def feedback(standing: Standing) -> str:
+    """The whole page."""
+    submission = standing.submission
+    title = f"{submission.assignment or 'Submission'}: {submission.learner}"
+    body = [f"<h1>{html.escape(title)}</h1>", *summary_of(standing)]
+    remarks = [*submission.remarks, *standing.report.remarks, *standing.remarks]
+    if standing.comment:
+        body.append(f'<div class="own"><p>{paragraphs(standing.comment)}</p></div>')
+    if remarks:
+        items = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
+        body.append(f"<h2>Remarks</h2><ul>{items}</ul>")
+    body.append("<h2>Exercises</h2><table><thead><tr><th>Exercise</th><th>Points</th>")
+    body.append("<th>Outcome</th></tr></thead><tbody>")
+    body += [row(part) for part in standing.parts]
+    body.append("</tbody></table>")
+    told = [part for part in standing.parts if part.message or part.comment]
+    if told:
+        body.append("<h2>What is said about them</h2>")
+    for part in told:
+        body.append(f"<h3>{breakable(part.name)}</h3>")
+        if part.comment:
+            body.append(f'<div class="own"><p>{paragraphs(part.comment)}</p></div>')
+        if part.message:
+            body.append(f"<pre>{html.escape(part.message)}</pre>")
+    if standing.report.notebook:
+        body += ["<h2>Your notebook as it ran</h2>", standing.report.notebook]
+    return frame(title, "\n".join(body))
+
+
+def summary_of(standing: Standing) -> list[str]:
+    """The points in a sentence, and whatever has changed them."""
+    if standing.excused:
+        return ["<p><strong>Excused.</strong></p>"]
+    lines = [
+        f"<p><strong>{standing.points:g} of {standing.most:g} points.</strong> "
+        f"Status: {html.escape(standing.status)}.</p>"
+    ]
+    if standing.fixed is not None:
+        lines.append("<p>These points were given by the instructor.</p>")
+    elif standing.penalty:
+        days = "1 day" if standing.days_late == 1 else f"{standing.days_late} days"
+        lines.append(
+            f"<p>{standing.before_penalty:g} points for the answers, less "
+            f"{standing.penalty:g} for handing in {days} late.</p>"
+        )
+    elif standing.days_late or standing.submission.late:
+        lines.append("<p>Handed in late.</p>")
+    if standing.open_parts:
+        names = ", ".join(map(html.escape, standing.open_parts))
+        lines.append(f"<p>Still to be graded by hand: {names}.</p>")
+    return lines
+
+
+def row(part: Part) -> str:
+    """A line of the table of exercises."""
+    kind = "passed" if part.points == part.most and not part.excused else "failed"
+    if part.points is None or part.excused or part.outcome == "by the instructor":
+        kind = ""
+    points = "–" if part.points is None else f"{part.points:g}"
+    return (
+        f'<tr><th scope="row">{breakable(part.name)}</th>'
+        f'<td class="points">{points} of {part.most:g}</td>'
+        f'<td class="outcome"><span class="{kind}">{html.escape(part.outcome)}</span></td></tr>'
+    )
+
+
+def paragraphs(text: str) -> str:
+    """A comment of the instructor's as HTML."""
+    return html.escape(text).replace("\n", "<br>")

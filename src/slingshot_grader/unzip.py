@@ -1,0 +1,67 @@
+"""Archives of learners, unpacked with suspicion: bounded, without links, and never outside."""
+
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from slingshot_grader.files import (
+    LARGEST_FOLDER,
+    MOST_FILES,
+    SKIPPED,
+    UnreadableError,
+    open_regular,
+)
+
+LARGEST_ARCHIVE = 100_000_000
+HIGHEST_RATIO = 200
+"""How much larger than in the archive a file may be. Notebooks reach about 20."""
+
+CHUNK = 1 << 16
+
+
+def unpack(archive: Path, target: Path) -> list[str]:
+    """Write the files of a zip below ``target``; raise ``UnreadableError`` beyond bounds."""
+    left = LARGEST_FOLDER
+    with open_regular(archive) as file:
+        try:
+            with zipfile.ZipFile(file) as opened:
+                members = [each for each in opened.infolist() if not each.is_dir()]
+                if len(members) > MOST_FILES:
+                    raise UnreadableError(f"a zip of {len(members)} files; at most {MOST_FILES}")
+                wanted = [(each, place) for each in members if (place := place_of(each))]
+                for member, place in wanted:
+                    left -= extract(opened, member, target / place, left)
+        except UnreadableError:
+            raise
+        except RuntimeError as error:  # that is how an encrypted one is told
+            raise UnreadableError(f"a zip that cannot be read: {error}"[:200]) from error
+        except Exception as error:  # zipfile raises of all kinds for a stranger's bytes
+            raise UnreadableError("a zip that cannot be read") from error
+    strange = len(members) - len(wanted)
+    return [f"{strange} entries of the zip are no plain files"] if strange else []
+
+
+def place_of(member: zipfile.ZipInfo) -> PurePosixPath | None:
+    """Where a member goes, ``None`` for a link, a hidden file, or a place outside."""
+    place = PurePosixPath(member.filename.replace("\\", "/"))
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    outside = place.is_absolute() or ".." in place.parts or ":" in (place.parts or ("",))[0]
+    if outside or kind not in (0, stat.S_IFREG) or not place.parts:
+        return None
+    if any(part in SKIPPED or part.startswith(".") for part in place.parts):
+        return None
+    return place
+
+
+def extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> int:
+    """Write one member; return its size, which is counted and not taken from the archive's word."""
+    most = min(left, HIGHEST_RATIO * max(member.compress_size, 4096))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    size = 0
+    with opened.open(member) as source, open(target, "xb") as file:
+        while data := source.read(CHUNK):
+            size += len(data)
+            if size > most:
+                raise UnreadableError("a zip that grows beyond all measure when it is unpacked")
+            file.write(data)
+    return size

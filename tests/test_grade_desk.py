@@ -1,0 +1,584 @@
+"""What an instructor decides and collects: layouts, attempts, overrides, lateness, export.
+
+Most of it grades with a stand-in that reads the points from the notebook, so that only the finding,
+the reckoning and the writing are tested here; ``test_grade.py`` runs notebooks.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from slingshot_grader import desk, similar, unzip
+from slingshot_grader.assignment import Assignment
+from slingshot_grader.batch import Batch, Settings
+from slingshot_grader.cli import EDITION
+from slingshot_grader.cli import main as command
+from slingshot_grader.files import Submission, UnreadableError, digest, read_regular
+from slingshot_grader.outcome import Grade, Report
+from slingshot_grader.pool import Pool
+from slingshot_grader.sandbox import Sandbox
+from test_grade import by_id, edition, read_rows, solved
+
+OFF = Sandbox("", "not needed: nothing runs")
+
+
+def worth(points: float, assignment: str = "claim") -> bytes:
+    """A notebook that the stand-in below gives so many points."""
+    notebook = solved(assignment)
+    notebook.metadata["worth"] = points
+    return json.dumps(notebook).encode()
+
+
+def stand_in(submission: Submission, assignment: Assignment) -> Report:
+    """Give the points that a notebook says, exercise after exercise."""
+    try:
+        data = read_regular(submission.path, 10_000_000)
+        left = float(json.loads(data)["metadata"].get("worth", 0))
+    except (UnreadableError, ValueError):
+        grades = [
+            Grade(t.exercise, t.grade_id, 0, t.points, "unreadable") for t in assignment.tests
+        ]
+        return Report("unreadable", ["no notebook"], grades, digest=digest(submission))
+    grades = []
+    for test in assignment.tests:
+        points = min(left, test.points)
+        left -= points
+        outcome = "passed" if points == test.points else "wrong"
+        grades.append(Grade(test.exercise, test.grade_id, points, test.points, outcome))
+    return Report("graded", [], grades, digest=digest(submission))
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    made = Pool(1)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def graded(tmp_path: Path, pool: Pool) -> Callable[..., dict[str, dict[str, str]]]:
+    """Grades what lies in ``class`` and returns the rows."""
+
+    def grade(assignment: str = "claim", folder: str = "class") -> dict[str, dict[str, str]]:
+        settings = Settings(
+            tmp_path / folder, tmp_path / "class-graded", EDITION, (), OFF, assignment=assignment
+        )
+        batch = Batch(settings, pool)
+        batch.find()
+        batch.run(stand_in)
+        batch.write()
+        rows = read_rows(tmp_path / "class-graded")
+        for note in batch.notes:
+            rows[note] = {}
+        return rows
+
+    return grade
+
+
+Graded = Callable[..., dict[str, dict[str, str]]]
+
+
+def hand_in(folder: Path, name: str, data: bytes) -> None:
+    path = folder / "class" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def decide(folder: Path, name: str, text: str) -> None:
+    (folder / "class-graded").mkdir(exist_ok=True)
+    (folder / "class-graded" / name).write_text(text, "utf-8")
+
+
+def page(folder: Path, learner: str) -> str:
+    return (folder / "class-graded" / "feedback" / f"{learner}.html").read_text("utf-8")
+
+
+# --- layouts -------------------------------------------------------------------------------------
+
+
+def test_moodle_in_folders_and_flat(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "Ada Lovelace_12345_assignsubmission_file/claim.ipynb", worth(11))
+    hand_in(tmp_path, "Ada Lovelace_12345_assignsubmission_onlinetext/text.html", b"hello")
+    hand_in(tmp_path, "Ada Lovelace_12347_assignsubmission_file_/claim.ipynb", worth(3))
+    hand_in(tmp_path, "Zoë 9_12346_assignsubmission_file_my claim.ipynb", worth(5))
+    hand_in(tmp_path, "Zoë 9_12346_assignsubmission_file_old.ipynb", worth(4))
+    hand_in(tmp_path, "Kurt_12348_assignsubmission_onlinetext/text.html", b"no file")
+    rows = graded()
+    assert {name: (row["id"], row["points"], row["attempts"]) for name, row in rows.items()} == {
+        "Ada Lovelace": ("12345", "11", "1"),
+        "Ada Lovelace (2)": ("12347", "3", "1"),
+        "Zoë 9": ("12346", "5", "2"),
+        "Kurt": ("12348", "", "1"),
+    }
+    assert rows["Kurt"]["status"] == "unreadable"
+
+
+def test_canvas_with_late_and_again(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "lovelaceada_12345_678901_claim.ipynb", worth(4))
+    hand_in(tmp_path, "turingalan_LATE_12346_678902_claim-1.ipynb", worth(6))
+    rows = graded()
+    assert (rows["lovelaceada"]["id"], rows["lovelaceada"]["late"]) == ("12345", "")
+    assert (rows["turingalan"]["id"], rows["turingalan"]["late"]) == ("12346", "yes")
+    assert "Handed in late." in page(tmp_path, "turingalan")
+
+
+def test_nbgrader_with_its_times(tmp_path: Path, graded: Graded) -> None:
+    for name, points, assignment in (("ada", 11, "claim"), ("ada", 10, "moe"), ("bob", 2, "claim")):
+        hand_in(tmp_path, f"{name}/{assignment}/{assignment}.ipynb", worth(points, assignment))
+        hand_in(tmp_path, f"{name}/{assignment}/timestamp.txt", b"2026-10-06 10:00:00.5 UTC")
+    deadline = "late_percent_a_day = 10\n[deadlines]\nclaim = 2026-10-05T12:00:00Z\n"
+    decide(tmp_path, "rules.toml", deadline)
+    rows = graded()
+    assert {name: row["points"] for name, row in rows.items()} == {"ada": "9.9", "bob": "1.8"}
+    rows = graded("")
+    assert rows["ada"]["assignment"] == "moe"  # the last row of that name
+
+
+def test_github_classroom_with_other_notebooks(tmp_path: Path, graded: Graded) -> None:
+    for login, points in (("ada", 11), ("bob-2", 3)):
+        hand_in(tmp_path, f"week-3-{login}/.git/HEAD", b"ref")
+        hand_in(tmp_path, f"week-3-{login}/claim.ipynb", worth(points))
+        by_id(chapter := edition("release", "moe"))  # untouched
+        hand_in(tmp_path, f"week-3-{login}/moe.ipynb", json.dumps(chapter).encode())
+        hand_in(tmp_path, f"week-3-{login}/notes.ipynb", b'{"cells": [], "nbformat": 4}')
+    for assignment in ("claim", ""):
+        rows = graded(assignment)
+        assert {name: row["points"] for name, row in rows.items()} == {"ada": "11", "bob-2": "3"}
+
+
+def zip_of(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, data in members.items():
+            made.writestr(name.replace("__", "/"), data)
+    return buffer.getvalue()
+
+
+def test_zips_of_a_learner_and_of_a_class(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "ada.zip", zip_of(**{"work__claim.ipynb": worth(7), "work__data.csv": b"1"}))
+    hand_in(tmp_path, "bob/claim.ZIP", zip_of(**{"claim.ipynb": worth(2)}))
+    hand_in(tmp_path, "empty.zip", zip_of(**{"essay.txt": b"x"}))
+    hand_in(tmp_path, "none.zip", b"PK no zip")
+    rows = graded()
+    assert {name: row["points"] for name, row in rows.items()} == {
+        "ada": "7", "bob": "2", "empty": "", "none": "",
+    }  # fmt: skip
+    assert rows["ada"]["file"] == "class/ada.zip/claim.ipynb"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for path in (tmp_path / "class").rglob("*"):
+            made.write(path, path.relative_to(tmp_path / "class"))
+    (tmp_path / "all.zip").write_bytes(buffer.getvalue())
+    again = graded(folder="all.zip")
+    assert {name: row["points"] for name, row in again.items()} == {
+        name: row["points"] for name, row in rows.items()
+    }
+
+
+def bomb() -> bytes:
+    return zip_of(**{"claim.ipynb": bytes(60_000_000)})
+
+
+def link() -> bytes:
+    info = zipfile.ZipInfo("claim.ipynb")
+    info.external_attr = 0o120777 << 16
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.writestr(info, "/etc/passwd")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bomb(), "grows beyond all measure"),
+        (zip_of(**{f"{n}.txt": b"" for n in range(3000)}), "a zip of 3000 files"),
+        (b"PK\x03\x04" + bytes(40), "cannot be read"),
+        (b"", "cannot be read"),
+    ],
+    ids=["bomb", "many", "broken", "empty"],
+)
+def test_a_zip_beyond_bounds_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "x.zip").write_bytes(data)
+    (tmp_path / "to").mkdir()
+    with pytest.raises(UnreadableError, match=words):
+        unzip.unpack(tmp_path / "x.zip", tmp_path / "to")
+    size = sum(path.stat().st_size for path in (tmp_path / "to").rglob("*"))
+    assert size < 50_000_000
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "..\\out", "C:/out", ".hidden"])
+def test_a_zip_writes_nowhere_else(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "deep" / "to"
+    place.mkdir(parents=True)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.writestr(name, "x")
+        made.writestr("kept.txt", "x")
+    (tmp_path / "x.zip").write_bytes(buffer.getvalue())
+    assert unzip.unpack(tmp_path / "x.zip", place) == ["1 entries of the zip are no plain files"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x.zip", "kept.txt"]
+
+
+def test_a_link_in_a_zip_is_none(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(link())
+    (tmp_path / "to").mkdir()
+    unzip.unpack(tmp_path / "x.zip", tmp_path / "to")
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+# --- attempts, deadlines, the roster -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rule", "points"), [("best", "9"), ("last", "4")])
+def test_the_attempt_that_counts(tmp_path: Path, graded: Graded, rule: str, points: str) -> None:
+    for number, each in enumerate((6, 9, 4)):
+        hand_in(tmp_path, f"ada/{number}.ipynb", worth(each))
+    decide(tmp_path, "rules.toml", f'attempts = "{rule}"\n')
+    row = graded()["ada"]
+    assert (row["points"], row["attempts"]) == (points, "3")
+    assert f"the {rule} of 3 attempts (class/ada/0.ipynb: 6" in row["remarks"]
+
+
+def test_the_best_attempt_is_the_best_after_its_penalty(tmp_path: Path, graded: Graded) -> None:
+    for name, points, day in (("early", 6, 5), ("late", 7, 9)):
+        hand_in(tmp_path, f"ada/{name}/claim.ipynb", worth(points))
+        hand_in(tmp_path, f"ada/{name}/timestamp.txt", f"2026-10-0{day} 10:00:00 UTC".encode())
+    rules = "late_percent_a_day = 20\n[deadlines]\nclaim = 2026-10-05T12:00:00Z\n"
+    decide(tmp_path, "rules.toml", rules)
+    row = graded()["ada"]
+    assert (row["points"], row["late"]) == ("6", "")
+
+
+@pytest.mark.parametrize(
+    ("hours", "days"), [(-1, 0), (0, 0), (0.1, 0), (0.5, 1), (24.1, 1), (24.5, 2), (1000, 42)]
+)
+def test_each_begun_day_is_late(hours: float, days: int) -> None:
+    deadline = datetime(2026, 10, 5, 12, tzinfo=UTC)
+    rules = desk.Rules(deadlines={"claim": deadline}, grace_minutes=15, extra_days={"Zoë": 2})
+    at = deadline + timedelta(hours=hours)
+    assert rules.days_late("claim", ["ada"], at) == days
+    assert rules.days_late("claim", ["Zoe\u0308", "7"], at) == max(0, days - 2)
+    assert rules.days_late("moe", ["ada"], at) == rules.days_late("claim", ["ada"], None) == 0
+
+
+def test_a_file_has_its_own_time_where_the_rules_say_so(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "ada.ipynb", worth(10))
+    late = datetime(2026, 10, 6, 11, tzinfo=UTC).timestamp()
+    os.utime(tmp_path / "class" / "ada.ipynb", (late, late))
+    rules = "late_percent_a_day = 20\n[deadlines]\nclaim = 2026-10-05T12:00:00Z\n"
+    decide(tmp_path, "rules.toml", rules)
+    assert graded()["ada"]["points"] == "10"
+    decide(tmp_path, "rules.toml", f'times = "files"\n{rules}')
+    row = graded()["ada"]
+    assert (row["points"], row["late"], row["penalty"]) == ("8", "1", "2")
+    text = page(tmp_path, "ada")
+    assert "10 points for the answers, less 2 for handing in 1 day late" in text
+
+
+def test_who_is_missing(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "Ada_1_assignsubmission_file/claim.ipynb", worth(1))
+    hand_in(tmp_path, "Zoë_2_assignsubmission_file/claim.ipynb", worth(1))
+    decide(tmp_path, "roster.csv", "learner,id\nAda L.,1\nZoe\u0308,\nKurt,3\nEmmy,4\n")
+    decide(tmp_path, "overrides.csv", "learner,assignment,exercise,points,comment,excused\n"
+                                      "Emmy,claim,,,ill,yes\n")  # fmt: skip
+    rows = graded()
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "Ada": "graded", "Zoë": "graded", "Kurt": "missing", "Emmy": "excused",
+    }  # fmt: skip
+    assert (rows["Kurt"]["points"], rows["Kurt"]["attempts"]) == ("", "0")
+    summary = (tmp_path / "class-graded" / "summary.html").read_text("utf-8")
+    assert "Missing: 1" in summary
+    assert "<li>Kurt</li>" in summary
+
+
+# --- overrides -----------------------------------------------------------------------------------
+
+
+OVERRIDES = """learner,assignment,exercise,points,comment,excused
+ada,claim,run_time,0.5,"half: the idea is right, <b>see</b> me",
+ada,claim,export_limit,,,yes
+ada,claim,,,Well done,
+bob,claim,,7,after talking to Bob,
+cy,claim,predictions,2,,
+none,,,,read on paper,
+"""
+
+
+def test_overrides_survive_every_rerun_and_show_on_the_page(tmp_path: Path, graded: Graded) -> None:
+    for name in ("ada", "bob", "cy", "dan"):
+        hand_in(tmp_path, f"{name}.ipynb", worth(11))
+    hand_in(tmp_path, "none.ipynb", b"")
+    decide(tmp_path, "overrides.csv", OVERRIDES)
+    decide(tmp_path, "rules.toml", "[by_hand]\npredictions = 3\n")
+    for _ in range(2):
+        rows = graded()
+        assert rows["ada"]["points"] == "7.5"
+        assert (rows["ada"]["claim-run_time"], rows["ada"]["claim-export_limit"]) == (
+            "0.5", "excused",
+        )  # fmt: skip
+        assert rows["ada"]["out of"] == "11"  # eleven, three less for the excused, three by hand
+        assert rows["bob"]["points"] == "7"
+        assert rows["cy"]["points"] == "13"
+        assert rows["dan"]["to grade by hand"] == "predictions"
+        assert rows["none"]["comment"] == "read on paper"
+        assert rows["none"]["points"] == ""
+    text = page(tmp_path, "ada")
+    assert "half: the idea is right, &lt;b&gt;see&lt;/b&gt; me" in text
+    assert "Well done" in text
+    assert "by the instructor" in text
+    assert "These points were given by the instructor" in page(tmp_path, "bob")
+    assert "Still to be graded by hand: predictions" in page(tmp_path, "dan")
+    hand_in(tmp_path, "ada.ipynb", worth(1))  # handed in again: the decision stands
+    assert graded()["ada"]["claim-run_time"] == "0.5"
+    assert (tmp_path / "class-graded" / "overrides.csv").read_text("utf-8") == OVERRIDES
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("eve,claim,run_time,1,,", "line 2: nobody is called 'eve'"),
+        ("ada,claim,run_tim,1,,", "line 2: there is no 'run_tim'; there are: training_flops"),
+        ("ada,claim,run_time,5,,", "line 2: 5 points of at most 1"),
+    ],
+)
+def test_a_decision_without_effect_is_named(
+    tmp_path: Path, graded: Graded, line: str, words: str
+) -> None:
+    hand_in(tmp_path, "ada.ipynb", worth(11))
+    decide(
+        tmp_path, "overrides.csv", f"learner,assignment,exercise,points,comment,excused\n{line}\n"
+    )
+    assert any(words in name for name in graded())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("overrides.csv", "learner,assignment\nx,y\n", "has no column exercise"),
+        ("overrides.csv", "learner,assignment,exercise,points\na,b,c,ten\n", "line 2: 'ten' is no"),
+        ("overrides.csv", "learner,assignment,exercise,points\na,b,c,-1\n", "line 2: '-1' is no"),
+        ("overrides.csv", "learner,assignment,exercise,excused\na,b,c,maybe\n", "excused is 'yes'"),
+        ("overrides.csv", b"\xff\xfe", "cannot be read"),
+        ("roster.csv", "name\nx\n", "has no column learner"),
+        ("rules.toml", "deadline = 1", "deadline means nothing"),
+        ("rules.toml", "attempts = 'first'", "attempts is 'best' or 'last', not 'first'"),
+        ("rules.toml", "[deadlines]\nclaim = '5 pm'", "a deadline is a time such as"),
+        ("rules.toml", "late_percent_a_day = 200", "from 0 to 100"),
+        ("rules.toml", "attempts =", "rules.toml"),
+    ],
+)
+def test_a_file_of_the_instructor_that_cannot_be_read_takes_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str | bytes, words: str
+) -> None:
+    hand_in(tmp_path, "ada.ipynb", b"")
+    decide(tmp_path, name, "")
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "class-graded" / name).write_bytes(data)
+    assert command(["--no-sandbox", str(tmp_path / "class")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("grade: ")
+    assert words in said
+
+
+def test_a_spreadsheet_of_another_country_is_read(tmp_path: Path) -> None:
+    text = "learner;assignment;exercise;points;comment;excused\nada;claim;run_time;0,5;so, so;\n"
+    (tmp_path / "overrides.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (override,) = desk.read_overrides(tmp_path / "overrides.csv")
+    assert (override.points, override.comment) == (0.5, "so, so")
+
+
+def test_pages_of_nobody_are_taken_away(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "ada.ipynb", worth(1))
+    hand_in(tmp_path, "bob.ipynb", worth(1))
+    graded()
+    (tmp_path / "class" / "bob.ipynb").unlink()
+    graded()
+    pages = [path.name for path in (tmp_path / "class-graded" / "feedback").iterdir()]
+    assert pages == ["ada.html"]
+
+
+# --- export --------------------------------------------------------------------------------------
+
+MOODLE = (
+    "\ufeffIdentifier,Full name,Status,Grade,Maximum grade,Last modified (grade)\n"
+    'Participant 1,"Lovelace, Ada",Submitted,,11.00,-\n'
+    "Participant 2,Bob,Submitted,3.00,11.00,-\n"
+    "Participant 3,Cy,Submitted,,11.00,-\n"
+    "Participant 9,Nobody,No submission,,11.00,-\n"
+)
+CANVAS = (
+    "Student,ID,SIS Login ID,Section,Claim (4711),Final Score\n"
+    "    Points Possible,,,,11,(read only)\n"
+    '"Lovelace, Ada",1,al,A,,50\n'
+    "Bob,2,b,A,3,\n"
+    "Cy,3,c,A,,\n"
+    '"Student, Test",,,A,,\n'
+)
+NBGRADER = (
+    "assignment,student_id,raw_score,late_submission_penalty,score,max_score\n"
+    "claim,Ada,,,,11\nclaim,Bob,3,0,3,11\nclaim,Cy,,,,11\n"
+)
+CLASSROOM = (
+    '"assignment_name","github_username","points_awarded","points_available"\n'
+    '"w","Ada","",""\n"w","Bob","3",""\n"w","Cy","",""\n'
+)
+PLACES = {
+    "moodle": "{name}_{id}_assignsubmission_file/claim.ipynb",
+    "canvas": "{name}_{id}_100{id}_claim.ipynb",
+    "nbgrader": "{name}/claim/claim.ipynb",
+    "classroom": "w-{name}/claim.ipynb",
+}
+FEEDBACK = {
+    "moodle": "Ada_1_assignsubmission_file/feedback.html",
+    "canvas": "Ada_1_1001_claim.html",
+    "nbgrader": "Ada/claim/claim.html",
+    "classroom": "w-Ada/feedback.html",
+}
+
+
+@pytest.mark.parametrize(
+    ("platform", "exported", "column"),
+    [
+        ("moodle", MOODLE, "Grade"),
+        ("canvas", CANVAS, "Claim (4711)"),
+        ("nbgrader", NBGRADER, "score"),
+        ("classroom", CLASSROOM, "points_awarded"),
+    ],
+)
+def test_grades_and_feedback_go_back_to_each_platform(
+    tmp_path: Path, graded: Graded, capsys: pytest.CaptureFixture[str],
+    platform: str, exported: str, column: str,
+) -> None:  # fmt: skip
+    for number, (name, data) in enumerate(
+        {"Ada": worth(11), "Bob": worth(8), "Cy": b""}.items(), 1
+    ):
+        place = PLACES[platform].format(name=name, id=number)
+        hand_in(tmp_path, place, data)
+        if platform == "nbgrader":
+            hand_in(tmp_path, f"{name}/claim/timestamp.txt", b"2026-10-05 10:00:00 UTC")
+        if platform == "classroom":
+            hand_in(tmp_path, f"w-{name}/.git/HEAD", b"ref")
+    hand_in(tmp_path, PLACES[platform].format(name="Dan", id=4), worth(1))
+    if platform == "nbgrader":
+        hand_in(tmp_path, "Dan/claim/timestamp.txt", b"2026-10-05 10:00:00 UTC")
+    if platform == "classroom":
+        hand_in(tmp_path, "w-Dan/.git/HEAD", b"ref")
+    graded()
+    (tmp_path / "exported.csv").write_text(exported, "utf-8")
+    words = ["export", str(tmp_path / "class-graded"), "--to", platform, "--assignment", "claim"]
+    words += ["--into", str(tmp_path / "exported.csv"), "--filled", str(tmp_path / "filled.csv")]
+    words += ["--column", column, "--feedback", str(tmp_path / "feedback.zip")]
+
+    def filled() -> list[str]:
+        with open(tmp_path / "filled.csv", encoding="utf-8", newline="") as file:
+            return [row[column] for row in csv.DictReader(file)][platform == "canvas" :]
+
+    assert command(words) == 1
+    assert filled()[:3] == ["11", {"moodle": "3.00"}.get(platform, "3"), ""]
+    said = capsys.readouterr().out
+    assert "1 filled in" in said
+    assert "1 had a grade already, which stays (--replace writes over it): Bob (3" in said
+    assert "1 without a grade, left blank: Cy (unreadable)" in said
+    assert "1 in no line of the exported file: Dan" in said
+    assert command([*words, "--replace"]) == 1  # Dan is in no line still
+    assert filled()[:3] == ["11", "8", ""]
+    with zipfile.ZipFile(tmp_path / "feedback.zip") as packed:
+        assert FEEDBACK[platform] in packed.namelist()
+        assert len(packed.namelist()) == 4
+
+
+def test_an_export_that_cannot_be_made_takes_one_line(
+    tmp_path: Path, graded: Graded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hand_in(tmp_path, "ada.ipynb", worth(1))
+    graded()
+    capsys.readouterr()
+    (tmp_path / "e.csv").write_text("ID,Points\n1,\n")
+    words = ["export", str(tmp_path / "class-graded"), "--assignment", "claim", "--to"]
+    into = ["--into", str(tmp_path / "e.csv"), "--filled", str(tmp_path / "f.csv")]
+    for options, text in (
+        ([*words, "moodle", *into], "has no column 'Identifier'; it has ['ID', 'Points']"),
+        ([*words, "canvas", *into, "--column", "Claim"], "has no column 'Claim'"),
+        ([*words[:3], "art", "--to", "moodle", *into], "has no row of 'art'"),
+        ([*words, "moodle", "--into", str(tmp_path / "none.csv")], "cannot be read"),
+    ):
+        assert command(options) == 1
+        said = capsys.readouterr().err
+        assert text in said
+        assert len(said.splitlines()) == 1
+    assert not (tmp_path / "f.csv").exists()
+
+
+# --- similarity ----------------------------------------------------------------------------------
+
+ANSWER = """def f(a, b, c):
+    total = 0
+    for number in range(a):
+        if number % b == c:
+            total += number * b - c
+        else:
+            total -= number // (b + 1)
+    return total / (a + b + c), [total] * a
+"""
+OTHER = """def f(a, b, c):
+    import numpy as np
+    numbers = np.arange(a)
+    right = numbers % b == c
+    total = (numbers * b - c)[right].sum() - (numbers // (b + 1))[~right].sum()
+    return total / (a + b + c), [total] * a
+"""
+
+
+def test_a_renamed_copy_is_noticed_and_an_answer_of_ones_own_is_not() -> None:
+    renamed = re.sub(r"\bnumber\b", "i", ANSWER).replace("total", "s")
+    copied = f"# my own work\n{renamed}"
+    answers = {"a": ANSWER, "b": copied, "c": OTHER}
+    marks = {who: {"f": similar.fingerprint(text)} for who, text in answers.items()}
+    assert [(pair.first, pair.second) for pair in similar.pairs(marks)] == [("a", "b")]
+
+
+def test_what_the_whole_class_writes_counts_for_nobody() -> None:
+    marks = {str(number): {"f": similar.fingerprint(ANSWER)} for number in range(20)}
+    assert similar.pairs(marks) == []
+
+
+@pytest.mark.parametrize("source", ["", "def f(:", "'''", "\x00", "x = '\ud800'", "(" * 5000])
+def test_what_cannot_be_read_has_no_fingerprints(source: str) -> None:
+    assert isinstance(similar.fingerprint(source), list)
+
+
+# --- the pages -----------------------------------------------------------------------------------
+
+
+def test_pages_fit_a_phone_in_the_dark(
+    tmp_path: Path, graded: Graded, new_page: Callable[..., Page]
+) -> None:
+    long = "Wolfeschlegelsteinhausenbergerdorff-" * 3
+    for name, data in ((long, worth(9)), ("none", b""), ("bob", worth(11))):
+        hand_in(tmp_path, f"{name}.ipynb", data)
+    decide(tmp_path, "roster.csv", "learner\nKurt\n")
+    decide(tmp_path, "rules.toml", "[by_hand]\npredictions = 3\n")
+    graded()
+    output = tmp_path / "class-graded"
+    for scheme in ("light", "dark"):
+        page = new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+        for path in (output / "summary.html", *(output / "feedback").iterdir()):
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            broken = "all => all.map(e => e.getClientRects().length - e.innerText.split(' ').length)"
+            assert max([0, *page.locator("td.outcome span").evaluate_all(broken)]) == 0
+            assert page.locator("img").count() == 0

@@ -1,0 +1,627 @@
+"""Grading what was made to break it: each way that a review has found, with and without a sandbox.
+
+All of it is graded as one class, once for each mode. Whatever is in it, everybody has a row, those
+who have answers have their points, and nothing is left behind.
+"""
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+from nbformat import NotebookNode
+
+from exercise_counts_plugin import assignments
+from slingshot_grader import batch, confine, files, notebook, outcome, wire
+from slingshot_grader.batch import Batch, Settings
+from slingshot_grader.cli import EDITION
+from slingshot_grader.cli import main as grade
+from slingshot_grader.files import Submission, UnreadableError
+from slingshot_grader.local import Local
+from slingshot_grader.pool import Job, LostError, Pool
+from slingshot_grader.processes import family
+from test_grade import (
+    ALL,
+    ASSIGNMENTS,
+    LIMITS,
+    OPEN,
+    SANDBOX,
+    Class,
+    by_id,
+    edition,
+    everything_wrong,
+    limits,
+    needs_sandbox,
+    read_reports,
+    read_rows,
+    solved,
+    with_cells,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+MODES = [
+    pytest.param("sandbox", marks=needs_sandbox),
+    "no sandbox",
+]
+
+# --- notebooks, and what each must get ---------------------------------------------------------
+
+WRONG = everything_wrong()
+REFERENCES = """
+from slingshot_exercises import claim as c
+from slingshot_exercises.claim import check_run_time
+def training_flops(*arguments):
+    return c.TRAINING_FLOPS.reference(*arguments)
+def run_time(*arguments):
+    return check_run_time.__globals__["RUN_TIME"].reference(*arguments)
+def utilization(*arguments):
+    return c.check_utilization.__globals__["_utilization"](*arguments)
+"""
+HUNT = """
+import gc, importlib, sys
+ours = "slingshot_grader.stand_in"
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != ours]
+for name in [name for name in sys.modules if name.startswith("slingshot")]:
+    del sys.modules[name]
+importlib.invalidate_caches()
+found = []
+for name in ("slingshot_exercises.claim", "slingshot_exercises.checking", "slingshot_grader.examine",
+             "slingshot_grader.session", "tools.grade"):
+    try:
+        found.append(importlib.import_module(name).__file__)
+    except ImportError:
+        pass
+print("imported:", found)
+word = "".join(["NOT", "_", "WRITTEN"])
+texts = [value for value in gc.get_objects() if isinstance(value, dict)]
+print("held:", [sorted(map(str, value))[:5] for value in texts if word in value])
+"""
+READ = """
+import os
+word = "".join(["TRAINING_", "FLOPS = "])
+found = []
+for top in ("/course", "/usr/lib/python3", "/tmp", "/submission", sys.prefix):
+    for folder, folders, names in os.walk(top):
+        for name in names:
+            if name.endswith((".py", ".pyc", ".ipynb")) and "claim" in folder + name:
+                text = open(os.path.join(folder, name), errors="replace").read()
+                found += [name] * (word in text)
+print("read:", found)
+"""
+COLLIDE = """
+from collections.abc import Mapping
+class Many(Mapping):
+    def __len__(self): return 40_000
+    def __iter__(self): return iter(range(40_000))
+    def __getitem__(self, key): return 0
+    def items(self): return [(i * (2**61 - 1), 0) for i in range(40_000)]
+def run_time(*arguments): return Many()
+"""
+MEMFD = """
+import os
+held = []
+def fill():
+    for number in range(20):
+        file = os.memfd_create(str(number))
+        os.write(file, bytes(50_000_000))
+        held.append(file)
+fill()
+"""
+FILES_IN_MEMORY = """
+written = 0
+for folder in ("/tmp", "/dev/shm"):
+    for number in range(40):
+        try:
+            with open(f"{folder}/{number}", "wb") as file:
+                written += file.write(bytes(20_000_000))
+        except OSError:
+            break
+print("in files:", written)
+"""
+SURVIVE = """
+import os, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        words = [sys.executable, "-c", "import time; time.sleep(3600)", MARK]
+        os.execv(sys.executable, words)
+    os._exit(0)
+time.sleep(0.5)
+"""
+KILL = """
+import os, signal
+all_of_us = os.path.isdir("/submission")  # where there are no others
+for pid in {os.getppid(), *range(2, os.getppid() + 1)} if all_of_us else {os.getppid()}:
+    if pid != os.getpid():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError as error:
+            print(error)
+"""
+OWNER = """
+import fcntl, os, signal
+read_end, write_end = os.pipe()
+fcntl.fcntl(read_end, fcntl.F_SETOWN, os.getppid())
+fcntl.fcntl(read_end, 10, signal.SIGKILL)
+fcntl.fcntl(read_end, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+os.write(write_end, b"x")
+"""
+FORKS = """
+import os, time
+for _ in range(45):
+    if os.fork() == 0:
+        time.sleep(3600)
+"""
+TAKE_OVER = """
+import gc
+for value in gc.get_objects():
+    if type(value).__name__ == "Worker":
+        big = [{"display": {"text/plain": "x" * 20_000, "image/png": "A" * 1_400_000}}] * 50
+        type(value).run = lambda self, source: {"outputs": [None, 7, [], {}, {"stream": 1}, *big],
+                                                "late": ["x"], "library": [1, "x" * 9999]}
+"""
+TYPES = {
+    "run_time": """
+import functools
+@functools.lru_cache
+def run_time(flops, n_gpus, peak_flops, mfu, uptime=1.0):
+    if not isinstance(mfu, (int, float)):
+        raise TypeError(type(mfu))
+    gpu_hours = flops / (peak_flops * mfu * uptime) / 3600
+    return gpu_hours, gpu_hours / n_gpus / 24
+"""
+}
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A notebook, the points that it must get, and what must be said of it."""
+
+    notebook: NotebookNode
+    points: float
+    said: str = ""
+
+
+def attacks(mark: str) -> dict[str, Attack]:
+    """All of them by the name of the learner."""
+    loose = with_cells(solved(), "print('\\udcff')", "x = '\udcff'")
+    named = f"MARK = {mark!r}\n"
+    long = solved()
+    long.cells[2].source += f"\n# {'x' * 2_000_000}"
+    many = solved()
+    many.cells += [nbformat.v4.new_code_cell("1")] * 900  # type: ignore[no-untyped-call]
+    wide = with_cells(solved(), f"y = '{'x' * 900_000}'")
+    return {
+        "other types": Attack(solved(**TYPES), ALL),
+        "references": Attack(solved(**{**WRONG, "utilization": REFERENCES, "training_flops": "",
+                                       "run_time": ""}), 0, "has no 'TRAINING_FLOPS'"),
+        "hunts": Attack(with_cells(solved(**WRONG), HUNT, READ), 0),
+        "half letters": Attack(loose, ALL),
+        "collides": Attack(solved(run_time=COLLIDE), ALL - 1, "it sends what is no answer"),
+        "many cells": Attack(many, ALL),
+        "a long line": Attack(wide, ALL),
+        "a longer line": Attack(long, 0, "a cell of 2000"),
+        "memfd": Attack(with_cells(solved(), MEMFD, first=True), ALL, "1 cell raises"),
+        "memory in files": Attack(with_cells(solved(), FILES_IN_MEMORY, first=True), ALL),
+        "survives": Attack(with_cells(solved(), named + SURVIVE, first=True), ALL),
+        "kills": Attack(with_cells(solved(), KILL, first=True), ALL),
+        "owns a signal": Attack(with_cells(solved(), OWNER, first=True), ALL),
+        "forks": Attack(with_cells(solved(), FORKS, first=True), ALL, "code cell 1 started more"),
+        "takes over": Attack(with_cells(solved(), TAKE_OVER, "1", first=True), ALL),
+        "right": Attack(solved(), ALL),
+    }  # fmt: skip
+
+
+def hand_in(folder: Path, name: str, content: NotebookNode | bytes) -> Path:
+    """Write a notebook, or bytes in its place."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    path.write_bytes(data)
+    return path
+
+
+def odd_files(folder: Path) -> dict[str, str]:
+    """Hand in what is no notebook, or oddly named; return what each row must say."""
+    right = json.dumps(solved()).encode()
+    os.mkfifo(folder / "pipe.ipynb")
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes" / "claim.ipynb")
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(folder)  # the name of a socket is short
+        server.bind("socket.ipynb")
+        os.chdir(here)
+    said = dict.fromkeys(("pipe", "pipes", "socket"), "no regular file")
+    if os.geteuid() == 0:
+        try:
+            os.mknod(folder / "device.ipynb", 0o20666, os.makedev(1, 5))
+            said["device"] = "no regular file"
+        except OSError:
+            pass  # not here
+    hand_in(folder, "utf-16.ipynb", right.decode().encode("utf-16"))
+    said["utf-16"] = "the file is in UTF-16"
+    hand_in(folder, "newer.ipynb", b'{"nbformat": 9, "cells": []}')
+    said["newer"] = "a notebook of format 9"
+    cells = b",".join([b'{"cell_type": "code", "source": "", "metadata": {}}'] * 200_000)
+    hand_in(folder, "too-many.ipynb", b'{"nbformat": 4, "cells": [' + cells + b"]}")
+    said["too-many"] = "200000 cells"
+    hand_in(folder, "marked.ipynb", b"\xef\xbb\xbf" + right)
+    hand_in(folder, os.fsdecode(b"Jos\xe9.ipynb"), right)
+    hand_in(folder, os.fsdecode(b"Jos\xe8.ipynb"), right)
+    hand_in(folder, f"{'雷' * 80}/claim.ipynb", right)
+    hand_in(folder, "a\nb\r.ipynb", right)
+    hand_in(folder, "Ada/claim.ipynb", right)
+    hand_in(folder, "Ada/old.ipynb", json.dumps(solved(**WRONG)).encode())
+    hand_in(folder, "Ada (2).ipynb", json.dumps(solved(run_time="")).encode())
+    hand_in(folder, "ADA.ipynb", json.dumps(solved(utilization="")).encode())
+    for number in range(30):
+        hand_in(folder, f"hundred/{number:02}.ipynb", json.dumps(solved(**WRONG)).encode())
+    return said
+
+
+RIGHT = ["marked", "Jos_xe9", "Jos_xe8", "雷" * 40, "a_b_", "Ada"]
+
+
+@dataclass
+class Graded(Class):
+    """A class that was graded, and what its attacks were."""
+
+    attacks: dict[str, Attack] = dataclasses.field(default_factory=dict)
+    odd: dict[str, str] = dataclasses.field(default_factory=dict)
+    mark: str = ""
+    mode: str = ""
+
+
+@pytest.fixture(scope="module", params=MODES)
+def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Graded:
+    """Everything, graded in one of the modes."""
+    place = tmp_path_factory.mktemp("hostile")
+    folder = place / "class"
+    folder.mkdir()
+    mark = f"survivor-{os.getpid()}-{request.param.replace(' ', '-')}"
+    made = attacks(mark)
+    for name, attack in made.items():
+        hand_in(folder, f"{name}.ipynb", attack.notebook)
+    odd = odd_files(folder)
+    options = ["--no-sandbox"] if request.param == "no sandbox" else []
+    words = [sys.executable, "-m", "slingshot_grader", "--assignment=claim", *limits(), "--jobs=2"]
+    temporary = place / "tmp"
+    temporary.mkdir()
+    run = subprocess.run(
+        [*words, *options, str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT / "src")},
+        check=False,
+    )
+    assert run.returncode == 1, run.stderr  # some have no grade
+    output = folder.with_name("class-graded")
+    rows, reports = read_rows(output), read_reports(output)
+    return Graded(folder, output, rows, reports, run.stdout + run.stderr, made, odd, mark,
+                  request.param)  # fmt: skip
+
+
+def test_everybody_has_a_row_and_what_is_theirs(hostile: Graded) -> None:
+    due = {name: attack.points for name, attack in hostile.attacks.items()}
+    due |= dict.fromkeys(RIGHT, ALL) | {"Ada (2)": ALL - 1, "Ada (3)": ALL - 2}
+    seen = {name: float(hostile.rows[name]["points"] or 0) for name in due}
+    upper = {"ADA": ALL - 2} if "ADA" in hostile.rows else {}
+    assert not upper
+    assert seen == due, {
+        name: hostile.rows[name]["remarks"] for name in due if seen[name] != due[name]
+    }
+
+
+def test_what_is_said_of_each(hostile: Graded) -> None:
+    for name, attack in hostile.attacks.items():
+        messages = [each["message"] for each in hostile.reports[name]["grades"]]
+        everything = [*messages, hostile.rows[name]["remarks"]]
+        assert any(attack.said in text for text in everything), (name, everything)
+
+
+def test_what_is_no_notebook_has_a_reason_and_no_points(hostile: Graded) -> None:
+    for name, words in hostile.odd.items():
+        row = hostile.rows[name]
+        assert row["status"] == "unreadable"
+        assert words in row["remarks"], row
+        assert row["points"] == ""
+        assert f"no grade: class/{name}" in hostile.said
+
+
+def test_no_reference_is_within_reach(hostile: Graded) -> None:
+    """By import, by the globals of a check, among all objects; by reading in the sandbox alone."""
+    text = hostile.text("hunts")
+    assert "imported: []" in text
+    assert "held: []" in text
+    if hostile.mode == "sandbox":
+        assert "read: []" in text
+
+
+def test_memory_that_is_of_no_process_is_bounded(hostile: Graded) -> None:
+    assert "Function not implemented" in hostile.text("memfd")
+    if hostile.mode == "sandbox":
+        (written,) = [
+            int(line.split()[-1])
+            for line in hostile.text("memory in files").splitlines()
+            if line.startswith("in files: ")
+        ]
+        assert 0 < written < LIMITS.memory / 8 + LIMITS.memory / 32
+
+
+def test_no_process_outlives_grading(hostile: Graded) -> None:
+    commands = [each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline"])]
+    assert [words for words in commands if hostile.mark in words] == []
+
+
+def test_no_file_is_left_in_the_temporary_folder(hostile: Graded) -> None:
+    assert list((hostile.folder.parent / "tmp").iterdir()) == []
+
+
+def test_pages_are_unique_and_bounded(hostile: Graded) -> None:
+    pages = list((hostile.output / "feedback").iterdir())
+    assert len(pages) == len(hostile.rows)
+    assert max(page.stat().st_size for page in pages) < outcome.LARGEST_PAGE
+    assert "not shown" in hostile.page("many cells")
+
+
+def test_one_learner_has_one_row_whatever_was_handed_in(hostile: Graded) -> None:
+    row = hostile.rows["hundred"]
+    assert row["attempts"] == "10"
+    assert "30 attempts; the last 10 were graded" in row["remarks"]
+    assert hostile.rows["Ada"]["attempts"] == "2"
+
+
+# --- the types of arguments ----------------------------------------------------------------------
+
+
+def kinds(value: object) -> Any:  # noqa: ANN401
+    """The types in a value."""
+    if isinstance(value, dict):
+        return type(value), [(kinds(name), kinds(each)) for name, each in value.items()]
+    if isinstance(value, list | tuple | set):
+        return type(value), [kinds(each) for each in value]
+    return type(value), getattr(value, "dtype", None), getattr(value, "requires_grad", None)
+
+
+@pytest.mark.parametrize("assignment", assignments())
+def test_the_grader_passes_the_very_types_that_the_visible_check_passes(assignment: str) -> None:
+    names: dict[str, Any] = {}
+    cells = by_id(edition("source", assignment))
+    tests = {test.grade_id for test in ASSIGNMENTS[assignment].tests}
+    calls = 0
+
+    def observed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: object, **keywords: object) -> object:
+            nonlocal calls
+            calls += 1
+            for value in [*arguments, *keywords.values()]:
+                there = wire.decode(json.loads(json.dumps(wire.encode(value))))
+                assert kinds(there) == kinds(value)
+            return function(*arguments, **keywords)
+
+        return call
+
+    for grade_id, cell in cells.items():
+        if grade_id in tests:
+            exercise = grade_id.partition("-")[2].removesuffix("-test")
+            exec(cell.source, {**names, exercise: observed(names[exercise]), "print": id})
+        elif cell.cell_type == "code":
+            exec(cell.source, names)
+    assert calls > 3 * len(tests)
+
+
+def test_a_scalar_that_is_an_array_would_be_noticed() -> None:
+    import numpy as np
+
+    assert kinds(np.float64(1)) != kinds(np.array(1.0)) != kinds(1.0)
+
+
+# --- one at a time -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    """An examiner with a temporary folder of its own, in which nothing may be left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    made = Pool(1)
+    yield made
+    made.close()
+    assert list(folder.iterdir()) == []
+
+
+def new_batch(tmp_path: Path, pool: Pool, **changes: object) -> tuple[Batch, Local]:
+    folder = tmp_path / "class"
+    folder.mkdir(exist_ok=True)
+    settings = Settings(folder, tmp_path / "class-graded", EDITION, (), SANDBOX, LIMITS, "claim")
+    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    return Batch(settings, pool), Local(pool, SANDBOX, LIMITS)
+
+
+def test_what_changes_while_it_is_graded_gets_no_grade_of_something_else(
+    tmp_path: Path, pool: Pool
+) -> None:
+    (tmp_path / "class").mkdir()
+    path = hand_in(tmp_path / "class", "a.ipynb", solved())
+    made, local = new_batch(tmp_path, pool)
+    seen = []
+
+    def meddle(submission: Submission, assignment: Any) -> outcome.Report:  # noqa: ANN401
+        report = local(submission, assignment)
+        seen.append(report.points)
+        if len(seen) == 1:
+            hand_in(tmp_path / "class", "a.ipynb", solved(**WRONG))
+        return report
+
+    made.find()
+    made.run(meddle)
+    (row,) = made.write()
+    assert seen == [ALL, 0]
+    assert row.points == 0
+
+    def always(submission: Submission, assignment: Any) -> outcome.Report:  # noqa: ANN401
+        report = local(submission, assignment)
+        path.write_text(path.read_text() + " ")
+        return report
+
+    made.reports.clear()
+    path.write_text(path.read_text() + " ")
+    made.run(always)
+    (row,) = made.write()
+    assert (row.status, row.report.remarks) == ("not graded", [batch.CHANGING])
+
+
+def test_an_instructor_who_mends_a_test_accuses_nobody(tmp_path: Path, pool: Pool) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    mended = edition("source")
+    cells = by_id(mended)
+    cells["claim-run_time-test"].source += "\nassert run_time(7.2e15, 2, 1e12, 0.5)[0] > 0"
+    cells["claim-imports"].source += "\nimport math"
+    nbformat.write(mended, source / "claim.ipynb")  # type: ignore[no-untyped-call]
+    (tmp_path / "class").mkdir()
+    hand_in(tmp_path / "class", "honest.ipynb", solved())
+    edited = solved()
+    by_id(edited)["claim-run_time-test"].source = "print('passed')"
+    hand_in(tmp_path / "class", "edits.ipynb", edited)
+    made, local = new_batch(tmp_path, pool, source=source)
+    made.find()
+    made.run(local)
+    rows = {row.submission.learner: row for row in made.write()}
+    assert [rows[name].points for name in ("honest", "edits")] == [ALL, ALL]
+    (remark,) = rows["honest"].report.remarks
+    assert remark == "of another edition, graded by this one: claim-imports, claim-run_time-test"
+    assert "edited, without effect: claim-run_time-test" in rows["edits"].report.remarks
+
+
+def test_an_examiner_that_is_brought_down_costs_one_grade_alone(tmp_path: Path, pool: Pool) -> None:
+    with pytest.raises(LostError, match="KeyError"):
+        pool.ask(Job("no such job", {}))
+    first = pool.all[0].process
+    assert pool.ask(Job("identify", {"path": tmp_path, "assignments": ASSIGNMENTS}))
+    assert pool.all[0].process is not first
+    process = pool.all[0].process
+    assert process is not None
+    process.kill()
+    with pytest.raises(LostError):
+        pool.ask(Job("identify", {"path": tmp_path, "assignments": ASSIGNMENTS}))
+    assert pool.ask(Job("identify", {"path": tmp_path, "assignments": ASSIGNMENTS}))
+
+
+REPORT = {"status": "graded", "remarks": [], "grades": [], "seconds": 1, "notebook": "",
+          "digest": "", "answers": {}}  # fmt: skip
+GRADE = {"exercise": "a", "grade_id": "a", "points": 1, "most": 1, "outcome": "passed",
+         "message": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "perfect"},
+        {"status": 1},
+        {"remarks": "x"},
+        {"remarks": [1]},
+        {"grades": [{**GRADE, "points": 2}]},
+        {"grades": [{**GRADE, "points": float("nan")}]},
+        {"grades": [{**GRADE, "points": True}]},
+        {"grades": [{**GRADE, "outcome": "brilliant"}]},
+        {"grades": [7]},
+        {"seconds": "1"},
+        {"answers": {"a": ["b"]}},
+        {"notebook": None},
+    ],
+    ids=str,
+)
+def test_a_report_that_is_none_is_refused(change: dict[str, Any]) -> None:
+    assert outcome.read_report({**REPORT, "grades": [GRADE]}).points == 1
+    with pytest.raises(ValueError, match="no "):
+        outcome.read_report({**REPORT, **change})
+
+
+def test_a_report_is_bounded() -> None:
+    long = {**REPORT, "remarks": ["x" * 10_000] * 1000, "notebook": "x" * 20_000_000}
+    read = outcome.read_report(long)
+    assert sum(map(len, read.remarks)) <= outcome.MOST_REMARKS * outcome.LONGEST_REMARK
+    assert len(read.notebook) == outcome.LARGEST_PAGE
+
+
+@pytest.mark.parametrize("place", ["file/x", "/proc/x"])
+def test_an_output_that_cannot_be_written_takes_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "class").mkdir()
+    hand_in(tmp_path / "class", "a.ipynb", b"")
+    (tmp_path / "file").write_text("")
+    output = place if place.startswith("/") else str(tmp_path / place)
+    assert grade([*OPEN, "--output", output, str(tmp_path / "class")]) == 1
+    assert "cannot be written to" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_takes_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "class").mkdir()
+    hand_in(tmp_path / "class", "a.ipynb", solved())
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(batch, "write_atomically", full)
+    assert grade([*OPEN, "--assignment=claim", str(tmp_path / "class")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith(": No space left on device")
+
+
+# --- small parts ---------------------------------------------------------------------------------
+
+
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x")
+    for read in (lambda path: files.read_regular(path, 10), notebook.read_cells):
+        with pytest.raises(UnreadableError, match="no regular file"):
+            read(tmp_path / "x")
+    submission = Submission("x", tmp_path / "x", "claim", [])
+    assert files.digest(submission) == files.copy(submission, tmp_path)[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")
+@pytest.mark.parametrize("machine", confine.ARCHITECTURES)
+def test_the_filter_of_system_calls_has_no_way_out(machine: str) -> None:
+    """Every jump lands within the program, and the last instruction returns."""
+    column, architecture = confine.ARCHITECTURES[machine]
+    for only in (None, 4711):
+        program = list(confine.instructions(column, architecture, only))
+        for place, (code, yes, no, _) in enumerate(program):
+            assert code == confine.RETURN or place + 1 < len(program)
+            assert place + 1 + max(yes, no) < len(program) or code == confine.RETURN
+        assert program[-1] == (confine.RETURN, 0, 0, confine.ALLOW)
+
+
+def test_descendants_are_found_however_deep() -> None:
+    code = "import subprocess, sys, time\nif len(sys.argv) < 5:\n    " \
+        "subprocess.run([sys.executable, *sys.argv, 'x'])\ntime.sleep(600)"  # fmt: skip
+    script = Path(tempfile.mkdtemp()) / "deep.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, str(script)])
+    try:
+        while len(family(process.pid)) < 5:
+            threading.Event().wait(0.05)
+    finally:
+        for pid in reversed(family(process.pid)):
+            os.kill(pid, 9)
+        process.wait()
+        shutil.rmtree(script.parent)
