@@ -1,0 +1,88 @@
+"""Dependencies run one way: the contracts of pyproject.toml, and no private name crosses a file."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("slingshot", "slingshot_exercises", "slingshot_grader")
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+
+
+def lint(source: Path) -> "subprocess.CompletedProcess[str]":
+    """Apply the contracts to the packages in a folder."""
+    command = "from importlinter.cli import lint_imports_command as lint; lint()"
+    return subprocess.run(
+        [sys.executable, "-c", command, "--no-cache", "--no-logo", str(ROOT / "pyproject.toml")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(source)},
+        check=False,
+    )
+
+
+def test_every_room_depends_on_those_below_it() -> None:
+    run = lint(ROOT / "src")
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "named"),
+    [
+        ("slingshot/sizes.py", "from slingshot import lm", "sizes is not allowed to import"),
+        ("slingshot/moe/routing.py", "import slingshot.costs", "moe is not allowed to import"),
+        ("slingshot/stats.py", "def f():\n    import slingshot_exercises", "slingshot_exercises"),
+        ("slingshot/pages/tables.py", "from slingshot import train", "slingshot.train"),
+    ],
+)  # fmt: skip
+def test_a_dependency_the_other_way_is_named(
+    module: str, line: str, named: str, tmp_path: Path
+) -> None:
+    for package in PACKAGES:
+        ignore = shutil.ignore_patterns("stored", "__pycache__")
+        shutil.copytree(ROOT / "src" / package, tmp_path / package, ignore=ignore)
+    with (tmp_path / module).open("a") as file:
+        file.write(f"\n{line}\n")
+    run = lint(tmp_path)
+    assert run.returncode != 0
+    assert named in run.stdout
+
+
+def test_every_module_of_the_library_has_its_place() -> None:
+    """One that no contract names could import what it likes."""
+    placed = " ".join(
+        name
+        for contract in SETTINGS["contracts"]
+        for name in [*contract.get("layers", []), *contract.get("source_modules", [])]
+    )
+    alone = {"costs", "serving", "rules"}  # nothing may import them; they take what is below
+    rooms = {path.stem for path in (ROOT / "src/slingshot").iterdir() if path.stem[0] != "_"}
+    rooms -= {"stored", "assets", "facts.yml", "py"}
+    assert {room for room in rooms if f"slingshot.{room}" not in placed} == alone
+
+
+def private_names(path: Path) -> list[str]:
+    """The names with one leading underscore that a file imports from another of ours."""
+    return [
+        f"{path.relative_to(ROOT)}:{node.lineno} imports {alias.name} of {node.module}"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+
+
+def test_no_private_name_crosses_a_file() -> None:
+    found = [
+        text
+        for package in PACKAGES
+        for path in (ROOT / "src" / package).rglob("*.py")
+        for text in private_names(path)
+    ]
+    assert not found
