@@ -26,7 +26,6 @@ from mixture import described
 from reasoning import (
     FINE_TUNING,
     GAME,
-    HARD,
     MIX,
     N_PROBLEMS,
     N_TESTS,
@@ -41,13 +40,12 @@ from reasoning import (
     described_step,
     measure,
     operations,
-    tests,
     thinned,
     without_none,
     written,
 )
 
-from slingshot.distill import distill, keep_verified, sample_traces
+from slingshot.distill import distill, keep_verified
 from slingshot.grpo import train_grpo
 from slingshot.lm import DecoderLM
 from slingshot.tasks import Trace
@@ -178,20 +176,13 @@ def careful_student(seed: int) -> DecoderLM:
 def few(arm: Arm, seed: int) -> dict[str, Any]:
     """Go on with a student that writes careful thoughts and follows a swap only sometimes."""
     student = deepcopy(careful_student(seed))
-    before = measure(student) | {"steps": steps_right(student)}
+    before = measure(student)
     told: dict[str, Any] = {}
     if arm.reward:
         told = reinforce(student, arm.swaps, BUDGET / 2, seed)
     else:
         distill(student, GAME, thoughts(seed), HALF, seed=seed + 1, progress=False)
-    return {"before": before, **told, "after": measure(student) | {"steps": steps_right(student)}}
-
-
-def steps_right(model: DecoderLM) -> list[int]:
-    """For each swap of hard problems, the greedy thoughts that are right up to it, it included."""
-    traces = sample_traces(model, GAME, tests(HARD, N_TESTS), temperature=0)
-    first = [GAME.first_wrong_step(*trace) or 0 for trace in traces]
-    return [sum(wrong > step for wrong in first) for step in range(1, HARD + 1)]
+    return {"before": before, **told, "after": measure(student)}
 
 
 def fine_tune(student: DecoderLM, arm: Arm, seed: int) -> dict[str, Any]:

@@ -136,8 +136,10 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
     *As numbers*: k1 and k3 have the KL as their mean, k2 only nearly. k1 can be negative, k2 and k3
     cannot. *As losses* they do something else, because the gradient does not see how the samples
     were drawn. For samples of p the mean gradient of k1 is zero, that of k2 is the gradient of
-    KL(p || ref), and that of k3, which DeepSeek uses, is the gradient of KL(ref || p). In a text
-    this holds for each token, given those before it.
+    KL(p || ref), and that of k3, which DeepSeek uses, is the gradient of KL(ref || p). This holds for
+    one decision, or for a whole text as one sample. Added up token by token, as `grpo_loss` does,
+    neither gradient comes out: the sum leaves out that a token also decides which later ones come.
+    k1 as a part of the reward has the gradient of KL(p || ref), for a text too.
 
     Sources: Schulman, "Approximating KL Divergence" (2020); k3 as a loss: DeepSeekMath,
     arXiv 2402.03300, eq. 4, DeepSeek-R1, arXiv 2501.12948, eq. 2; its gradient: arXiv 2506.09477.
