@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot.completions import completion_batches
 from slingshot.distill import (
     distill,
     distill_logits,
@@ -19,7 +20,7 @@ from slingshot.distill import (
 )
 from slingshot.lm import DecoderLM, LMConfig, generate
 from slingshot.tasks import Problem, ShellGame, Trace, Walk, write_traces
-from slingshot.train import TrainConfig, completion_batches, train_on_completions
+from slingshot.train import TrainConfig, train_on_completions
 
 TASK = ShellGame(cups=3, balls=1, swaps=(1, 3), longest=3)
 CONFIG = LMConfig(TASK.vocabulary_size, 16, 2, 2, 32, activation="relu2", rope_base=1000.0)

@@ -36,10 +36,11 @@ from edges import (
     unit,
     with_special,
 )
-from slingshot import corpus, distill, grpo, lm, sizes, tasks, train
+from slingshot import completions, corpus, distill, grpo, lm, sampling, sizes, tasks, train
+from slingshot.completions import Example
 from slingshot.lm import DecoderLM, LMConfig, generate
 from slingshot.tasks import ShellGame
-from slingshot.train import Example, TrainConfig
+from slingshot.train import TrainConfig
 
 covers = Cover()
 edges = settings(derandomize=True, deadline=None, max_examples=8)
@@ -502,7 +503,7 @@ def test_weights_that_have_diverged_are_named(value: float) -> None:
         lambda: model(torch.tensor([[1, 3]])),
         lambda: generate(model, [torch.tensor([1, 3])], max_new_tokens=2),
         lambda: train.token_losses(model, torch.tensor([1, 3, 1])),
-        lambda: grpo.token_log_probs(model, [torch.tensor([1, 3, 1])], [1]),
+        lambda: completions.token_log_probs(model, [torch.tensor([1, 3, 1])], [1]),
     ):
         with pytest.raises(ValueError, match="diverged"):
             call()
@@ -909,7 +910,7 @@ def test_losses_of_half_precision_are_float32(dtype: torch.dtype) -> None:
     model = make_model(SMALL, dtype)
     tokens = torch.arange(20)
     losses = train.token_losses(model, tokens)
-    scored, _ = grpo.token_log_probs(model, [tokens], [1])
+    scored, _ = completions.token_log_probs(model, [tokens], [1])
     logits = model(tokens[None, :-1]).logits[0]
     assert losses.dtype == scored.dtype == computed(dtype)
     x = exact(logits)
@@ -940,28 +941,28 @@ def test_balance_of_strided_scores(
 
 
 @pytest.mark.parametrize("whole", [*INTEGERS, torch.bool, torch.float32])
-@covers("completion_batches", "completion_logits", "Example", "CompletionBatch")
+@covers("completion_batches", "completion_logits", "completion_mask", "Example", "CompletionBatch")
 def test_completions_of_any_type(whole: torch.dtype) -> None:
-    batch = outcome(lambda: next(train.completion_batches(examples(whole), 8, 0)))
+    batch = outcome(lambda: next(completions.completion_batches(examples(whole), 8, 0)))
     assert (batch is REFUSED) == (whole not in INTEGERS)
     if batch is REFUSED:
         return
     assert batch.tokens.dtype == torch.int64
     model = make_model(SMALL, torch.bfloat16)
-    logits, targets = train.completion_logits(model, batch)
+    logits, targets = completions.completion_logits(model, batch)
     assert logits.dtype == torch.float32
     assert targets.tolist() == [3, 0, 3, 0]
     narrow = batch._replace(tokens=batch.tokens.to(whole))
-    assert torch.equal(train.completion_logits(model, narrow)[0], logits)
+    assert torch.equal(completions.completion_logits(model, narrow)[0], logits)
     nothing = batch._replace(learned=torch.zeros_like(batch.learned))
-    assert train.completion_logits(model, nothing)[0].shape == (0, TASK.vocabulary_size)
+    assert completions.completion_logits(model, nothing)[0].shape == (0, TASK.vocabulary_size)
     for wrong in (
         batch._replace(learned=batch.learned.int()),
         batch._replace(learned=batch.learned[:, 1:]),
         batch._replace(tokens=batch.tokens + 99),
         batch._replace(tokens=torch.cat([batch.tokens[:, :-1], batch.tokens[:, -1:] - 100], dim=1)),
     ):
-        assert outcome(lambda: train.completion_logits(model, wrong)) is REFUSED  # noqa: B023
+        assert outcome(lambda: completions.completion_logits(model, wrong)) is REFUSED  # noqa: B023
 
 
 @pytest.mark.parametrize("default", FLOATS)
@@ -971,7 +972,7 @@ def test_the_order_of_examples_is_that_of_any_default_type(default: torch.dtype)
     ]
 
     def order() -> list[int]:
-        source: Iterator[Any] = train.completion_batches(many, 1000, 0)
+        source: Iterator[Any] = completions.completion_batches(many, 1000, 0)
         return [token for _ in range(20) for token in next(source).tokens[:, -1].tolist()]
 
     expected = order()
@@ -1019,25 +1020,28 @@ def test_log_probs_of_any_type(whole: torch.dtype, default: torch.dtype) -> None
         laid_out(torch.tensor([4, 5]), "sliced").to(whole),
     ]
     with default_dtype(default):
-        scored = outcome(lambda: grpo.token_log_probs(model, sequences, [1, 1]))
-        nothing, mask = grpo.token_log_probs(model, [], [])
+        scored = outcome(lambda: completions.token_log_probs(model, sequences, [1, 1]))
+        nothing, mask = completions.token_log_probs(model, [], [])
     assert nothing.dtype == torch.float32
     assert nothing.shape == mask.shape == (0, 0)
     assert (scored is REFUSED) == (whole not in INTEGERS)
     if scored is REFUSED:
         return
-    expected = grpo.token_log_probs(model, [s.long() for s in sequences], torch.tensor([1, 1]))  # type: ignore[arg-type]
+    expected = completions.token_log_probs(
+        model, [s.long() for s in sequences], torch.tensor([1, 1])
+    )  # type: ignore[arg-type]
     assert torch.equal(scored[0], expected[0])
     # torch ignores a target of -100: it would be certain.
     for outside in (-100, 99):
         spoiled = [torch.tensor([1, outside])]
-        assert outcome(lambda: grpo.token_log_probs(model, spoiled, [1])) is REFUSED  # noqa: B023
+        assert outcome(lambda: completions.token_log_probs(model, spoiled, [1])) is REFUSED  # noqa: B023
     for wrong in ([[1, 2]], [torch.ones(1, 2).long()]):
-        assert outcome(lambda: grpo.token_log_probs(model, wrong, [1])) is REFUSED  # type: ignore[arg-type]  # noqa: B023
+        assert outcome(lambda: completions.token_log_probs(model, wrong, [1])) is REFUSED  # type: ignore[arg-type]  # noqa: B023
 
 
 @pytest.mark.parametrize("default", FLOATS)
 @covers("sample_rollouts", "Rollouts", "worth_learning", "sample_traces", "write_traces")
+@covers("sample_answers", "Answer")
 def test_what_is_drawn_is_that_of_any_default_type(default: torch.dtype) -> None:
     def draw() -> list[Any]:
         model = make_model().float()
@@ -1075,10 +1079,10 @@ def test_what_was_made_in_inference_mode_can_be_learned_from() -> None:
         tokens = torch.arange(6)
         rewards = torch.tensor([[1.0, 2.0]])
         advantages = grpo.group_advantages(rewards)[0]
-        log_old, mask = grpo.token_log_probs(model, [tokens, tokens[1:]], [1, 2])
+        log_old, mask = completions.token_log_probs(model, [tokens, tokens[1:]], [1, 2])
         teacher = model(tokens[None]).logits[0]
     model(tokens[None]).logits.sum().backward()
-    log_p, _ = grpo.token_log_probs(model, [tokens, tokens[1:]], [1, 2])
+    log_p, _ = completions.token_log_probs(model, [tokens, tokens[1:]], [1, 2])
     loss = grpo.grpo_loss(
         log_p, advantages, mask, log_old=log_old, log_ref=log_old, beta=0.1, variant="dapo"
     )
@@ -1142,7 +1146,7 @@ def test_negative_numbers_of_traces_are_named() -> None:
 
 def test_every_public_name_is_looked_at() -> None:
     covers.check(
-        [lm, train, grpo, distill, tasks, corpus],
+        [lm, completions, train, sampling, grpo, distill, tasks, corpus],
         {
             "keep_verified": "takes and gives traces, which are text",
             "Problem": "holds text",

@@ -19,7 +19,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from slingshot import grpo, sizes
+from slingshot import completions, grpo, sizes
+from slingshot.completions import token_log_probs
 from slingshot.grpo import (
     KL,
     GRPOConfig,
@@ -34,12 +35,12 @@ from slingshot.grpo import (
     grpo_loss,
     kl_estimate,
     sample_rollouts,
-    token_log_probs,
     train_grpo,
     worth_learning,
 )
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.tasks import Problem, ShellGame
+from slingshot.train import TrainConfig, make_optimizers
 
 VARIANTS: tuple[Variant, ...] = ("paper", "dapo", "dr_grpo")
 KINDS: tuple[KL, ...] = ("k1", "k2", "k3")
@@ -641,7 +642,7 @@ def one_by_one(model: DecoderLM, sequence: Tensor, n_prompt: int) -> Tensor:
 def test_log_probabilities_are_those_of_one_sequence_after_another(
     tokens_per_pass: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpo, "_TOKENS_PER_PASS", tokens_per_pass)
+    monkeypatch.setattr(completions, "TOKENS_PER_PASS", tokens_per_pass)
     model = make_model()
     draw = torch.Generator().manual_seed(0)
     lengths, n_prompt = [3, 9, 2, 6, 6, 5], [1, 2, 1, 5, 1, 3]
@@ -661,7 +662,7 @@ def test_log_probabilities_are_those_of_one_sequence_after_another(
 
 
 def test_a_pass_is_padded_to_no_more_than_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpo, "_TOKENS_PER_PASS", 40)
+    monkeypatch.setattr(completions, "TOKENS_PER_PASS", 40)
     model, seen = make_model(), []
     model.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     lengths = [20, 3, 4, 19, 3, 12, 50]
@@ -814,6 +815,23 @@ def test_it_runs_on_the_shell_game() -> None:
     history = train_grpo(model, task, lambda p, text: text.count("="), config, progress=False)
     assert history.tokens_trained > 0
     assert train_grpo(model, task, task.verify, config, progress=False).rewards == [0, 0]
+
+
+def test_other_optimizers_move_the_weights_at_their_own_rates() -> None:
+    default, given, plain = make_model(), make_model(), make_model()
+    train(default, SHORT, CAPITAL.verify)
+    same = TrainConfig(1, learning_rate=1e-2, betas=SHORT.betas, weight_decay=0.0)
+    train(given, SHORT, CAPITAL.verify, optimizers=make_optimizers(given, same))
+    for ours, theirs in zip(given.parameters(), default.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    muon = make_optimizers(plain, replace(same, muon_rate=0.5, learning_rate=0.25))
+    train(plain, SHORT, CAPITAL.verify, optimizers=muon)
+    # The last of three steps; warm-up is over with the first.
+    rate = SHORT.rate(2)
+    assert rate < 1
+    rates = [group["lr"] for each in muon for group in each.param_groups]
+    assert rates == [0.25 * rate, 0.25 * rate, 0.5 * rate]
+    assert not torch.equal(plain.embedding.weight, default.embedding.weight)
 
 
 def test_a_step_is_the_gradient_by_hand() -> None:

@@ -15,6 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slingshot import sizes
+from slingshot.completions import (
+    CompletionBatch,
+    Example,
+    completion_batches,
+    completion_logits,
+    completion_mask,
+)
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.moe import (
     expert_load,
@@ -24,13 +31,9 @@ from slingshot.moe import (
 )
 from slingshot.train import (
     Balancing,
-    CompletionBatch,
-    Example,
     History,
     TrainConfig,
     balance_loss,
-    completion_batches,
-    completion_logits,
     fit,
     hidden_matrices,
     make_optimizers,
@@ -376,6 +379,12 @@ def test_text_that_makes_no_batch_is_named(
 # --- prompts and completions -------------------------------------------------------------------
 
 example_sizes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=30)
+
+
+def test_the_mask_begins_where_the_first_token_of_a_completion_is_predicted() -> None:
+    # Prompts of 2 and 1 of 4 and 2 tokens. Columns are the tokens at places 1, 2 and 3.
+    mask = completion_mask(torch.tensor([2, 1]), torch.tensor([4, 2]))
+    assert mask.tolist() == [[False, True, True], [True, False, False]]
 
 
 def make_examples(sizes: list[tuple[int, int]]) -> list[Example]:

@@ -16,19 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot.lm import DecoderLM, generate, in_eval_mode
-from slingshot.tasks import Problem, Task, Trace
-from slingshot.tensors import at_least_float32, check_finite, check_within, real, whole
-from slingshot.train import (
+from slingshot.completions import (
     CompletionBatch,
     Example,
-    History,
-    TrainConfig,
     completion_batches,
     completion_logits,
-    fit,
-    train_on_completions,
 )
+from slingshot.lm import DecoderLM, in_eval_mode
+from slingshot.sampling import sample_answers
+from slingshot.tasks import Problem, Task, Trace
+from slingshot.tensors import at_least_float32, check_finite, check_within, real, whole
+from slingshot.train import History, TrainConfig, fit, train_on_completions
 
 
 def sample_traces(
@@ -46,27 +44,19 @@ def sample_traces(
 
     A text ends with the task's end, or unfinished after ``max_new_tokens``. ``batch_size`` texts
     are written at a time, those with prompts of about one length together. Raises ``ValueError``
-    for ``samples`` or ``batch_size`` below 1, and as `slingshot.lm.generate` does.
+    as `slingshot.sampling.sample_answers` does.
     """
-    if samples < 1 or batch_size < 1:
-        raise ValueError(f"samples is {samples} and batch_size {batch_size}; give at least 1")
-    asked = [problem for problem in problems for _ in range(samples)]
-    prompts = [task.encode(problem.prompt) for problem in asked]
-    order = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
-    texts = [""] * len(asked)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        written = generate(
-            model,
-            [prompts[row] for row in rows],
-            max_new_tokens=max_new_tokens,
-            end=task.end,
-            temperature=temperature,
-            generator=generator,
-        )
-        for row, tokens in zip(rows, written, strict=True):
-            texts[row] = task.decode(tokens)
-    return [Trace(problem, text) for problem, text in zip(asked, texts, strict=True)]
+    answers = sample_answers(
+        model,
+        task,
+        problems,
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        generator=generator,
+        batch_size=batch_size,
+    )
+    return [Trace(answer.problem, answer.text) for answer in answers]
 
 
 def keep_verified(traces: Iterable[Trace], verify: Callable[[Problem, str], bool]) -> list[Trace]:

@@ -32,26 +32,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slingshot import sizes
-from slingshot.lm import DecoderLM, generate, in_eval_mode
+from slingshot.completions import token_log_probs
+from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.progress import progress_bar
+from slingshot.sampling import sample_answers
 from slingshot.tasks import Problem, Task
 from slingshot.tensors import (
     at_least_float32,
     check_finite,
     check_learning,
+    finite_number,
     first,
     real,
     usable,
-    whole,
 )
-from slingshot.train import _finite
 
 Scale = Literal["group", "none"]
 """What an advantage is divided by: the standard deviation of its group, or nothing."""
@@ -64,9 +64,6 @@ KL = Literal["k1", "k2", "k3"]
 
 Reward = Callable[[Problem, str], float]
 """What a text that was written to a problem earns: ``task.verify``, or a function of your own."""
-
-# Tokens, with padding, that one pass of `token_log_probs` scores: few enough for the cache.
-_TOKENS_PER_PASS: Final = 2048
 
 
 # --- the objective -----------------------------------------------------------------------------
@@ -139,8 +136,10 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
     *As numbers*: k1 and k3 have the KL as their mean, k2 only nearly. k1 can be negative, k2 and k3
     cannot. *As losses* they do something else, because the gradient does not see how the samples
     were drawn. For samples of p the mean gradient of k1 is zero, that of k2 is the gradient of
-    KL(p || ref), and that of k3, which DeepSeek uses, is the gradient of KL(ref || p). In a text
-    this holds for each token, given those before it.
+    KL(p || ref), and that of k3, which DeepSeek uses, is the gradient of KL(ref || p). This holds for
+    one decision, or for a whole text as one sample. Added up token by token, as `grpo_loss` does,
+    neither gradient comes out: the sum leaves out that a token also decides which later ones come.
+    k1 as a part of the reward has the gradient of KL(p || ref), for a text too.
 
     Sources: Schulman, "Approximating KL Divergence" (2020); k3 as a loss: DeepSeekMath,
     arXiv 2402.03300, eq. 4, DeepSeek-R1, arXiv 2501.12948, eq. 2; its gradient: arXiv 2506.09477.
@@ -293,67 +292,6 @@ def grpo_loss(
 # --- the policy --------------------------------------------------------------------------------
 
 
-def token_log_probs(
-    model: DecoderLM, sequences: Sequence[Tensor], n_prompt: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Return how likely ``model`` finds each token after the prompt, and where there is one.
-
-    ``sequences`` are R tensors of tokens, a prompt and an output each; ``n_prompt`` says how long
-    the prompts are. Both results are ``[R, T]``, T the length of the longest output: natural
-    logarithms in at least float32, 0 where there is no token, and a bool mask of where there is.
-
-    Rows of about one length go through the model together, so that little is computed for padding.
-    Raises ``ValueError`` unless each sequence has a token of prompt and one of output, all of this
-    model, and when its logits are not finite.
-    """
-    sequences = [_checked(model, sequence) for sequence in sequences]
-    n_prompt = [int(number) for number in n_prompt]
-    lengths = [len(sequence) for sequence in sequences]
-    if len(lengths) != len(n_prompt):
-        raise ValueError(f"{len(lengths)} sequences have {len(n_prompt)} prompts; give one each")
-    for length, prompt in zip(lengths, n_prompt, strict=True):
-        if not 1 <= prompt < length:
-            raise ValueError(
-                f"n_prompt is {prompt} in a sequence of {length}; give at least 1, since nothing "
-                "predicts the first token, and leave at least one token of output"
-            )
-    passes = _passes(lengths)
-    order = torch.tensor([row for rows in passes for row in rows], dtype=torch.int64)
-    n_output = torch.tensor(lengths, dtype=torch.int64) - torch.tensor(n_prompt, dtype=torch.int64)
-    places = torch.arange(int(n_output.max()) if len(n_output) else 0)
-    mask = places < n_output[:, None]
-    if not passes:
-        dtype = torch.promote_types(model.embedding.weight.dtype, torch.float32)
-        return torch.zeros(mask.shape, dtype=dtype), mask
-    scored = torch.cat([_score(model, sequences, n_prompt, rows) for rows in passes])
-    sorted_rows = scored.new_zeros(mask.shape).masked_scatter(mask[order], scored)
-    return sorted_rows[order.argsort()], mask
-
-
-def _passes(lengths: list[int]) -> list[list[int]]:
-    """Deal rows, long ones first, into batches of at most `_TOKENS_PER_PASS` with their padding."""
-    passes: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if not passes or (len(passes[-1]) + 1) * lengths[passes[-1][0]] > _TOKENS_PER_PASS:
-            passes.append([])
-        passes[-1].append(row)
-    return passes
-
-
-def _score(
-    model: DecoderLM, sequences: Sequence[Tensor], n_prompt: Sequence[int], rows: list[int]
-) -> Tensor:
-    """Return the log-probabilities of the outputs of ``rows``, one output after the other."""
-    # A padded token comes after all others, and attention looks back: it changes nothing.
-    tokens = nn.utils.rnn.pad_sequence([sequences[row] for row in rows], batch_first=True)
-    first = torch.tensor([n_prompt[row] for row in rows])[:, None]
-    end = torch.tensor([len(sequences[row]) for row in rows])[:, None]
-    place = torch.arange(1, tokens.shape[1])
-    is_output = (first <= place) & (place < end)
-    logits = at_least_float32(model(tokens[:, :-1]).logits[is_output])
-    return -F.cross_entropy(logits, tokens[:, 1:][is_output], reduction="none")
-
-
 @dataclass(frozen=True)
 class Rollouts:
     """P problems and G outputs for each: what was asked, answered and earned in one step.
@@ -388,28 +326,24 @@ def sample_rollouts(
     ``reward`` gives for its text, like any other.
     """
     problems = [task.sample(generator) for _ in range(config.n_problems)]
-    prompts = [task.encode(problem.prompt) for problem in problems]
-    repeated = [prompt for prompt in prompts for _ in range(config.n_rollouts)]
-    outputs = generate(
+    answers = sample_answers(
         model,
-        repeated,
+        task,
+        problems,
+        samples=config.n_rollouts,
         max_new_tokens=config.max_new_tokens,
-        end=task.end,
-        temperature=1.0,
         generator=generator,
     )
-    texts = [task.decode(output) for output in outputs]
-    asked = [problem for problem in problems for _ in range(config.n_rollouts)]
-    rewards = [float(reward(problem, text)) for problem, text in zip(asked, texts, strict=True)]
+    rewards = [float(reward(answer.problem, answer.text)) for answer in answers]
     shape = (config.n_problems, config.n_rollouts)
     return Rollouts(
         problems=problems,
-        sequences=[torch.cat(pair) for pair in zip(repeated, outputs, strict=True)],
-        n_prompt=[len(prompt) for prompt in repeated],
-        texts=texts,
+        sequences=[torch.cat([answer.prompt, answer.output]) for answer in answers],
+        n_prompt=[len(answer.prompt) for answer in answers],
+        texts=[answer.text for answer in answers],
         rewards=torch.tensor(rewards, dtype=torch.float32).view(shape),
-        lengths=torch.tensor([len(output) for output in outputs]).view(shape),
-        ended=torch.tensor([int(output[-1]) == task.end for output in outputs]).view(shape),
+        lengths=torch.tensor([len(answer.output) for answer in answers]).view(shape),
+        ended=torch.tensor([int(answer.output[-1]) == task.end for answer in answers]).view(shape),
     )
 
 
@@ -584,6 +518,7 @@ def train_grpo(
     *,
     seed: int = 0,
     reference: DecoderLM | None = None,
+    optimizers: Sequence[torch.optim.Optimizer] | None = None,
     on_step: Callable[[GRPOStep, Rollouts], None] | None = None,
     progress: bool = True,
 ) -> GRPOHistory:
@@ -591,9 +526,10 @@ def train_grpo(
 
     ``seed`` fixes the problems and what is sampled, and nothing else is random. ``reference`` is
     the model that ``config.beta`` pulls towards, usually a copy of what ``model`` was; without
-    ``beta`` its distance is only measured. ``on_step`` is called when the weights have moved, with
-    what happened and with the rollouts it happened to, for a figure that grows. A bar shows the
-    step, the reward and the length; ``progress=False`` hides it.
+    ``beta`` its distance is only measured. ``optimizers`` move the weights in place of AdamW, at
+    rates of their own that ``config.rate`` scales. ``on_step`` is called when the weights have
+    moved, with what happened and with the rollouts it happened to, for a figure that grows. A bar
+    shows the step, the reward and the length; ``progress=False`` hides it.
 
     Ctrl-C stops between two operations: the model keeps what it has learned, and what ``on_step``
     has collected stays. Raises ``ValueError`` when there is nothing to train, gradients are
@@ -604,7 +540,13 @@ def train_grpo(
         raise ValueError(f"beta is {config.beta} but reference is None; pass a copy of the model")
     weights = [p for p in model.parameters() if p.requires_grad]
     check_learning(weights)
-    optimizer = torch.optim.AdamW(weights, betas=config.betas, weight_decay=0.0, fused=True)
+    if optimizers is None:
+        adamw = torch.optim.AdamW(
+            weights, lr=config.learning_rate, betas=config.betas, weight_decay=0.0, fused=True
+        )
+        optimizers = [adamw]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    peaks = [group["lr"] for group in groups]
     n_active = sizes.count_parameters(model.config.sizes()).active_without_embedding
     generator = torch.Generator().manual_seed(seed)
     history = GRPOHistory()
@@ -616,10 +558,10 @@ def train_grpo(
                 if config.max_flops and history.flops >= config.max_flops:
                     break
                 started = time.process_time()
-                for group in optimizer.param_groups:
-                    group["lr"] = config.learning_rate * config.rate(step, history.flops)
+                for group, peak in zip(groups, peaks, strict=True):
+                    group["lr"] = peak * config.rate(step, history.flops)
                 rollouts = sample_rollouts(model, task, reward, config, generator)
-                update = _learn(model, optimizer, rollouts, config, reference, step)
+                update = _learn(model, optimizers, rollouts, config, reference, step)
                 seconds = time.process_time() - started
                 done = _record(step, rollouts, update, n_active, seconds)
                 history.steps.append(done)
@@ -647,7 +589,7 @@ class _Update(NamedTuple):
 
 def _learn(
     model: DecoderLM,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     rollouts: Rollouts,
     config: GRPOConfig,
     reference: DecoderLM | None,
@@ -665,6 +607,7 @@ def _learn(
             if reference is None
             else token_log_probs(in_eval_mode(reference), sequences, n_prompt)[0]
         )
+    weights = [p for p in model.parameters() if p.requires_grad]
     log_old: Tensor | None = None
     losses, distances, shares = [], [], []
     for _ in range(config.n_updates):
@@ -684,13 +627,13 @@ def _learn(
             kl=config.kl,
             max_length=config.max_new_tokens,
         )
-        losses.append(_finite(loss, "loss", step))
-        optimizer.zero_grad(set_to_none=True)
+        losses.append(finite_number("loss", loss, step))
+        model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        weights = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(weights, config.clip)
-        _finite(norm, "norm of the gradient", step)
-        optimizer.step()
+        finite_number("norm of the gradient", norm, step)
+        for optimizer in optimizers:
+            optimizer.step()
         ratio = (log_p.detach() - log_old).exp()
         cut = clipped(ratio, advantages[:, None], config.epsilon_low, config.upper_epsilon)
         shares.append(cut[mask].float().mean().item())
@@ -753,14 +696,6 @@ def _as_floats(rewards: Tensor) -> Tensor:
         bad = rewards[~rewards.isfinite()][0].item()
         raise ValueError(f"a reward is {bad}; each must be finite")
     return at_least_float32(rewards)
-
-
-def _checked(model: DecoderLM, sequence: Tensor) -> Tensor:
-    sequence = whole("a sequence", sequence, "pass int64 [N]")
-    if sequence.ndim != 1:
-        raise ValueError(f"a sequence has shape {tuple(sequence.shape)}; pass [N]")
-    model._check_vocabulary(sequence)
-    return sequence
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -155,7 +155,7 @@ class DecoderLM(nn.Module):
 
         Raises ``ValueError`` for tokens that cannot be, and when the logits are not finite.
         """
-        tokens = self._check(tokens)
+        tokens = self.check_tokens(tokens)
         x, routings = self._read(tokens, self._rotations(tokens.shape[1]))
         logits = self.head(self.norm(x))
         if not math.isfinite(logits.detach().sum().item()):
@@ -184,7 +184,7 @@ class DecoderLM(nn.Module):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         return rotations(length, config.width_of_head, config.rope_base, weight.device, dtype)
 
-    def _check(self, tokens: Tensor) -> Tensor:
+    def check_tokens(self, tokens: Tensor) -> Tensor:
         """Return ``tokens [B, S]`` as int64; ``ValueError`` if they are not of this model."""
         if isinstance(tokens, Tensor) and (tokens.ndim != 2 or not is_whole(tokens)):
             raise ValueError(
@@ -192,10 +192,11 @@ class DecoderLM(nn.Module):
                 "pass int64 [sequences, tokens]"
             )
         tokens = whole("tokens", tokens)
-        self._check_vocabulary(tokens)
+        self.check_vocabulary(tokens)
         return tokens
 
-    def _check_vocabulary(self, tokens: Tensor) -> None:
+    def check_vocabulary(self, tokens: Tensor) -> None:
+        """Raise ``ValueError`` unless all ``tokens`` int64, of any shape, are of this model."""
         remedy = "encode the text with the tokenizer of this model"
         check_within("token", tokens, self.config.vocab_size, remedy)
 
@@ -638,7 +639,7 @@ def _check_prompts(model: DecoderLM, prompts: Sequence[Tensor] | Tensor) -> list
             raise ValueError(
                 f"a prompt has shape {tuple(prompt.shape)}; give one dimension, at least one token"
             )
-        model._check_vocabulary(prompt)
+        model.check_vocabulary(prompt)
         checked.append(prompt)
     return checked
 

@@ -70,6 +70,16 @@ def check_finite(name: str, values: Tensor, remedy: str) -> None:
         raise ValueError(f"{first(name, values, ~finite)}; {remedy}")
 
 
+def finite_number(name: str, value: Tensor, step: int) -> float:
+    """Return ``value``, one number; ``FloatingPointError`` if it is not finite at ``step``."""
+    number: float = value.item()
+    if not math.isfinite(number):
+        raise FloatingPointError(
+            f"the {name} is {number} at step {step}; lower learning_rate or check the batches"
+        )
+    return number
+
+
 def first(name: str, values: Tensor, where: Tensor) -> str:
     """Say which is the first of ``values`` that stands ``where`` it is true."""
     index = where.nonzero()[0].tolist()

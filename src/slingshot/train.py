@@ -8,12 +8,18 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot.completions import (
+    CompletionBatch,
+    Example,
+    completion_batches,
+    completion_logits,
+)
 from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.moe import (
     Routing,
@@ -23,7 +29,13 @@ from slingshot.moe import (
     update_expert_bias,
 )
 from slingshot.progress import progress_bar
-from slingshot.tensors import at_least_float32, check_learning, check_types, usable, whole
+from slingshot.tensors import (
+    at_least_float32,
+    check_learning,
+    check_types,
+    finite_number,
+    whole,
+)
 
 Batch = TypeVar("Batch")
 
@@ -153,10 +165,11 @@ def fit(
             started = time.process_time()
             value = loss(batch)
             _check_loss(value)
-            history.losses.append(_finite(value, "loss", step))
+            history.losses.append(finite_number("loss", value, step))
             model.zero_grad(set_to_none=True)
             _backward(value, learning, config.loss_scale)
-            _finite(nn.utils.clip_grad_norm_(learning, config.clip), "norm of the gradient", step)
+            norm = nn.utils.clip_grad_norm_(learning, config.clip)
+            finite_number("norm of the gradient", norm, step)
             for optimizer, schedule in zip(optimizers, schedules, strict=True):
                 optimizer.step()
                 schedule.step()
@@ -264,7 +277,7 @@ def train_language_model(
     is too short for a batch or not of this model, or there are no experts to balance.
     """
     _check_reading(tokens, config.sequence_length, config.batch_size)
-    model._check_vocabulary(tokens := whole("tokens", tokens))
+    model.check_vocabulary(tokens := whole("tokens", tokens))
     balancing = balancing or Balancing()
     if balancing.method != "none" and not model.routers:
         raise ValueError(f"balancing is {balancing.method} but the model has no experts; drop it")
@@ -345,23 +358,6 @@ def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) ->
 # --- prompts and completions -------------------------------------------------------------------
 
 
-class Example(NamedTuple):
-    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned: integers."""
-
-    prompt: Tensor
-    completion: Tensor
-
-
-class CompletionBatch(NamedTuple):
-    """Examples with prompts of about one length: ``tokens [B, S]`` int64, padded at the end.
-
-    ``learned [B, S - 1]`` bool says which of ``tokens[:, 1:]`` belong to a completion.
-    """
-
-    tokens: Tensor
-    learned: Tensor
-
-
 def train_on_completions(
     model: DecoderLM,
     examples: Sequence[Example],
@@ -385,55 +381,6 @@ def train_on_completions(
     return fit(model, loss, batches, config, after_step=after_step, progress=progress)
 
 
-def completion_logits(model: DecoderLM, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
-    """Return logits ``[N, V]`` for the N tokens of all completions, and the tokens ``[N]``.
-
-    What stands in the prompts is read and not learned. Padding comes after all else, and attention
-    looks back: it changes nothing. Logits are at least float32. Raises ``ValueError`` for tokens
-    that are not of this model, and for a mask that does not fit them.
-    """
-    tokens = model._check(batch.tokens)
-    learned = usable(batch.learned)
-    if learned.dtype != torch.bool or learned.shape != tokens[:, 1:].shape or not tokens.shape[1]:
-        raise ValueError(
-            f"learned has shape {tuple(learned.shape)} and dtype {learned.dtype} for tokens "
-            f"{tuple(tokens.shape)}; pass bool [B, S - 1] with [B, S]"
-        )
-    logits = at_least_float32(model(tokens[:, :-1]).logits)
-    return logits[learned], tokens[:, 1:][learned]
-
-
-def completion_batches(
-    examples: Sequence[Example], batch_tokens: int, seed: int
-) -> Iterator[CompletionBatch]:
-    """Yield batches of at most ``batch_tokens`` tokens with padding, in a random order, forever.
-
-    Examples whose prompts are of about one length stand together, and a batch has the more of them
-    the shorter they are. Whole examples of about one length would need less padding. But then all
-    terse completions come in one batch and all long ones in another, the gradient jumps from one to
-    the other, and learning takes longer. Each example is in one batch of a pass.
-
-    With the first batch comes a ``ValueError`` if there are no examples, one has no prompt or no
-    completion or is not made of two rows of integers, or one is longer than a batch.
-    """
-    examples = [_checked(example, index) for index, example in enumerate(examples)]
-    prompts = torch.tensor([len(example.prompt) for example in examples], dtype=torch.int64)
-    lengths = prompts + torch.tensor([len(each.completion) for each in examples], dtype=torch.int64)
-    _check_examples(prompts, lengths, batch_tokens)
-    padded = nn.utils.rnn.pad_sequence([torch.cat(each) for each in examples], batch_first=True)
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        chance = torch.rand(len(examples), generator=generator, dtype=torch.float32)
-        order = (prompts + chance).argsort()
-        batches = _cut(order, lengths[order].tolist(), batch_tokens)
-        for index in torch.randperm(len(batches), generator=generator).tolist():
-            rows = batches[index]
-            tokens = padded[rows, : int(lengths[rows].max())]
-            place = torch.arange(1, tokens.shape[1])
-            learned = (prompts[rows, None] <= place) & (place < lengths[rows, None])
-            yield CompletionBatch(tokens, learned)
-
-
 # --- measuring ---------------------------------------------------------------------------------
 
 
@@ -449,7 +396,7 @@ def token_losses(
     tokens that are not of this model, and when its logits are not finite.
     """
     _check_reading(tokens, length, batch_size)
-    model._check_vocabulary(tokens := whole("tokens", tokens))
+    model.check_vocabulary(tokens := whole("tokens", tokens))
     model = in_eval_mode(model)
     n_windows = (len(tokens) - 1) // length
     windows = tokens.unfold(0, length + 1, length) if n_windows else tokens.new_empty(0, 2)
@@ -477,51 +424,12 @@ def _check_reading(tokens: Tensor, length: int, batch_size: int) -> None:
         raise ValueError(f"length is {length} and batch_size {batch_size}; give each at least 1")
 
 
-def _checked(example: Example, index: int) -> Example:
-    parts = []
-    for part in example:
-        if isinstance(part, Tensor) and part.ndim != 1:
-            raise ValueError(
-                f"example {index} holds tokens of shape {tuple(part.shape)}; pass two of [N]"
-            )
-        empty = isinstance(part, Tensor) and not len(part)  # is named later, whatever its type
-        parts.append(part if empty else whole(f"example {index}", part, "pass two of int64 [N]"))
-    return Example(*parts)
-
-
 def _check_loss(loss: Tensor) -> None:
     if loss.numel() != 1 or not loss.requires_grad:
         raise ValueError(
             f"the loss has shape {tuple(loss.shape)} and requires_grad {loss.requires_grad}; "
             "return one number that depends on the weights"
         )
-
-
-def _check_examples(prompts: Tensor, lengths: Tensor, batch_tokens: int) -> None:
-    if not len(lengths):
-        raise ValueError("there are 0 examples to learn from; give at least 1")
-    if bool((empty := (prompts < 1) | (lengths == prompts)).any()):
-        index = int(empty.nonzero()[0])
-        raise ValueError(
-            f"example {index} has {int(prompts[index])} tokens of prompt and "
-            f"{int(lengths[index] - prompts[index])} of completion; give at least 1 of each"
-        )
-    if int(lengths.max()) > batch_tokens:
-        raise ValueError(
-            f"an example has {int(lengths.max())} tokens and a batch at most {batch_tokens}; "
-            "give larger batches"
-        )
-
-
-def _cut(order: Tensor, lengths: list[int], batch_tokens: int) -> list[Tensor]:
-    """Cut ``order`` into rows of which, at their ``lengths``, each part makes at most one batch."""
-    batches, start, longest = [], 0, 0
-    for end, length in enumerate(lengths):
-        longest = max(longest, length)
-        if longest * (end + 1 - start) > batch_tokens:
-            batches.append(order[start:end])
-            start, longest = end, length
-    return [*batches, order[start:]]
 
 
 def _backward(loss: Tensor, learning: list[nn.Parameter], scale: float | None) -> None:
@@ -531,12 +439,3 @@ def _backward(loss: Tensor, learning: list[nn.Parameter], scale: float | None) -
         for parameter in learning:
             if parameter.grad is not None:
                 parameter.grad.div_(scale)
-
-
-def _finite(value: Tensor, name: str, step: int) -> float:
-    number = value.item()
-    if not math.isfinite(number):
-        raise FloatingPointError(
-            f"the {name} is {number} at step {step}; lower learning_rate or check the batches"
-        )
-    return number
