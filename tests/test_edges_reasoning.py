@@ -36,7 +36,7 @@ from edges import (
     unit,
     with_special,
 )
-from slingshot import attention, corpus, distill, grpo, lm, sizes, tasks, train
+from slingshot import corpus, distill, grpo, lm, sizes, tasks, train
 from slingshot.lm import DecoderLM, LMConfig, generate
 from slingshot.tasks import ShellGame
 from slingshot.train import Example, TrainConfig
@@ -544,63 +544,6 @@ def test_layers(
         assert outcome(lambda: layer.attention(wrong, rotation)) is REFUSED  # noqa: B023
         if wrong.shape[-1] != 8 or wrong.dtype != dtype:
             assert outcome(lambda: network(wrong)) is REFUSED  # noqa: B023
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@edges
-@given(size=st.sampled_from(["one", "large"]), how=layouts, seed=seeds)
-@covers("attend_to_all")
-def test_attention_to_all(dtype: torch.dtype, size: str, how: str, seed: int) -> None:
-    query = laid_out(numbers((2, 4, 1, 2), dtype, "one", seed) * 64, how)
-    key = laid_out(numbers((2, 2, 9, 2), dtype, "one", seed + 1) * 16, how)
-    value = laid_out(numbers((2, 2, 9, 2), dtype, size, seed + 2), how)
-    found = attention.attend_to_all(query, key, value)
-    q, k, v = exact(query), exact(key).repeat(2, axis=1), exact(value).repeat(2, axis=1)
-    scores = q @ k.swapaxes(-1, -2) / np.sqrt(np.longdouble(2))
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    # A score up to 64 * 16 * 2 is off by 6 roundings, and each weight by twice as large a share.
-    share = unit(computed(dtype)) * (2 * 6 * 64 * 16 * 2 + 32) + 2 * unit(dtype)
-    assert_near(found, weights @ v, share * np.abs(v).max())
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@covers("rotations", "rotate")
-def test_rotation(dtype: torch.dtype) -> None:
-    rotation = attention.rotations(50, 4, 10_000.0, torch.device("cpu"), computed(dtype))
-    x = laid_out(numbers((2, 50, 4), dtype), "transposed")
-    turned = attention.rotate(x, rotation)
-    angle = np.arange(50)[:, None] * np.longdouble(10_000.0) ** (-np.arange(0, 4, 2) / 4)
-    first, second = exact(x)[..., :2], exact(x)[..., 2:]
-    cos, sin = np.cos(angle), np.sin(angle)
-    expected = np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    # The angle itself is a float64 up to 50; cosines, two products and a sum round to the type.
-    assert_near(turned, expected, 12 * unit(dtype) + 100 * unit(torch.float64))
-    assert attention.rotate(torch.zeros(0, 50, 4, dtype=dtype), rotation).shape == (0, 50, 4)
-    assert outcome(lambda: attention.rotate(x, rotation[:, 1:])) is REFUSED
-    assert attention.rotations(0, 4, 10.0, torch.device("cpu")).shape == (2, 0, 4)
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@covers("KVCache")
-def test_cache(dtype: torch.dtype) -> None:
-    cache = attention.KVCache(3)
-    key = laid_out(numbers((2, 1, 2, 4), dtype), "transposed")
-    cache.append(key, key + 1)
-    keys, values = cache.append(key[:, :, :1], key[:, :, :1])
-    assert keys.dtype == dtype
-    assert torch.equal(keys, torch.cat([key, key[:, :, :1]], dim=2))
-    assert torch.equal(values[:, :, :2], key + 1)
-    for wrong in (key[:, :, :1], key[:1, :, :0], key[0]):  # no room, other rows, other dimensions
-        assert outcome(lambda: cache.append(wrong, wrong)) is REFUSED  # noqa: B023
-    for other in set(FLOATS) - {dtype}:
-        assert outcome(lambda: cache.append(*[key[:, :, :0].to(other)] * 2)) is REFUSED  # noqa: B023
-    none = torch.zeros(0, dtype=torch.int64)
-    assert outcome(lambda: cache.keep(3, none, none)) is REFUSED
-    assert outcome(lambda: cache.keep(1, torch.tensor([0]), torch.tensor([2]))) is REFUSED
-    cache.keep(1, torch.tensor([0], dtype=torch.int32), torch.tensor([1], dtype=torch.int16))
-    assert torch.equal(cache._parts[0][:, :, :2], key[1:])
-    assert outcome(lambda: attention.KVCache(0)) is REFUSED
 
 
 # --- generation ------------------------------------------------------------------------------

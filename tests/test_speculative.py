@@ -280,8 +280,10 @@ def test_the_head_drafts_what_it_would_say_with_all_before_it() -> None:
 
     class Spy:
         def start(self, model: DecoderLM, room: int) -> Guess:
-            def guess(text: Tensor, hidden: Tensor, *rest: Any) -> Draft:
-                draft = start(text, hidden, *rest)
+            def guess(
+                text: Tensor, hidden: Tensor, n: int, t: float, source: torch.Generator | None
+            ) -> Draft:
+                draft = start(text, hidden, n, t, source)
                 seen.append((text.clone(), hidden.clone(), draft.tokens))
                 return draft
 

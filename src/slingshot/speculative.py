@@ -179,7 +179,7 @@ def verify(logits: Tensor, draft: Draft, temperature: float, uniform: Tensor | N
         chosen = _choose(logits, temperature, uniform)
         kept = chosen[:n] == draft.tokens
     else:
-        p = (at_least_float32(logits[:n]).double() / temperature).softmax(dim=-1)
+        p = _shares(logits[:n], temperature)
         chosen, kept = accept(p, draft.probabilities, draft.tokens, uniform[:n])
         chosen = torch.cat([chosen, _choose(logits[n:], temperature, uniform[n:])])
     n_kept = int(kept.cumprod(dim=0).sum())
@@ -347,13 +347,20 @@ class MultiTokenHead(nn.Module):
         return guess
 
 
+def _shares(logits: Tensor, temperature: float) -> Tensor:
+    """Return the distribution ``[N, V]`` float64 from which `generate` draws at a temperature."""
+    logits = at_least_float32(logits)
+    # Subtracted before the division, which a tiny temperature would let overflow.
+    return ((logits - logits.amax(dim=-1, keepdim=True)).double() / temperature).softmax(dim=-1)
+
+
 def _draw(
     logits: Tensor, temperature: float, source: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Draw a token from each row of ``logits [1, V]``; return it and the shares of all tokens."""
     if not temperature:
         return _choose(logits, 0.0, None), logits
-    shares = (at_least_float32(logits).double() / temperature).softmax(dim=-1)
+    shares = _shares(logits, temperature)
     device = source.device if source else torch.device("cpu")
     number = torch.rand(len(logits), generator=source, dtype=torch.float64, device=device)
     sums = shares.cumsum(dim=-1)
