@@ -215,7 +215,7 @@ def train(model: DecoderLM, windows: Tensor, seed: int) -> tuple[Indexers, list[
         optimizer.zero_grad()
         total.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        means.append(round(float(total.mean()), 4))
+        means.append(round(float(total.detach().mean()), 4))
     return indexers, means
 
 
