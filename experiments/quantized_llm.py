@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot.attention import Attention, rotate
 from slingshot.corpus import numpy_documentation
 from slingshot.formats import E4M3, E5M2
-from slingshot.lm import Attention, DecoderLM, Layer, generate, rotate
+from slingshot.lm import DecoderLM, Layer, generate
 from slingshot.pretrained import Pretrained, chat_prompt, load_smollm2
 from slingshot.quant import (
     INT4,

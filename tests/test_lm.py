@@ -17,7 +17,8 @@ from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from slingshot import sizes
-from slingshot.lm import DecoderLM, Layer, LMConfig, SquaredReLU, generate, rotate, rotations
+from slingshot.attention import rotate, rotations
+from slingshot.lm import DecoderLM, Layer, LMConfig, SquaredReLU, generate
 from slingshot.moe import MoE, SwiGLU
 
 DENSE = LMConfig(vocab_size=40, d_model=16, n_layers=3, n_heads=4, d_ffn=24)

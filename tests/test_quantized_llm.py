@@ -10,8 +10,9 @@ from quantized_llm import OUTLIER_CHANNELS, OUTLIER_LAYER, SCHEMES
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot.attention import Attention, rotate
 from slingshot.formats import E4M3
-from slingshot.lm import Attention, DecoderLM, LMConfig, rotate
+from slingshot.lm import DecoderLM, LMConfig
 from slingshot.quant import INT8, QuantizedLinear, llm_int8_matmul, quantize, smooth
 from slingshot.train import token_losses
 

@@ -13,9 +13,17 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slingshot import sizes
+from slingshot.attention import (
+    Attention,
+    KVCache,
+    LatentAttention,
+    LatentCache,
+    TokenCache,
+    move_rows,
+    rotations,
+)
 from slingshot.moe import Experts, MoE, Routing, SwiGLU, TopKRouter
 from slingshot.moe.experts import _undrawn_linear
 from slingshot.tensors import (
@@ -43,8 +51,9 @@ class LMConfig:
     ``d_ffn`` is the width of a dense feed-forward network. With ``experts``, layers from
     ``n_dense_layers`` on are mixtures instead; experts are always SwiGLU, and so are the dense
     layers before them. ``n_kv_heads`` key-value heads are shared by ``n_heads`` query heads (GQA);
-    ``None`` gives one to each. ``head_dim`` is ``d_model / n_heads`` unless given. A tied embedding
-    is also the output head.
+    ``None`` gives one to each. ``head_dim`` is ``d_model / n_heads`` unless given. With sizes of
+    latent ``attention`` the heads are those of `slingshot.attention.LatentAttention` instead, as
+    many as ``n_heads``. A tied embedding is also the output head.
 
     Raises ``ValueError`` for sizes that do not fit together.
     """
@@ -61,20 +70,23 @@ class LMConfig:
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
     tied_embedding: bool = False
+    attention: sizes.LatentAttention | None = None
 
     def __post_init__(self) -> None:
         """Check what the parts cannot check: that the sizes belong together."""
         for name in ("d_model", "n_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
-        if self.head_dim is None and self.d_model % self.n_heads:
+        self._check_latent()
+        if self.attention is None and self.head_dim is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}; "
                 "change one, or give head_dim"
             )
-        if self.width_of_head % 2:
+        if self.rotary_width % 2:
+            name = "qk_rope_head_dim" if self.attention else "head_dim"
             raise ValueError(
-                f"head_dim is {self.width_of_head}; RoPE turns pairs of channels, give an even one"
+                f"{name} is {self.rotary_width}; RoPE turns pairs of channels, give an even one"
             )
         if self.activation not in ("swiglu", "relu2"):
             raise ValueError(f"activation {self.activation!r} is unknown; use swiglu or relu2")
@@ -90,14 +102,36 @@ class LMConfig:
             )
         self.sizes()
 
+    def _check_latent(self) -> None:
+        """Refuse sizes of heads that latent attention does not have, or has otherwise."""
+        if self.attention is None:
+            return
+        if self.attention.n_heads != self.n_heads:
+            raise ValueError(
+                f"n_heads is {self.n_heads} and that of attention {self.attention.n_heads}; give "
+                "the same"
+            )
+        if self.n_kv_heads is not None or self.head_dim is not None:
+            raise ValueError(
+                f"n_kv_heads is {self.n_kv_heads} and head_dim {self.head_dim} with latent "
+                "attention, which has its own sizes; give None, or attention=None"
+            )
+
     @property
     def width_of_head(self) -> int:
-        """Channels of one attention head."""
+        """Channels of one attention head that has keys and values of its own, or shares them."""
         return self.d_model // self.n_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def rotary_width(self) -> int:
+        """Channels of a head that turn with the position."""
+        return self.attention.qk_rope_head_dim if self.attention else self.width_of_head
 
     def sizes(self) -> sizes.ModelConfig:
         """Return the sizes as `slingshot.sizes` counts them: parameters, FLOPs, bytes."""
-        attention = sizes.MultiHeadAttention(self.n_heads, self.width_of_head, self.n_kv_heads)
+        attention = self.attention or sizes.MultiHeadAttention(
+            self.n_heads, self.width_of_head, self.n_kv_heads
+        )
         return sizes.ModelConfig(
             d_model=self.d_model,
             n_layers=self.n_layers,
@@ -163,7 +197,7 @@ class DecoderLM(nn.Module):
         return LMOutput(logits, routings)
 
     def _read(
-        self, tokens: Tensor, rotation: Tensor, caches: Sequence["KVCache"] | None = None
+        self, tokens: Tensor, rotation: Tensor, caches: Sequence[TokenCache] | None = None
     ) -> tuple[Tensor, list[Routing]]:
         """Run the layers on ``tokens [B, S]``, which come after those in the caches of the layers.
 
@@ -182,7 +216,11 @@ class DecoderLM(nn.Module):
     def _rotations(self, length: int) -> Tensor:
         config, weight = self.config, self.embedding.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        return rotations(length, config.width_of_head, config.rope_base, weight.device, dtype)
+        return rotations(length, config.rotary_width, config.rope_base, weight.device, dtype)
+
+    def _make_caches(self, room: int) -> list[TokenCache]:
+        """Return an empty cache for each layer."""
+        return [layer.attention.make_cache(room) for layer in self.layers]  # type: ignore[union-attr,operator]
 
     def check_tokens(self, tokens: Tensor) -> Tensor:
         """Return ``tokens [B, S]`` as int64; ``ValueError`` if they are not of this model."""
@@ -209,7 +247,7 @@ class Layer(nn.Module):
         super().__init__()
         self.d_model = config.d_model
         self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
-        self.attention = Attention(config)
+        self.attention = attention_of(config)
         self.ffn_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.ffn = feed_forward(config, index)
 
@@ -217,7 +255,7 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor,
-        cache: "KVCache | None" = None,
+        cache: TokenCache | None = None,
         tokens: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one.
@@ -227,8 +265,8 @@ class Layer(nn.Module):
         Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
         finite, or so large that their squares, of which RMSNorm takes the mean, are not.
         """
-        x = check_input(x, self.d_model, self.attention.query)
-        x = x + self.attention(self.attention_norm(x), rotation, cache)
+        x = check_input(x, self.d_model, self.attention.reads)
+        x = x + self._attend(self.attention_norm(x), rotation, cache)
         routing = None
         if isinstance(self.ffn, MoE):
             answer, routing = self.ffn(self.ffn_norm(x), tokens)
@@ -239,62 +277,33 @@ class Layer(nn.Module):
         check_squares(x)
         return x, routing
 
-
-class Attention(nn.Module):
-    """Causal attention in which several query heads may share one key-value head (GQA).
-
-    Source: Ainslie et al., arXiv 2305.13245; rotary positions: Su et al., arXiv 2104.09864.
-    """
-
-    def __init__(self, config: LMConfig) -> None:
-        """Draw the weights; the output matrix starts at zero."""
-        super().__init__()
-        d_model, self.head_dim = config.d_model, config.width_of_head
-        self.d_model = d_model
-        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads or config.n_heads
-        queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        self.query = nn.Linear(d_model, queries, bias=False)
-        self.key = nn.Linear(d_model, keys, bias=False)
-        self.value = nn.Linear(d_model, keys, bias=False)
-        self.output = nn.Linear(queries, d_model, bias=False)
-        for linear in (self.query, self.key, self.value):
-            nn.init.normal_(linear.weight, std=1 / math.sqrt(d_model))
-        nn.init.zeros_(self.output.weight)
-
-    def forward(self, x: Tensor, rotation: Tensor, cache: "KVCache | None" = None) -> Tensor:
-        """Return for each of ``x [B, S, d_model]`` what it found in itself and before it.
-
-        With a cache that holds tokens already, ``x`` is the one token after them. Raises
-        ``ValueError`` for another shape or type, and when a result is not finite.
-        """
-        x = check_input(x, self.d_model, self.query)
-        if x.ndim != 3 or rotation.shape != (2, x.shape[1], self.head_dim):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and rotation {tuple(rotation.shape)}; "
-                f"pass [B, S, {self.d_model}] and [2, S, {self.head_dim}]"
-            )
-        if cache is not None and cache.length and x.shape[1] != 1:
-            raise ValueError(
-                f"{x.shape[1]} tokens come after {cache.length} in the cache; pass one at a time"
-            )
-        query = rotate(self._heads(self.query(x), self.n_heads), rotation)
-        key = rotate(self._heads(self.key(x), self.n_kv_heads), rotation)
-        value = self._heads(self.value(x), self.n_kv_heads)
-        if cache is not None:
-            key, value = cache.append(key, value)
-        if key.shape[2] > query.shape[2]:
-            found = attend_to_all(query, key, value)
+    def _attend(self, x: Tensor, rotation: Tensor, cache: TokenCache | None) -> Tensor:
+        """Call the attention. Latents stay packed behind a cache; many at once are unpacked."""
+        if isinstance(self.attention, LatentAttention):
+            assert cache is None or isinstance(cache, LatentCache)
+            absorbed = cache is not None and cache.length > 0
+            found: Tensor = self.attention(x, cache, absorbed=absorbed, rotation=rotation)
         else:
-            found = F.scaled_dot_product_attention(
-                query, key, value, is_causal=True, enable_gqa=self.n_heads != self.n_kv_heads
-            )
-        mixed: Tensor = self.output(found.transpose(1, 2).flatten(2))
-        check_output(mixed, x)
-        return mixed
+            assert cache is None or isinstance(cache, KVCache)
+            found = self.attention(x, rotation, cache)
+        return found
 
-    def _heads(self, x: Tensor, n_heads: int) -> Tensor:
-        """``[B, S, H * head_dim]`` as ``[B, H, S, head_dim]``."""
-        return x.view(*x.shape[:2], n_heads, self.head_dim).transpose(1, 2)
+
+def attention_of(config: LMConfig) -> Attention | LatentAttention:
+    """Return the attention of a layer; what it writes starts at zero."""
+    latent = config.attention
+    if latent is None:
+        return Attention(config.d_model, config.n_heads, config.width_of_head, config.n_kv_heads)
+    return LatentAttention(
+        config.d_model,
+        config.n_heads,
+        kv_lora_rank=latent.kv_lora_rank,
+        q_lora_rank=latent.q_lora_rank,
+        qk_nope_head_dim=latent.qk_nope_head_dim,
+        qk_rope_head_dim=latent.qk_rope_head_dim,
+        v_head_dim=latent.v_head_dim,
+        rope_base=config.rope_base,
+    )
 
 
 class SquaredReLU(nn.Module):
@@ -342,130 +351,7 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
     return MoE(router, routed, shared)
 
 
-def rotations(
-    length: int,
-    head_dim: int,
-    base: float,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Return the angles of RoPE as cosines and signed sines ``[2, length, head_dim]`` in ``dtype``.
-
-    Pair j of the channels turns by ``base ** (-2j / head_dim)`` per position, so that the dot
-    product of a query and a key depends on their distance alone. Both channels of a pair have its
-    cosine; the first has minus its sine, the second its sine. Source: arXiv 2104.09864, eq. 15.
-    """
-    speed = base ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
-    angle = torch.arange(length, device=device, dtype=torch.float64)[:, None] * speed
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack([torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)]).to(dtype)
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each pair of channels of ``x [..., S, head_dim]`` by its position's angle.
-
-    Channel j is paired with channel j + head_dim / 2, as transformers stores Llama's weights;
-    rolled by half the channels, each has its partner in its place. Raises ``ValueError`` when
-    ``rotation`` is not ``[2, S, head_dim]``.
-    """
-    if rotation.ndim != 3 or (2, *x.shape[-2:]) != rotation.shape:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)} and rotation {tuple(rotation.shape)}; "
-            "pass [..., S, head_dim] and [2, S, head_dim]"
-        )
-    cos, sin = rotation.to(x.dtype)
-    turned: Tensor = x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
-    return turned
-
-
 # --- generation ----------------------------------------------------------------------------------
-
-
-def attend_to_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of the last token, which may see all: ``query [B, H, 1, D]`` to ``[B, H, 1, D]``.
-
-    The queries that share one of the heads of ``key [B, H_kv, T, D]`` and ``value`` are the rows of
-    one matrix, so that keys and values are read once for all of them.
-    """
-    if torch.finfo(query.dtype).bits < 32:  # scores of half precision would be off by units
-        return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
-    # Many rows take a tenth to a half longer with SDPA. One row would take less time; to treat it
-    # in another way would round it in another way.
-    shared = query.reshape(key.shape[0] * key.shape[1], -1, key.shape[3])
-    scores = torch.bmm(shared * key.shape[3] ** -0.5, key.flatten(0, 1).mT)
-    return torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1)).view_as(query)
-
-
-class KVCache:
-    """The keys and values of the tokens that one attention layer has seen, ``[B, H_kv, T, D]``.
-
-    They do not depend on what comes later, so they are computed once. ``room`` is the largest T;
-    its memory is taken at the first tokens.
-    """
-
-    def __init__(self, room: int) -> None:
-        """Start with no tokens; ``ValueError`` for no room."""
-        if room < 1:
-            raise ValueError(f"room is {room}; give the largest number of tokens, at least 1")
-        self.room = room
-        self.length = 0
-
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store ``[B, H_kv, S, D]`` of the next S tokens; return all so far.
-
-        Raises ``ValueError`` for more tokens than there is room, and for tensors that differ in
-        more than S from those before.
-        """
-        self._check(key, value)
-        if not self.length:
-            shape = (*key.shape[:2], self.room, key.shape[3])
-            self._keys, self._values = key.new_empty(shape), value.new_empty(shape)
-        start, self.length = self.length, self.length + key.shape[2]
-        self._keys[:, :, start : self.length] = key
-        self._values[:, :, start : self.length] = value
-        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
-
-    def _check(self, key: Tensor, value: Tensor) -> None:
-        if key.ndim != 4 or key.shape != value.shape or key.dtype != value.dtype:
-            raise ValueError(
-                f"key has shape {tuple(key.shape)} and dtype {key.dtype}, value "
-                f"{tuple(value.shape)} and {value.dtype}; pass two of [B, H_kv, S, D]"
-            )
-        if self.length + key.shape[2] > self.room:
-            raise ValueError(
-                f"{key.shape[2]} tokens come after {self.length} and room is {self.room}; "
-                "make the cache with more room"
-            )
-        if not self.length:
-            return
-        if (*key.shape[:2], key.shape[3]) != (*self._keys.shape[:2], self._keys.shape[3]):
-            raise ValueError(
-                f"key has shape {tuple(key.shape)} and those in the cache "
-                f"{tuple(self._keys.shape)}; pass the same rows and heads"
-            )
-        if key.dtype != self._keys.dtype:
-            raise ValueError(
-                f"key has dtype {key.dtype} and those in the cache {self._keys.dtype}; "
-                "make a cache for each type"
-            )
-
-    def keep(self, n_kept: int, gaps: Tensor, fillers: Tensor) -> None:
-        """Keep ``n_kept`` rows: the first ones, with those of ``fillers`` in place of ``gaps``.
-
-        Raises ``ValueError`` for rows that are not there.
-        """
-        n_rows = len(self._keys) if self.length else 0
-        gaps, fillers = whole("gaps", gaps), whole("fillers", fillers)
-        if not 0 <= n_kept <= n_rows or gaps.shape != fillers.shape or gaps.ndim != 1:
-            raise ValueError(
-                f"n_kept is {n_kept} with gaps {tuple(gaps.shape)} and fillers "
-                f"{tuple(fillers.shape)}; keep 0 to {n_rows} rows, a filler for each gap"
-            )
-        check_within("gap", gaps, n_kept, "fill rows that are kept")
-        check_within("filler", fillers, n_rows, "fill with rows of the cache")
-        for rows in (self._keys, self._values):
-            _move(rows[:, :, : self.length], n_kept, gaps, fillers)
-        self._keys, self._values = self._keys[:n_kept], self._values[:n_kept]
 
 
 def generate(
@@ -539,7 +425,7 @@ def _continue(
     for row, prompt in zip(text, prompts, strict=True):
         row[: len(prompt)] = prompt
     rotation = model._rotations(room)
-    caches = [KVCache(room) for _ in model.layers] if use_cache else None
+    caches = model._make_caches(room) if use_cache else None
     rows, outputs, known = torch.arange(len(prompts)), list(prompts), 0
     for position in range(int(lengths.min()), room):
         x, _ = model._read(text[:, known:position], rotation[:, known:position], caches)
@@ -558,7 +444,7 @@ def _continue(
         for row in over.nonzero().flatten().tolist():
             outputs[int(rows[row])] = text[row, int(lengths[row]) : position + 1].clone()
         moves = _moves(over)
-        text, lengths, rows = (_move(tensor, *moves) for tensor in (text, lengths, rows))
+        text, lengths, rows = (move_rows(tensor, *moves) for tensor in (text, lengths, rows))
         for cache in caches or ():
             cache.keep(*moves)
         if not len(rows):
@@ -590,13 +476,6 @@ def _moves(over: Tensor) -> tuple[int, Tensor, Tensor]:
     n_kept = int((~over).sum())
     gaps, fillers = over[:n_kept].nonzero(), n_kept + (~over[n_kept:]).nonzero()
     return n_kept, gaps[:, 0], fillers[:, 0]
-
-
-def _move(rows: Tensor, n_kept: int, gaps: Tensor, fillers: Tensor) -> Tensor:
-    """Move ``rows`` as `_moves` says, in place; return those that are kept."""
-    if len(gaps):
-        rows[gaps] = rows[fillers]
-    return rows[:n_kept]
 
 
 def in_eval_mode(model: M) -> M:

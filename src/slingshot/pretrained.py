@@ -218,7 +218,7 @@ def _model(told: dict[str, Any], stored: dict[str, Any]) -> DecoderLM:
 def _pairs_apart(weight: Tensor, head_dim: int) -> Tensor:
     """Reorder the rows of each head: GGUF puts the two channels of a pair of RoPE side by side.
 
-    `slingshot.lm.rotate` expects them half a head apart, as transformers does.
+    `slingshot.attention.rotate` expects them half a head apart, as transformers does.
     """
     pairs = weight.view(-1, head_dim // 2, 2, weight.shape[1])
     return pairs.transpose(1, 2).reshape(weight.shape)

@@ -479,7 +479,84 @@ def verifier_table() -> Figure:
     return figure
 
 
+# --- Move less memory ----------------------------------------------------------------------------
+
+
+def cached_vectors() -> Figure:
+    """Draw what one token leaves in one layer: by head, by group, once, and as one latent."""
+    figure, axes = canvas(262)
+    kinds = [("MHA", 8), ("GQA", 2), ("MQA", 1)]
+    left, wide, gap = 92.0, 24.0, 5.0
+    for row, (name, n_kept) in enumerate(kinds):
+        y = 26 + row * 58
+        label(axes, 8, y + 15, name, ha="left", weight="bold")
+        for head in range(8):
+            x = left + head * (wide + gap)
+            axes.plot(x + wide / 2, y - 4, "o", markersize=5, color=INK)
+            span = 8 // n_kept
+            if head % span == 0:
+                across = span * (wide + gap) - gap
+                box(axes, x, y + 4, across, 11, facecolor=PALETTE["blue"], linewidth=0)
+                box(axes, x, y + 19, across, 11, facecolor=PALETTE["orange"], linewidth=0)
+    label(axes, left + 4 * (wide + gap), 8, "eight heads")
+    y = 204.0
+    label(axes, 8, y + 8, "MLA", ha="left", weight="bold")
+    for head in range(8):
+        x = left + head * (wide + gap) + wide / 2
+        axes.plot(x, y - 4, "o", markersize=5, color=INK)
+        axes.plot([x, left + 40], [y - 1, y + 14], color=PALETTE["green"], linewidth=0.8)
+    box(axes, left, y + 14, 80, 11, facecolor=PALETTE["green"], linewidth=0)
+    box(axes, left + 88, y + 14, 26, 11, facecolor=PALETTE["violet"], linewidth=0)
+    label(axes, left, y + 42, "one latent", ha="left", color=PALETTE["green"])
+    label(axes, left + 88, y + 42, "rotary key", ha="left", color=PALETTE["violet"])
+    label(axes, 240, y + 18, "keys", ha="left", color=PALETTE["blue"])
+    label(axes, 280, y + 18, "values", ha="left", color=PALETTE["orange"])
+    return figure
+
+
+def verified_draft() -> Figure:
+    """Draw one step of speculative decoding: four guessed tokens, two kept, one of the model."""
+    figure, axes = canvas(196)
+    words = ["the", "cat", "sat", "on", "a"]
+    own = ["cat", "sat", "in"]
+    left, wide, step = 14.0, 54.0, 64.0
+    label(axes, left, 10, "written", ha="left")
+    label(axes, left + step, 10, "drafted, cheaply", ha="left", color=PALETTE["orange"])
+    for i, word in enumerate(words):
+        color = INK if i == 0 else PALETTE["orange"]
+        box(axes, left + i * step, 22, wide, 24, edgecolor=color, linewidth=1.4)
+        label(axes, left + i * step + wide / 2, 34, word, color=color)
+        arrow(axes, (left + i * step + wide / 2, 46), (left + i * step + wide / 2, 66))
+    box(axes, left, 66, 4 * step + wide, 24)
+    label(axes, WIDTH / 2, 78, "the model reads all of them in one step")
+    for i, word in enumerate(own):
+        x = left + i * step
+        arrow(axes, (x + wide / 2, 90), (x + wide / 2, 112))
+        good = i < 2
+        color = PALETTE["green"] if good else PALETTE["red"]
+        box(axes, x, 112, wide, 24, edgecolor=color, linewidth=1.4)
+        label(axes, x + wide / 2, 124, word, color=color)
+        label(
+            axes, x + wide / 2, 148, "as drafted" if good else "differs", color=color, fontsize=10
+        )
+    label(axes, left + 3 * step + 4, 124, "not used", ha="left")
+    label(axes, WIDTH / 2, 178, "three tokens in one step; the next draft begins after them")
+    return figure
+
+
 DRAWINGS: Final = {
+    "cached_vectors": Drawing(
+        cached_vectors,
+        "Four rows for what a token leaves. With MHA each of eight heads has a key and a value, "
+        "with GQA four heads share one pair, with MQA all share one. With MLA all heads are "
+        "joined to one short latent, and a small rotary key stands beside it.",
+    ),
+    "verified_draft": Drawing(
+        verified_draft,
+        "One written token and four drafted ones enter the model in one step. Below stand its own "
+        "choices: the first two are as drafted, the third differs and replaces the draft, and "
+        "what was drafted after it is not used.",
+    ),
     "cost_left_out": Drawing(
         cost_left_out,
         "A solid rectangle, hours wide and dollars an hour high, is the final run with its bill. "
