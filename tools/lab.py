@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools.common import console  # noqa: E402
+from tools.common.files import write_atomically  # noqa: E402
 
 console.prepare("make setup")
 
@@ -261,9 +262,8 @@ def read_record(workspace: Path) -> dict[str, str]:
 
 def write_record(workspace: Path, record: dict[str, str]) -> None:
     """Replace the record in one step."""
-    temporary = workspace / f"{RECORD}.part"
-    temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
-    os.replace(temporary, workspace / RECORD)
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    write_atomically(workspace / RECORD, text)
 
 
 def report(handout: Handout, workspace: Path) -> list[str]:
