@@ -1,5 +1,6 @@
 """Every copy, in a real JupyterLab as `make lab` starts it."""
 
+import json
 import os
 import re
 import socket
@@ -172,7 +173,7 @@ RUN = """async path => {
 
 def test_run_all_reaches_the_end_and_undoes_nothing(jupyter: Page, home: Path) -> None:
     path = home / "workspace" / "assignments" / "claim.ipynb"
-    before = [cell["source"] for cell in lab.json.loads(path.read_text())["cells"]]
+    before = [cell["source"] for cell in json.loads(path.read_text())["cells"]]
     seen = jupyter.evaluate(RUN, "assignments/claim.ipynb")
     assert seen["texts"] == ["".join(source) for source in before]
     assert seen["said"].startswith("Still to be written: training_flops, run_time, utilization, ")

@@ -23,7 +23,8 @@ from nbformat import NotebookNode  # noqa: E402
 from nbgrader.converters import GenerateAssignment  # noqa: E402
 from nbgrader.preprocessors import SaveCells  # noqa: E402
 
-from tools.notebooks import display_name, serialize, write_atomically  # noqa: E402
+from tools.common.files import write_atomically  # noqa: E402
+from tools.notebooks import display_name, serialize  # noqa: E402
 
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
 RELEASE = ROOT / "notebooks" / "assignments" / "release"

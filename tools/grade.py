@@ -34,7 +34,7 @@ from slingshot_grader.files import Submission, digest, find_submissions  # noqa:
 from slingshot_grader.report import Row, feedback, write_grades, write_summary  # noqa: E402
 from slingshot_grader.sandbox import Sandbox, find_sandbox  # noqa: E402
 from slingshot_grader.session import Limits, Run  # noqa: E402
-from tools.notebooks import write_atomically  # noqa: E402
+from tools.common.files import write_atomically  # noqa: E402
 
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
 NO_SANDBOX = """
