@@ -175,6 +175,9 @@ RUN = """async path => {
   await app.commands.execute('notebook:run-all-cells');
   const texts = widget.content.widgets.map(cell => cell.model.sharedModel.source);
   const last = widget.content.widgets.filter(cell => cell.model.type === 'code').pop();
+  for (let tries = 0; tries < 600 && !last.model.outputs.length; tries++) {
+    await new Promise(done => setTimeout(done, 100));
+  }
   const outputs = last.model.outputs.toJSON();
   await widget.context.sessionContext.shutdown();
   return {texts, said: outputs.map(output => [].concat(output.text ?? []).join('')).join('')};
