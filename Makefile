@@ -53,7 +53,7 @@ lab: setup ## open JupyterLab on your own copies of chapters and assignments, in
 	@$(VENV_PYTHON) tools/lab.py $(if $(NEW_EDITIONS),--new-editions)
 
 progress: setup ## run the checks on your assignments in workspace/ and show which exercises pass
-	@$(VENV_PYTHON) tools/progress.py
+	@$(VENV_PYTHON) tools/show_progress.py
 
 notebooks: setup model ## re-execute the notebooks and store their outputs
 	$(VENV_PYTHON) tools/notebooks.py

@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.common import console
+from tools.common.files import write_atomically
 
 console.prepare("make setup")
 
@@ -159,9 +160,7 @@ def write(file: Path, stored: Stored, order: Sequence[str]) -> None:
     ordered = {key: stored[key] for key in order if key in stored}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in ordered.items()]
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".part")
-    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
-    os.replace(temporary, file)
+    write_atomically(file, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def foreign(results: Iterable[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from slingshot import facts
+from slingshot import drawings, facts
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -196,7 +196,7 @@ def test_a_drawing_and_a_picture_travel_with_the_cell(tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "dot.png").write_bytes(b"png")
     writer = copies.Writer(copies.Course(tmp_path), "notebooks/one", {})
-    name = next(iter(copies.drawings.DRAWINGS))
+    name = next(iter(drawings.DRAWINGS))
     shown = writer.text(f"```{{drawing}} {name}\n```\n\n![A dot](dot.png)")
     assert f"](attachment:{name}.svg)" in shown
     assert "![A dot](attachment:dot.png)" in shown

@@ -36,7 +36,7 @@ from test_grade import (
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools import lab, progress  # noqa: E402
+from tools import lab, show_progress  # noqa: E402
 
 from slingshot_grader.assignment import read_assignments  # noqa: E402
 from slingshot_grader.session import Limits  # noqa: E402
@@ -384,7 +384,7 @@ def test_a_fault_of_the_checks_does_not_keep_jupyter_closed(
     def fail(*arguments: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(progress, "standing", fail)
+    monkeypatch.setattr(show_progress, "standing", fail)
     lab.main([])
     assert "is not known: RuntimeError: planted" in capsys.readouterr().out
     assert len(started) == 1
@@ -450,7 +450,7 @@ def test_each_exercise_is_in_one_of_three_states(
     path = save(tmp_path / "assignments" / "my claim.ipynb", solved(**answers))
     write(tmp_path / "assignments" / "scratch.ipynb", "1 / 0")
     before = path.read_bytes()
-    assert progress.main(["--workspace", str(tmp_path)]) == 0
+    assert show_progress.main(["--workspace", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "assignments/my claim.ipynb: 2 of 6 pass"
     states = {line[2:26].strip(): line[26:].strip() for line in lines[1:7]}
@@ -467,10 +467,12 @@ def test_each_exercise_is_in_one_of_three_states(
 def test_what_a_notebook_says_of_itself_is_not_believed(tmp_path: Path) -> None:
     editions = read_assignments(RELEASE, student_edition=True)
     save(tmp_path / "assignments" / "claim.ipynb", claims_to_pass())
-    notebooks = progress.find_notebooks(tmp_path, editions)
-    reports = progress.check(notebooks, editions, threading.Event())
-    assert progress.count_passed(reports[0]) == 0
-    assert progress.table(notebooks, reports, editions)[-1].startswith("0 of 6 exercises pass.")
+    notebooks = show_progress.find_notebooks(tmp_path, editions)
+    reports = show_progress.check(notebooks, editions, threading.Event())
+    assert show_progress.count_passed(reports[0]) == 0
+    assert show_progress.table(notebooks, reports, editions)[-1].startswith(
+        "0 of 6 exercises pass."
+    )
 
 
 def test_a_loop_an_exit_and_a_damaged_file_take_a_line_each(tmp_path: Path) -> None:
@@ -479,10 +481,10 @@ def test_a_loop_an_exit_and_a_damaged_file_take_a_line_each(tmp_path: Path) -> N
     for name, code in {"loop": "while True: pass", "exit": "import os; os._exit(1)"}.items():
         save(folder / f"{name}.ipynb", with_cells(solved(), code, first=True))
     (folder / "claim.ipynb").write_text("{")
-    notebooks = progress.find_notebooks(tmp_path, editions)
-    reports = progress.check(notebooks, editions, threading.Event(), SHORT)
-    assert [progress.count_passed(report) for report in reports] == [0, 6, 6]
-    text = "\n".join(progress.table(notebooks, reports, editions))
+    notebooks = show_progress.find_notebooks(tmp_path, editions)
+    reports = show_progress.check(notebooks, editions, threading.Event(), SHORT)
+    assert [show_progress.count_passed(report) for report in reports] == [0, 6, 6]
+    text = "\n".join(show_progress.table(notebooks, reports, editions))
     assert "code cell 1 took more than 2 s of computing" in text
     assert "code cell 1 ended its own process" in text
     assert "not a notebook: the file is not JSON" in text
@@ -496,16 +498,16 @@ def test_a_helper_beside_the_notebook_can_be_imported(tmp_path: Path) -> None:
         "def training_flops(n, d, recompute=False):\n    return (8 if recompute else 6) * n * d\n"
     )
     (tmp_path / "assignments" / "helper.py").write_text(code)
-    reports = progress.check(
-        progress.find_notebooks(tmp_path, editions), editions, threading.Event()
+    reports = show_progress.check(
+        show_progress.find_notebooks(tmp_path, editions), editions, threading.Event()
     )
-    assert progress.count_passed(reports[0]) == 6
+    assert show_progress.count_passed(reports[0]) == 6
 
 
 def test_only_what_was_worked_in_is_checked_at_the_start(tmp_path: Path) -> None:
     path = save(tmp_path / "assignments" / "claim.ipynb", solved())
     save(tmp_path / "assignments" / "moe.ipynb", edition("release", "moe"))
-    lines = progress.in_short(progress.standing(tmp_path, {path}, RELEASE, 60), 60)
+    lines = show_progress.in_short(show_progress.standing(tmp_path, {path}, RELEASE, 60), 60)
     assert lines[0] == "assignments/claim.ipynb: 6 of 6 pass"
     assert len(lines) == 2
 
@@ -514,7 +516,7 @@ def test_the_start_does_not_wait_for_long_checks(tmp_path: Path) -> None:
     # The cell ends by itself after an hour, and the patience of the checks after a minute and more.
     slow = with_cells(solved(), ENDLESS, first=True)
     path = save(tmp_path / "assignments" / "claim.ipynb", slow)
-    lines = progress.in_short(progress.standing(tmp_path, {path}, RELEASE, 1), 1)
+    lines = show_progress.in_short(show_progress.standing(tmp_path, {path}, RELEASE, 1), 1)
     assert lines == ["the checks take more than 1 s; `make progress` waits for them"]
 
 
@@ -522,7 +524,7 @@ def test_the_start_does_not_wait_for_long_checks(tmp_path: Path) -> None:
 def test_nothing_to_check_takes_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], release: Path
 ) -> None:
-    assert progress.main(["--workspace", str(tmp_path), "--release", str(release)]) == 1
+    assert show_progress.main(["--workspace", str(tmp_path), "--release", str(release)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert ("`make lab` puts them there" if release == RELEASE else "no notebooks in") in lines[0]
@@ -532,7 +534,12 @@ def test_ctrl_c_ends_the_checks_and_their_processes(tmp_path: Path) -> None:
     slow = with_cells(solved(), ENDLESS, first=True)
     path = save(tmp_path / "assignments" / "claim.ipynb", slow)
     before = path.read_bytes()
-    command = [sys.executable, str(ROOT / "tools" / "progress.py"), "--workspace", str(tmp_path)]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "show_progress.py"),
+        "--workspace",
+        str(tmp_path),
+    ]
     # A shell starts what is in its background deaf to Ctrl-C, and so would this child of a test be.
     heard = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
@@ -594,12 +601,12 @@ import sys
 for name in {names!r}:
     sys.modules[name] = None
 import slingshot_grader.worker
-from tools import lab, progress
+from tools import lab, show_progress
 assert not set(sys.modules) & {{"tools.assignments"}}
 code = lab.main(["--prepare-only", "--workspace", {workspace!r}])
 if code == 0 and {fill!r}:
     open({workspace!r} + "/assignments/claim.ipynb", "w").write(open({fill!r}).read())
-sys.exit(code or progress.main(["--workspace", {workspace!r}]))
+sys.exit(code or show_progress.main(["--workspace", {workspace!r}]))
 """
 
 

@@ -974,7 +974,7 @@ def test_a_script_goes_on_when_nobody_reads(
         ("tools/assignments.py", "nbgrader", "make setup-instructor"),
         ("tools/notebooks.py", "nbclient", "make setup"),
         ("tools/lab.py", "nbformat", "make setup"),
-        ("tools/progress.py", "tqdm", "make setup"),
+        ("tools/show_progress.py", "tqdm", "make setup"),
         ("tools/model.py", "slingshot", "make setup"),
         ("tools/book.py", "jupyter_book", "make setup"),
         ("experiments/mixture.py", "torch", "make setup"),
@@ -1006,7 +1006,7 @@ sys.meta_path.insert(0, Hide())
 
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours(tmp_path: Path) -> None:
     hide = "import sys; sys.modules['slingshot_grader'] = None"
-    run = shell('"$PY" tools/progress.py', **at_start(tmp_path / "site", hide))
+    run = shell('"$PY" tools/show_progress.py', **at_start(tmp_path / "site", hide))
     assert b"Traceback" in run.stderr
     assert b"make setup" not in run.stderr
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools import notebooks  # noqa: E402
+from tools.common import files  # noqa: E402
 
 # --- notebooks ---------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ def test_a_failed_write_leaves_the_file_whole(
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk"):
-        notebooks.write_atomically(path, "new")
+        files.write_atomically(path, "new")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.ipynb"]
 

@@ -1,5 +1,6 @@
 """Every copy, in a real JupyterLab as `make lab` starts it."""
 
+import json
 import os
 import re
 import socket
@@ -90,24 +91,34 @@ OPEN = """async path => {
   const app = window.jupyterapp;
   const widget = await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
   await widget.context.ready;
-  const all = () => widget.content.widgets.filter(cell => cell.model.type === 'markdown');
-  for (let tries = 0; tries < 600; tries++) {
-    for (const cell of all()) { cell.inViewport = true; }
-    if (all().every(cell => cell.node.querySelector('.myst')?.innerText.trim())) break;
-    await new Promise(done => setTimeout(done, 100));
+  const seen = {texts: [], errors: [], links: [], dead: []};
+  const ids = new Set();
+  const cells = widget.content.widgets;
+  for (let number = 0; number < cells.length; number++) {
+    if (cells[number].model.type !== 'markdown') continue;
+    const shown = () => cells[number].node.querySelector('.myst');
+    // JupyterLab draws a cell when it comes into view, and may drop it when it leaves.
+    for (let tries = 0; tries < 600 && !shown()?.textContent.trim(); tries++) {
+      if (tries % 20 === 0) await widget.content.scrollToItem(number);
+      await new Promise(done => setTimeout(done, 50));
+    }
+    // It looks links up after it has drawn them.
+    const open = () => [...shown()?.querySelectorAll('a[href]') ?? []].filter(
+      link => !/^([a-z]+:|\\/|#)/.test(link.getAttribute('href')));
+    for (let tries = 0; tries < 100 && open().length; tries++) {
+      await new Promise(done => setTimeout(done, 50));
+    }
+    const copy = shown()?.cloneNode(true);
+    for (const node of copy?.querySelectorAll('[id]') ?? []) ids.add(node.id);
+    for (const link of shown()?.querySelectorAll('a[href]') ?? []) {
+      seen.links.push([link.getAttribute('href'), link.href, link.target]);
+    }
+    seen.errors.push(...[...copy?.querySelectorAll('.katex-error') ?? []].map(e => e.textContent));
+    copy?.querySelectorAll('code, .katex').forEach(node => node.remove());
+    seen.texts.push(copy?.textContent ?? '');
   }
-  const links = [...widget.node.querySelectorAll('.jp-MarkdownCell a[href]')];
-  const seen = {
-    texts: all().map(cell => {
-      const shown = cell.node.querySelector('.myst')?.cloneNode(true);
-      shown?.querySelectorAll('code, .katex').forEach(node => node.remove());
-      return shown?.textContent ?? '';
-    }),
-    errors: [...widget.node.querySelectorAll('.katex-error, .myst-error')].map(e => e.textContent),
-    links: links.map(link => [link.getAttribute('href'), link.href, link.target]),
-    dead: links.map(link => link.getAttribute('href')).filter(
-      href => href.startsWith('#') && !widget.node.querySelector('[id="' + href.slice(1) + '"]')),
-  };
+  seen.dead = seen.links.map(link => link[0]).filter(
+    href => href.startsWith('#') && !ids.has(decodeURIComponent(href.slice(1))));
   await widget.context.sessionContext.shutdown();
   widget.context.model.dirty = false;
   widget.close();
@@ -164,6 +175,9 @@ RUN = """async path => {
   await app.commands.execute('notebook:run-all-cells');
   const texts = widget.content.widgets.map(cell => cell.model.sharedModel.source);
   const last = widget.content.widgets.filter(cell => cell.model.type === 'code').pop();
+  for (let tries = 0; tries < 600 && !last.model.outputs.length; tries++) {
+    await new Promise(done => setTimeout(done, 100));
+  }
   const outputs = last.model.outputs.toJSON();
   await widget.context.sessionContext.shutdown();
   return {texts, said: outputs.map(output => [].concat(output.text ?? []).join('')).join('')};
@@ -172,7 +186,7 @@ RUN = """async path => {
 
 def test_run_all_reaches_the_end_and_undoes_nothing(jupyter: Page, home: Path) -> None:
     path = home / "workspace" / "assignments" / "claim.ipynb"
-    before = [cell["source"] for cell in lab.json.loads(path.read_text())["cells"]]
+    before = [cell["source"] for cell in json.loads(path.read_text())["cells"]]
     seen = jupyter.evaluate(RUN, "assignments/claim.ipynb")
     assert seen["texts"] == ["".join(source) for source in before]
     assert seen["said"].startswith("Still to be written: training_flops, run_time, utilization, ")

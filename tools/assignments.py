@@ -21,7 +21,8 @@ import nbformat  # noqa: E402
 from nbformat import NotebookNode  # noqa: E402
 
 from slingshot_grader.assignment import make_student_edition  # noqa: E402
-from tools.notebooks import display_name, serialize, write_atomically  # noqa: E402
+from tools.common.files import write_atomically  # noqa: E402
+from tools.notebooks import display_name, serialize  # noqa: E402
 
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
 RELEASE = ROOT / "notebooks" / "assignments" / "release"

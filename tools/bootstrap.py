@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools.common import console, inherited, venv_state  # noqa: E402
+from tools.common.files import write_atomically  # noqa: E402
 from tools.common.venv_state import venv_python  # noqa: E402
 
 # The Pythons for which every pinned package has a wheel.
@@ -350,13 +351,6 @@ def path_line(source: Path, site: Path) -> str:
         line.encode("ascii")
         return line
     return f"import sys; sys.path.append({os.path.realpath(str(source))!a})"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step, so that an interruption leaves the old one."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, "utf-8")
-    os.replace(str(temporary), str(path))
 
 
 def torch_index() -> str:

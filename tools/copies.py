@@ -375,7 +375,7 @@ class Writer:
 def fold(cell: NotebookNode) -> None:
     """Fold the code of a cell whose code the book folds or leaves out."""
     if {"hide-input", "remove-input", "remove-cell"} & set(cell.metadata.get("tags", [])):
-        cell.metadata.setdefault("jupyter", NotebookNode())["source_hidden"] = True
+        cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
 
 
 def run_to_the_end(notebook: NotebookNode) -> None:
@@ -396,7 +396,7 @@ def run_to_the_end(notebook: NotebookNode) -> None:
             tags += [] if "raises-exception" in tags else ["raises-exception"]
     names = ", ".join(f'"{name}"' for name in functions)
     cell = nbformat.v4.new_code_cell(LEFT.format(names=names), id="what-is-left")  # type: ignore[no-untyped-call]
-    cell.metadata["jupyter"] = NotebookNode(source_hidden=True)
+    cell.metadata["jupyter"] = {"source_hidden": True}
     notebook.cells.append(cell)
 
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools.common import console  # noqa: E402
+from tools.common.files import write_atomically  # noqa: E402
 
 console.prepare("make setup")
 
@@ -31,7 +32,7 @@ from jupyter_core.paths import (  # noqa: E402
 )
 from nbformat.sign import NotebookNotary  # noqa: E402
 
-from tools import copies, progress, start_page  # noqa: E402
+from tools import copies, show_progress, start_page  # noqa: E402
 
 SERVER = ROOT / "tools" / "lab_server.py"
 CONFIG = ROOT / "tools" / "lab_config"
@@ -134,7 +135,7 @@ def editions(course: Path) -> dict[str, bytes]:
 
 def prepare(course: Path, workspace: Path, *, beside: bool = False) -> Handout:
     """Bring ``workspace`` up to date and note the hash of what was handed out."""
-    (workspace / progress.FOLDER).mkdir(parents=True, exist_ok=True)
+    (workspace / show_progress.FOLDER).mkdir(parents=True, exist_ok=True)
     record = read_record(workspace)
     handout = Handout()
     for name, content in editions(course).items():
@@ -220,8 +221,8 @@ def short_progress(course: Path, workspace: Path) -> tuple[dict[str, str], list[
     try:
         release = course / "assignments" / "release"
         worked_in = find_worked_in(workspace)
-        standing = progress.standing(workspace, worked_in, release, SECONDS_FOR_PROGRESS)
-        return standing or {}, progress.in_short(standing, SECONDS_FOR_PROGRESS)
+        standing = show_progress.standing(workspace, worked_in, release, SECONDS_FOR_PROGRESS)
+        return standing or {}, show_progress.in_short(standing, SECONDS_FOR_PROGRESS)
     except Exception as error:
         return {}, [f"how many exercises pass is not known: {type(error).__name__}: {error}"]
 
@@ -244,7 +245,7 @@ def write_start_page(workspace: Path, standing: dict[str, str]) -> None:
 def find_worked_in(workspace: Path) -> set[Path]:
     """The notebooks of assignments that are not as they were handed out."""
     known = set(read_record(workspace).values())
-    found = (workspace / progress.FOLDER).glob("*.ipynb")
+    found = (workspace / show_progress.FOLDER).glob("*.ipynb")
     return {path for path in found if digest(path.read_bytes()) not in known}
 
 
@@ -261,9 +262,8 @@ def read_record(workspace: Path) -> dict[str, str]:
 
 def write_record(workspace: Path, record: dict[str, str]) -> None:
     """Replace the record in one step."""
-    temporary = workspace / f"{RECORD}.part"
-    temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
-    os.replace(temporary, workspace / RECORD)
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    write_atomically(workspace / RECORD, text)
 
 
 def report(handout: Handout, workspace: Path) -> list[str]:
