@@ -3,12 +3,14 @@
 ``conftest.py`` takes the summary from here, so every run that tests exercises ends with the counts.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from slingshot_exercises.checking import Exercise
@@ -37,9 +39,9 @@ def assignments() -> list[str]:
     return sorted(path.stem for path in SOURCE.glob("*.ipynb"))
 
 
-def checks(assignment: str) -> dict[str, Callable[..., None]]:
+def checks(assignment: str) -> dict[str, Callable[..., str]]:
     """The checks of an assignment by exercise."""
-    found: dict[str, Callable[..., None]] = importlib.import_module(
+    found: dict[str, Callable[..., str]] = importlib.import_module(
         f"slingshot_exercises.{assignment}"
     ).CHECKS
     return found
@@ -56,6 +58,26 @@ def parts(assignment: str) -> tuple[Exercise, ...]:
 def exercises() -> list[tuple[str, str]]:
     """Every exercise with its assignment."""
     return [(name, exercise) for name in assignments() for exercise in checks(name)]
+
+
+@functools.cache
+def cells(folder: str, assignment: str) -> dict[str, str]:
+    """The cells of an edition that nbgrader knows, by grade id."""
+    path = ROOT / "notebooks" / "assignments" / folder / f"{assignment}.ipynb"
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return {
+        cell.metadata.nbgrader.grade_id: cell.source
+        for cell in notebook.cells
+        if "nbgrader" in cell.metadata
+    }
+
+
+def namespace_of(assignment: str, *sources: str) -> dict[str, Any]:
+    """What is defined after the imports of an assignment and these cells."""
+    names: dict[str, Any] = {"print": lambda *words: None}
+    for source in (cells("source", assignment)[f"{assignment}-imports"], *sources):
+        exec(compile(source, "<cell>", "exec"), names)
+    return names
 
 
 def wrong_answers() -> list[WrongAnswer]:

@@ -1,11 +1,9 @@
 """The checks of the exercises: the stub fails, the solution passes, and mistakes are named."""
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 
@@ -15,8 +13,10 @@ from exercise_counts_plugin import (
     WRONG,
     WrongAnswer,
     assignments,
+    cells,
     checks,
     exercises,
+    namespace_of,
     parts,
     table,
     wrong_answers,
@@ -40,26 +40,6 @@ LEAST_WRONG_ANSWERS = 3
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n(.*?)### END HIDDEN TESTS", re.S)
 
 every_exercise = pytest.mark.parametrize(("assignment", "exercise"), EXERCISES)
-
-
-@functools.cache
-def cells(folder: str, assignment: str) -> dict[str, str]:
-    """The cells of an edition that nbgrader knows, by grade id."""
-    path = ROOT / "notebooks" / "assignments" / folder / f"{assignment}.ipynb"
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    return {
-        cell.metadata.nbgrader.grade_id: cell.source
-        for cell in notebook.cells
-        if "nbgrader" in cell.metadata
-    }
-
-
-def namespace(assignment: str, *sources: str) -> dict[str, Any]:
-    """What is defined after the imports of an assignment and these cells."""
-    names: dict[str, Any] = {"print": lambda *words: None}
-    for source in (cells("source", assignment)[f"{assignment}-imports"], *sources):
-        exec(compile(source, "<cell>", "exec"), names)
-    return names
 
 
 def visible(assignment: str, exercise: str) -> str:
@@ -110,7 +90,9 @@ def test_every_check_has_its_cells() -> None:
 @TESTS
 def test_the_stub_fails(assignment: str, exercise: str, test: Test) -> None:
     with pytest.raises(CheckFailed, match=re.escape(f"{exercise}: {NOT_WRITTEN}")):
-        namespace(assignment, solution("release", assignment, exercise), test(assignment, exercise))
+        namespace_of(
+            assignment, solution("release", assignment, exercise), test(assignment, exercise)
+        )
 
 
 @every_exercise
@@ -120,16 +102,16 @@ def test_the_solution_passes(assignment: str, exercise: str, test: Test) -> None
         solution("source", assignment, name)
         for name in list(checks(assignment))[: list(checks(assignment)).index(exercise) + 1]
     ]
-    namespace(assignment, *earlier, test(assignment, exercise))
+    namespace_of(assignment, *earlier, test(assignment, exercise))
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.name)
 @TESTS
 def test_a_wrong_answer_is_refused(answer: WrongAnswer, test: Test) -> None:
     code = answer.path.read_text("utf-8")
-    message = namespace(answer.assignment, code)["MESSAGE"]
+    message = namespace_of(answer.assignment, code)["MESSAGE"]
     with pytest.raises(CheckFailed) as caught:
-        namespace(answer.assignment, code, test(answer.assignment, answer.exercise))
+        namespace_of(answer.assignment, code, test(answer.assignment, answer.exercise))
     assert message in str(caught.value)
     assert caught.value.exercise == answer.exercise
     assert caught.value.case, "the failure shows no input"
@@ -139,7 +121,7 @@ def test_a_wrong_answer_is_refused(answer: WrongAnswer, test: Test) -> None:
 def test_a_table_of_the_visible_answers_fails_the_hidden_tests(
     assignment: str, exercise: str
 ) -> None:
-    names = namespace(assignment, solution("source", assignment, exercise))
+    names = namespace_of(assignment, solution("source", assignment, exercise))
     solve, known = names[exercise], {}
 
     def record(*arguments: object) -> object:
@@ -169,7 +151,7 @@ def known_mistakes(assignment: str) -> dict[str, list[str]]:
 def test_every_named_mistake_has_a_wrong_answer(assignment: str) -> None:
     messages = {
         exercise: [
-            namespace(assignment, answer.path.read_text("utf-8"))["MESSAGE"]
+            namespace_of(assignment, answer.path.read_text("utf-8"))["MESSAGE"]
             for answer in ANSWERS
             if (answer.assignment, answer.exercise) == (assignment, exercise)
         ]
@@ -198,7 +180,7 @@ def test_every_known_mistake_is_told_from_the_others(
 
     monkeypatch.setattr(Exercise, "check", record)
     earlier = solution("source", assignment, exercise)
-    namespace(assignment, earlier, visible(assignment, exercise), hidden(assignment, exercise))
+    namespace_of(assignment, earlier, visible(assignment, exercise), hidden(assignment, exercise))
     monkeypatch.undo()
     mistakes = {(each.name, m.message): m for each, _ in asked for m in each.mistakes}
     assert {message for _, message in mistakes} >= set(known_mistakes(assignment).get(exercise, []))

@@ -511,6 +511,10 @@ def _choices(rng: np.random.Generator) -> list[Case]:
         ("skip", "slip", "direct"),
     ):
         cases.append(_case([(w.prompt, w.write(kind)) for kind in kinds for w in writers]))
+    # Fewer words and more letters.
+    writer = writers[0]
+    wide = writer.clean.replace(" ", "     ")
+    cases.append(_case([(writer.prompt, writer.write("taken back")), (writer.prompt, wide)]))
     return cases
 
 
