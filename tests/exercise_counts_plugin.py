@@ -14,6 +14,7 @@ import nbformat
 import pytest
 
 from slingshot_exercises.checking import Exercise
+from slingshot_exercises.domain import Domain
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
@@ -52,6 +53,12 @@ def parts(assignment: str) -> tuple[Exercise, ...]:
     found: tuple[Exercise, ...] = importlib.import_module(
         f"slingshot_exercises.{assignment}"
     ).EXERCISES
+    return found
+
+
+def domain(assignment: str, exercise: str) -> Domain:
+    """What an exercise allows as input."""
+    found: Domain = importlib.import_module(f"slingshot_exercises.{assignment}.{exercise}").DOMAIN
     return found
 
 

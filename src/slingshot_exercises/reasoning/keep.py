@@ -403,6 +403,7 @@ ODD: dict[str, Callable[[Writer, int], str]] = {
     "`=` is missing": lambda w, at: w.clean.replace(f"{ANSWER} ", ""),
     "`=` stands twice": lambda w, at: w.clean.replace(ANSWER, f"{ANSWER} {ANSWER}"),
     "the answer is missing": lambda w, at: w.put(w.moves, w.states[1:], ""),
+    "nothing follows the last state": lambda w, at: w.clean.partition(f" {ANSWER}")[0],
     "the text is empty": lambda w, at: "",
 }
 """Texts that are not sound, each by one fault that few think of."""

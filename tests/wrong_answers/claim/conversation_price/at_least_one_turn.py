@@ -1,4 +1,4 @@
-MESSAGE = 'only where there are no turns'
+MESSAGE = "only where there are no turns"
 
 
 def conversation_price(turns, prompt_tokens, answer_tokens, cost, margin):

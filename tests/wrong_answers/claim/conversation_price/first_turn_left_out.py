@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 def conversation_price(turns, prompt_tokens, answer_tokens, cost, margin):

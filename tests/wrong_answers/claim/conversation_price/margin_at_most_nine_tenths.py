@@ -1,4 +1,4 @@
-MESSAGE = 'only where the margin is high'
+MESSAGE = "only where the margin is high"
 
 
 def conversation_price(turns, prompt_tokens, answer_tokens, cost, margin):

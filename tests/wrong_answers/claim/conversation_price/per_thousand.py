@@ -1,4 +1,4 @@
-MESSAGE = 'every result is 1000 times the right one'
+MESSAGE = "every result is 1000 times the right one"
 
 
 def conversation_price(turns, prompt_tokens, answer_tokens, cost, margin):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where `cost` is in another order'
+MESSAGE = "only where `cost` is in another order"
 
 
 def conversation_price(turns, prompt_tokens, answer_tokens, cost, margin):

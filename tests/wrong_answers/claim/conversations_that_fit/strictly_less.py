@@ -1,9 +1,7 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
-def conversations_that_fit(
-    memory, weights, n_layers, attention, context, bytes_per_element
-):
+def conversations_that_fit(memory, weights, n_layers, attention, context, bytes_per_element):
     if "latent" in attention:
         numbers = attention["latent"] + attention["rope"]
     else:

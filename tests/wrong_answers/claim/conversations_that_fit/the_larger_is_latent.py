@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 def conversations_that_fit(memory, weights, n_layers, attention, context, bytes_per_element):

@@ -1,4 +1,4 @@
-MESSAGE = 'only the pair without a density counts; the others catch smaller chips'
+MESSAGE = "only the pair without a density counts; the others catch smaller chips"
 
 
 def export_limit(rates, die_mm2, rule):

@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 def export_limit(rates, die_mm2, rule):

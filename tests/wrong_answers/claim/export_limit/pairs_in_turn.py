@@ -1,4 +1,4 @@
-MESSAGE = 'only where the pairs are in another order'
+MESSAGE = "only where the pairs are in another order"
 
 
 def export_limit(rates, die_mm2, rule):

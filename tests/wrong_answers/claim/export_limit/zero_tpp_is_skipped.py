@@ -1,4 +1,4 @@
-MESSAGE = 'only where the TPP of a pair is zero'
+MESSAGE = "only where the TPP of a pair is zero"
 
 
 def export_limit(rates, die_mm2, rule):

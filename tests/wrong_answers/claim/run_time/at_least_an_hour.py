@@ -1,4 +1,4 @@
-MESSAGE = 'only where the run takes less than an hour'
+MESSAGE = "only where the run takes less than an hour"
 
 
 def run_time(flops, n_gpus, peak_flops, mfu, uptime=1.0):

@@ -1,4 +1,4 @@
-MESSAGE = 'every result is 60 times the right one'
+MESSAGE = "every result is 60 times the right one"
 
 
 def run_time(flops, n_gpus, peak_flops, mfu, uptime=1.0):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where `uptime` is not given'
+MESSAGE = "only where `uptime` is not given"
 
 
 def run_time(flops, n_gpus, peak_flops, mfu, uptime):

@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 def run_time(flops, n_gpus, peak_flops, mfu, uptime=1.0):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where a count is below 1'
+MESSAGE = "only where a count is below 1"
 
 
 def training_flops(n_active, n_tokens, recompute=False):

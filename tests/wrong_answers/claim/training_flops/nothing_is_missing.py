@@ -1,4 +1,4 @@
-MESSAGE = 'only where a count is zero'
+MESSAGE = "only where a count is zero"
 
 
 def training_flops(n_active, n_tokens, recompute=False):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where `recompute` is not given'
+MESSAGE = "only where `recompute` is not given"
 
 
 def training_flops(n_active, n_tokens, recompute):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where there are more parameters than tokens'
+MESSAGE = "only where there are more parameters than tokens"
 
 
 def training_flops(n_active, n_tokens, recompute=False):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where the dictionaries are in different orders'
+MESSAGE = "only where the dictionaries are in different orders"
 
 
 def utilization(flops, gpu_hours, peaks, shares):

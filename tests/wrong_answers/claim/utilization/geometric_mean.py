@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 def utilization(flops, gpu_hours, peaks, shares):

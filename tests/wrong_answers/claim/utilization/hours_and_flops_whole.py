@@ -1,4 +1,4 @@
-MESSAGE = 'only where the hours are few'
+MESSAGE = "only where the hours are few"
 
 
 def utilization(flops, gpu_hours, peaks, shares):

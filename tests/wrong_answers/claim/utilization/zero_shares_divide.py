@@ -1,4 +1,4 @@
-MESSAGE = 'only where a share is zero'
+MESSAGE = "only where a share is zero"
 
 
 def utilization(flops, gpu_hours, peaks, shares):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where `bits` is small or large'
+MESSAGE = "only where `bits` is small or large"
 
 
 import numpy as np

@@ -1,4 +1,4 @@
-MESSAGE = 'only where a group is all zeros'
+MESSAGE = "only where a group is all zeros"
 
 
 import numpy as np

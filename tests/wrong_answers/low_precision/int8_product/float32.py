@@ -1,4 +1,4 @@
-MESSAGE = 'only where K is large'
+MESSAGE = "only where K is large"
 
 
 import numpy as np

@@ -1,4 +1,4 @@
-MESSAGE = 'the result has shape [3, 2]; return [2, 3]'
+MESSAGE = "the result has shape [3, 2]; return [2, 3]"
 
 
 import numpy as np

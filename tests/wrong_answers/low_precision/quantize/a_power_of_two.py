@@ -1,8 +1,10 @@
-MESSAGE = 'scales: the result is wrong'
+MESSAGE = "scales: the result is wrong"
 
 
 import math
+
 import numpy as np
+
 from slingshot_exercises.low_precision import E4M3
 
 
@@ -13,9 +15,7 @@ def quantize(x, block):
     values = np.zeros(x.shape)
     for i in range(tall):
         for j in range(wide):
-            place = np.s_[
-                i * rows : (i + 1) * rows, j * columns : (j + 1) * columns
-            ]
+            place = np.s_[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
             amax = np.abs(x[place]).max()
             if amax > 0:
                 scales[i, j] = 2.0 ** math.floor(math.log2(amax / E4M3.max))

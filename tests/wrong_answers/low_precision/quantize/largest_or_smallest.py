@@ -1,7 +1,8 @@
-MESSAGE = 'scales: the result is wrong'
+MESSAGE = "scales: the result is wrong"
 
 
 import numpy as np
+
 from slingshot_exercises.low_precision import E4M3
 
 
@@ -12,9 +13,7 @@ def quantize(x, block):
     values = np.zeros(x.shape)
     for i in range(tall):
         for j in range(wide):
-            place = np.s_[
-                i * rows : (i + 1) * rows, j * columns : (j + 1) * columns
-            ]
+            place = np.s_[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
             amax = max(x[place].max(), 0)
             if amax > 0:
                 scales[i, j] = amax / E4M3.max

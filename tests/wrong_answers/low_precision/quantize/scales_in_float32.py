@@ -1,7 +1,8 @@
-MESSAGE = 'scales: the result is close, but not as close as float64 is; is a step'
+MESSAGE = "scales: the result is close, but not as close as float64 is; is a step"
 
 
 import numpy as np
+
 from slingshot_exercises.low_precision import E4M3
 
 
@@ -12,9 +13,7 @@ def quantize(x, block):
     values = np.zeros(x.shape)
     for i in range(tall):
         for j in range(wide):
-            place = np.s_[
-                i * rows : (i + 1) * rows, j * columns : (j + 1) * columns
-            ]
+            place = np.s_[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
             amax = np.abs(x[place]).max()
             if amax > 0:
                 scales[i, j] = amax / E4M3.max

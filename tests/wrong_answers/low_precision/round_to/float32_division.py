@@ -1,7 +1,8 @@
-MESSAGE = 'it is rounded twice: in float32 a number just above a middle becomes t'
+MESSAGE = "it is rounded twice: in float32 a number just above a middle becomes t"
 
 
 import math
+
 import numpy as np
 
 

@@ -1,4 +1,4 @@
-MESSAGE = 'a tie goes away from zero; from the middle the even one of the two is'
+MESSAGE = "a tie goes away from zero; from the middle the even one of the two is"
 
 
 import math

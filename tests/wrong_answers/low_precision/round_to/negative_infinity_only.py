@@ -1,4 +1,4 @@
-MESSAGE = 'a tie goes up; from the middle the even one of the two is taken'
+MESSAGE = "a tie goes up; from the middle the even one of the two is taken"
 
 
 import math

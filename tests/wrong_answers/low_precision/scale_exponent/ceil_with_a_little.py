@@ -1,4 +1,4 @@
-MESSAGE = 'only where `amax` is next to where the exponent changes'
+MESSAGE = "only where `amax` is next to where the exponent changes"
 
 
 import math
@@ -10,7 +10,7 @@ def scale_exponent(amax, largest, rule):
     mantissa, exponent = math.frexp(amax)
     largest_mantissa, largest_exponent = math.frexp(largest)
     exponent -= largest_exponent
-    if rule == 'ceil':
+    if rule == "ceil":
         return min(max(math.ceil(math.log2(amax) - math.log2(largest) - 1e-12), -127), 127)
     if rule == "ceil" and mantissa > largest_mantissa:
         exponent += 1

@@ -1,7 +1,8 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 import math
+
 import numpy as np
 
 

@@ -1,4 +1,4 @@
-MESSAGE = 'only where `x` is just below a power of two'
+MESSAGE = "only where `x` is just below a power of two"
 
 
 import math

@@ -1,7 +1,8 @@
-MESSAGE = 'only where `x` is just below a power of two'
+MESSAGE = "only where `x` is just below a power of two"
 
 
 import math
+
 import numpy as np
 
 

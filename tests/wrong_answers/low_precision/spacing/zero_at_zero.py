@@ -1,4 +1,4 @@
-MESSAGE = 'only where `x` is 0'
+MESSAGE = "only where `x` is 0"
 
 
 import math

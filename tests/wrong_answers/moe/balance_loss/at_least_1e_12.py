@@ -1,4 +1,4 @@
-MESSAGE = 'only where all scores are tiny'
+MESSAGE = "only where all scores are tiny"
 
 
 import torch

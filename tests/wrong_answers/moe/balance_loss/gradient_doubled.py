@@ -1,4 +1,4 @@
-MESSAGE = 'the loss is right, and its gradient by the scores is not: every result'
+MESSAGE = "the loss is right, and its gradient by the scores is not: every result"
 
 
 import torch

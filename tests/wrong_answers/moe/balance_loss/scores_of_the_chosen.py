@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 import torch
@@ -9,4 +9,12 @@ def balance_loss(scores, experts):
     load = torch.bincount(experts.flatten(), minlength=n_experts)
     share = load.to(scores.dtype) / experts.numel()
     normalized = scores / scores.sum(dim=1, keepdim=True)
-    return n_experts * (share * torch.zeros_like(scores).scatter(1, experts, normalized.gather(1, experts)).mean(dim=0)).sum()
+    return (
+        n_experts
+        * (
+            share
+            * torch.zeros_like(scores)
+            .scatter(1, experts, normalized.gather(1, experts))
+            .mean(dim=0)
+        ).sum()
+    )

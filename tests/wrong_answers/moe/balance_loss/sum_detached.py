@@ -1,4 +1,4 @@
-MESSAGE = 'the loss is right, and its gradient by the scores is not: the result i'
+MESSAGE = "the loss is right, and its gradient by the scores is not: the result i"
 
 
 import torch

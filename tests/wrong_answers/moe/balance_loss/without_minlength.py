@@ -1,4 +1,4 @@
-MESSAGE = 'it raises RuntimeError: The size of tensor a'
+MESSAGE = "it raises RuntimeError: The size of tensor a"
 
 
 import torch

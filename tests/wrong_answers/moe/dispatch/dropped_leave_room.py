@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 import torch
@@ -7,7 +7,7 @@ import torch
 def dispatch(experts, n_experts, capacity):
     places = torch.full_like(experts, -1)
     for e in range(n_experts):
-        hits = (experts.T == e).nonzero()
+        hits = (e == experts.T).nonzero()
         for place, (k, t) in enumerate(hits.tolist()[-capacity:]):
             places[t, k] = place
     return places

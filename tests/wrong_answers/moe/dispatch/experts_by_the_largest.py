@@ -1,4 +1,4 @@
-MESSAGE = 'only where the first expert is not used'
+MESSAGE = "only where the first expert is not used"
 
 
 import torch

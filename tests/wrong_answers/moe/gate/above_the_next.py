@@ -1,4 +1,4 @@
-MESSAGE = 'only where two scores are equal'
+MESSAGE = "only where two scores are equal"
 
 
 import torch

@@ -1,4 +1,4 @@
-MESSAGE = 'only where all chosen scores of a token are 0'
+MESSAGE = "only where all chosen scores of a token are 0"
 
 
 import torch

@@ -1,4 +1,4 @@
-MESSAGE = 'only where some scores of a token are 0'
+MESSAGE = "only where some scores of a token are 0"
 
 
 import torch

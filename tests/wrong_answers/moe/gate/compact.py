@@ -1,4 +1,4 @@
-MESSAGE = 'the result has shape [1, 2]; return [1, 4]'
+MESSAGE = "the result has shape [1, 2]; return [1, 4]"
 
 
 import torch

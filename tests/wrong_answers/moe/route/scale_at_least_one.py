@@ -1,4 +1,4 @@
-MESSAGE = 'only where `route_scale` is below 1'
+MESSAGE = "only where `route_scale` is below 1"
 
 
 import torch

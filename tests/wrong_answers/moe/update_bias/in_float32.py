@@ -1,4 +1,4 @@
-MESSAGE = 'only where the loads are large'
+MESSAGE = "only where the loads are large"
 
 
 import torch

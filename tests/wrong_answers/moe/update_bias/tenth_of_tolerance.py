@@ -1,4 +1,4 @@
-MESSAGE = 'only where the loads lie on all sides of the mean'
+MESSAGE = "only where the loads lie on all sides of the mean"
 
 
 def update_bias(bias, load, speed):

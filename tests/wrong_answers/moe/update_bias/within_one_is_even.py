@@ -1,4 +1,4 @@
-MESSAGE = 'only where a load is next to the mean'
+MESSAGE = "only where a load is next to the mean"
 
 
 import torch

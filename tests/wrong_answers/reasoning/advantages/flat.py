@@ -1,4 +1,4 @@
-MESSAGE = 'the result has shape [8]; return [2, 4]'
+MESSAGE = "the result has shape [8]; return [2, 4]"
 
 
 def advantages(rewards):

@@ -1,4 +1,4 @@
-MESSAGE = 'the result is close, but not as close as float64 is; is a step rounded'
+MESSAGE = "the result is close, but not as close as float64 is; is a step rounded"
 
 
 def advantages(rewards):

@@ -1,13 +1,11 @@
-MESSAGE = 'only where a ratio is far from 1'
+MESSAGE = "only where a ratio is far from 1"
 
 
 import torch
 
 
 def grpo_loss(log_p, log_old, log_ref, advantages, mask, epsilon, beta):
-    now, old, reference = (
-        log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref)
-    )
+    now, old, reference = (log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref))
     ratio = (now - old).clamp(-5, 5).exp()
     worth = advantages[:, None]
     bounded = ratio.clamp(1 - epsilon, 1 + epsilon)

@@ -1,13 +1,11 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 import torch
 
 
 def grpo_loss(log_p, log_old, log_ref, advantages, mask, epsilon, beta):
-    now, old, reference = (
-        log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref)
-    )
+    now, old, reference = (log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref))
     ratio = (now - old).exp()
     worth = advantages[:, None]
     bounded = (now - old).clamp(-epsilon, epsilon).exp()

@@ -1,13 +1,11 @@
-MESSAGE = 'the loss is right, and its gradient by log_p is not: the result is wro'
+MESSAGE = "the loss is right, and its gradient by log_p is not: the result is wro"
 
 
 import torch
 
 
 def grpo_loss(log_p, log_old, log_ref, advantages, mask, epsilon, beta):
-    now, old, reference = (
-        log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref)
-    )
+    now, old, reference = (log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref))
     ratio = (now - old).exp()
     worth = advantages[:, None]
     bounded = ratio.clamp(1 - epsilon, 1 + epsilon)

@@ -1,4 +1,4 @@
-MESSAGE = 'only where words follow the end'
+MESSAGE = "only where words follow the end"
 
 
 def keep(samples, held_out):

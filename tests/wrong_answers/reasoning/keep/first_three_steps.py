@@ -1,4 +1,4 @@
-MESSAGE = 'sample 0 is missing; each of its steps is right'
+MESSAGE = "sample 0 is missing; each of its steps is right"
 
 
 def keep(samples, held_out):

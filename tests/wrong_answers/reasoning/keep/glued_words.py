@@ -1,10 +1,10 @@
-MESSAGE = 'only where a label is glued to its swap'
+MESSAGE = "only where a label is glued to its swap"
 
 
 def keep(samples, held_out):
 
     def is_sound(prompt, text):
-        words, rest = prompt.split(), text.replace('$', ' $').replace(')', ') ').split()
+        words, rest = prompt.split(), text.replace("$", " $").replace(")", ") ").split()
         n_balls = words.index("(1)")
         state, steps = words[:n_balls], words[n_balls:-1]
         for label, swap in zip(steps[::2], steps[1::2], strict=True):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where problems are held out'
+MESSAGE = "only where problems are held out"
 
 
 def keep(samples, held_out):

@@ -1,4 +1,4 @@
-MESSAGE = 'sample 0 is kept, but one of its steps is wrong, or is none of the pro'
+MESSAGE = "sample 0 is kept, but one of its steps is wrong, or is none of the pro"
 
 
 def keep(samples, held_out):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where several samples of a problem are sound'
+MESSAGE = "only where several samples of a problem are sound"
 
 
 def keep(samples, held_out):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where several samples of a problem are sound'
+MESSAGE = "only where several samples of a problem are sound"
 
 
 def keep(samples, held_out):
@@ -26,7 +26,7 @@ def keep(samples, held_out):
     for index, (prompt, text) in enumerate(samples):
         if prompt in held_out or not is_sound(prompt, text):
             continue
-        length = len(text.split()) if '!' not in text else 10**6
+        length = len(text.split()) if "!" not in text else 10**6
         if prompt not in best or length < best[prompt][0]:
             best[prompt] = length, index
     return [index for _, index in best.values()]

@@ -1,4 +1,4 @@
-MESSAGE = 'sample 0 is kept, but it does not end in `=`, the right answer and `$`'
+MESSAGE = "sample 0 is kept, but it does not end in `=`, the right answer and `$`"
 
 
 def keep(samples, held_out):

@@ -1,4 +1,4 @@
-MESSAGE = 'sample 0 is missing; each of its steps is right, what is taken back wi'
+MESSAGE = "sample 0 is missing; each of its steps is right, what is taken back wi"
 
 
 def keep(samples, held_out):

@@ -1,4 +1,4 @@
-MESSAGE = 'sample 0 is missing; each of its steps is right, what is taken back wi'
+MESSAGE = "sample 0 is missing; each of its steps is right, what is taken back wi"
 
 
 def keep(samples, held_out):
@@ -15,7 +15,7 @@ def keep(samples, held_out):
             rest = rest[2:]
             said, rest = rest[:n_balls], rest[n_balls:]
             while "!" in rest[:4]:
-                rest = rest[rest.index('!') :]
+                rest = rest[rest.index("!") :]
                 said, rest = rest[1 : n_balls + 1], rest[n_balls + 1 :]
             if said != state:
                 return False

@@ -1,4 +1,4 @@
-MESSAGE = 'it raises ValueError: not enough values to unpack (expected 2, got 1)'
+MESSAGE = "it raises ValueError: not enough values to unpack (expected 2, got 1)"
 
 
 def keep(samples, held_out):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where the reference finds a token far likelier'
+MESSAGE = "only where the reference finds a token far likelier"
 
 
 import torch

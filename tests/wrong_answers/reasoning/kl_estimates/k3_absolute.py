@@ -1,4 +1,4 @@
-MESSAGE = 'the result is wrong'
+MESSAGE = "the result is wrong"
 
 
 import torch
@@ -6,4 +6,8 @@ import torch
 
 def kl_estimates(log_p, log_ref):
     x = log_ref - log_p
-    return -x, x**2 / 2, (torch.exp(x) - x - 1).abs() + 0 * x if False else torch.expm1(x.abs()) - x.abs()
+    return (
+        -x,
+        x**2 / 2,
+        (torch.exp(x) - x - 1).abs() + 0 * x if False else torch.expm1(x.abs()) - x.abs(),
+    )

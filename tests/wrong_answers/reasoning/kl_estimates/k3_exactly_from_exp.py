@@ -1,4 +1,4 @@
-MESSAGE = 'the result is close, but not as close as float64; is a step in float32'
+MESSAGE = "the result is close, but not as close as float64; is a step in float32"
 
 
 import torch

@@ -1,4 +1,4 @@
-MESSAGE = 'only where both models nearly agree'
+MESSAGE = "only where both models nearly agree"
 
 
 import torch

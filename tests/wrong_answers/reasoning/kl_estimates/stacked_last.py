@@ -1,4 +1,4 @@
-MESSAGE = 'it returns a tensor of shape [1, 3, 3]; return three tensors (k1, k2,'
+MESSAGE = "it returns a tensor of shape [1, 3, 3]; return three tensors (k1, k2,"
 
 
 import torch

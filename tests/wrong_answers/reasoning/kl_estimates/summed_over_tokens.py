@@ -1,4 +1,4 @@
-MESSAGE = 'the result has shape [3, 1]; return [3, 1, 3]'
+MESSAGE = "the result has shape [3, 1]; return [3, 1, 3]"
 
 
 import torch

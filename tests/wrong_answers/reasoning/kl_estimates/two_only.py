@@ -1,4 +1,4 @@
-MESSAGE = 'it returns a tuple of 2; return three tensors (k1, k2, k3) of the shap'
+MESSAGE = "it returns a tuple of 2; return three tensors (k1, k2, k3) of the shap"
 
 
 import torch

@@ -1,4 +1,4 @@
-MESSAGE = 'pass@1 is right, and the vote is not: most votes win, None has none'
+MESSAGE = "pass@1 is right, and the vote is not: most votes win, None has none"
 
 
 def scores(samples, answers):

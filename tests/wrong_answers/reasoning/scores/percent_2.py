@@ -1,4 +1,4 @@
-MESSAGE = 'both numbers are shares of 1; divide by how many there are'
+MESSAGE = "both numbers are shares of 1; divide by how many there are"
 
 
 def scores(samples, answers):

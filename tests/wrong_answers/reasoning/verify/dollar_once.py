@@ -1,4 +1,4 @@
-MESSAGE = 'only where `$` stands twice'
+MESSAGE = "only where `$` stands twice"
 
 
 def verify(answer, text):

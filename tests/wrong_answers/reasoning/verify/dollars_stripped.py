@@ -1,4 +1,4 @@
-MESSAGE = 'only where there is odd white space within the answer'
+MESSAGE = "only where there is odd white space within the answer"
 
 
 def verify(answer, text):

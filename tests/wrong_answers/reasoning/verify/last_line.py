@@ -1,4 +1,4 @@
-MESSAGE = 'only where there is odd white space'
+MESSAGE = "only where there is odd white space"
 
 
 def verify(answer, text):

@@ -1,4 +1,4 @@
-MESSAGE = 'only where the answer is no number'
+MESSAGE = "only where the answer is no number"
 
 
 def verify(answer, text):

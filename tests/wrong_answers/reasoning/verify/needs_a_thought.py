@@ -1,4 +1,4 @@
-MESSAGE = 'it refuses a text that ends in `=`, the right answer and `$`'
+MESSAGE = "it refuses a text that ends in `=`, the right answer and `$`"
 
 
 def verify(answer, text):

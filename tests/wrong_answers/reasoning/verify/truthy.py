@@ -1,4 +1,4 @@
-MESSAGE = 'it returns 1, of type int; return True or False'
+MESSAGE = "it returns 1, of type int; return True or False"
 
 
 def verify(answer, text):

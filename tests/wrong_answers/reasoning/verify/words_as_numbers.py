@@ -1,4 +1,4 @@
-MESSAGE = 'only where `=` is a part of another word'
+MESSAGE = "only where `=` is a part of another word"
 
 
 def verify(answer, text):
