@@ -3,15 +3,18 @@
 ``conftest.py`` takes the summary from here, so every run that tests exercises ends with the counts.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from slingshot_exercises.checking import Exercise
+from slingshot_exercises.domain import Domain
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "notebooks" / "assignments" / "source"
@@ -37,9 +40,9 @@ def assignments() -> list[str]:
     return sorted(path.stem for path in SOURCE.glob("*.ipynb"))
 
 
-def checks(assignment: str) -> dict[str, Callable[..., None]]:
+def checks(assignment: str) -> dict[str, Callable[..., str]]:
     """The checks of an assignment by exercise."""
-    found: dict[str, Callable[..., None]] = importlib.import_module(
+    found: dict[str, Callable[..., str]] = importlib.import_module(
         f"slingshot_exercises.{assignment}"
     ).CHECKS
     return found
@@ -53,9 +56,35 @@ def parts(assignment: str) -> tuple[Exercise, ...]:
     return found
 
 
+def domain(assignment: str, exercise: str) -> Domain:
+    """What an exercise allows as input."""
+    found: Domain = importlib.import_module(f"slingshot_exercises.{assignment}.{exercise}").DOMAIN
+    return found
+
+
 def exercises() -> list[tuple[str, str]]:
     """Every exercise with its assignment."""
     return [(name, exercise) for name in assignments() for exercise in checks(name)]
+
+
+@functools.cache
+def cells(folder: str, assignment: str) -> dict[str, str]:
+    """The cells of an edition that nbgrader knows, by grade id."""
+    path = ROOT / "notebooks" / "assignments" / folder / f"{assignment}.ipynb"
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return {
+        cell.metadata.nbgrader.grade_id: cell.source
+        for cell in notebook.cells
+        if "nbgrader" in cell.metadata
+    }
+
+
+def namespace_of(assignment: str, *sources: str) -> dict[str, Any]:
+    """What is defined after the imports of an assignment and these cells."""
+    names: dict[str, Any] = {"print": lambda *words: None}
+    for source in (cells("source", assignment)[f"{assignment}-imports"], *sources):
+        exec(compile(source, "<cell>", "exec"), names)
+    return names
 
 
 def wrong_answers() -> list[WrongAnswer]:

@@ -1,8 +1,8 @@
 """The checks of the exercises: the stub fails, the solution passes, and mistakes are named."""
 
-import functools
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import nbformat
@@ -15,12 +15,16 @@ from exercise_counts_plugin import (
     WRONG,
     WrongAnswer,
     assignments,
+    cells,
     checks,
+    domain,
     exercises,
+    namespace_of,
     parts,
     table,
     wrong_answers,
 )
+from right_answers import RIGHT_ANSWERS
 from slingshot_exercises import CheckFailed
 from slingshot_exercises.checking import (
     NOT_WRITTEN,
@@ -40,26 +44,6 @@ LEAST_WRONG_ANSWERS = 3
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n(.*?)### END HIDDEN TESTS", re.S)
 
 every_exercise = pytest.mark.parametrize(("assignment", "exercise"), EXERCISES)
-
-
-@functools.cache
-def cells(folder: str, assignment: str) -> dict[str, str]:
-    """The cells of an edition that nbgrader knows, by grade id."""
-    path = ROOT / "notebooks" / "assignments" / folder / f"{assignment}.ipynb"
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    return {
-        cell.metadata.nbgrader.grade_id: cell.source
-        for cell in notebook.cells
-        if "nbgrader" in cell.metadata
-    }
-
-
-def namespace(assignment: str, *sources: str) -> dict[str, Any]:
-    """What is defined after the imports of an assignment and these cells."""
-    names: dict[str, Any] = {"print": lambda *words: None}
-    for source in (cells("source", assignment)[f"{assignment}-imports"], *sources):
-        exec(compile(source, "<cell>", "exec"), names)
-    return names
 
 
 def visible(assignment: str, exercise: str) -> str:
@@ -110,7 +94,9 @@ def test_every_check_has_its_cells() -> None:
 @TESTS
 def test_the_stub_fails(assignment: str, exercise: str, test: Test) -> None:
     with pytest.raises(CheckFailed, match=re.escape(f"{exercise}: {NOT_WRITTEN}")):
-        namespace(assignment, solution("release", assignment, exercise), test(assignment, exercise))
+        namespace_of(
+            assignment, solution("release", assignment, exercise), test(assignment, exercise)
+        )
 
 
 @every_exercise
@@ -120,16 +106,16 @@ def test_the_solution_passes(assignment: str, exercise: str, test: Test) -> None
         solution("source", assignment, name)
         for name in list(checks(assignment))[: list(checks(assignment)).index(exercise) + 1]
     ]
-    namespace(assignment, *earlier, test(assignment, exercise))
+    namespace_of(assignment, *earlier, test(assignment, exercise))
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.name)
 @TESTS
 def test_a_wrong_answer_is_refused(answer: WrongAnswer, test: Test) -> None:
     code = answer.path.read_text("utf-8")
-    message = namespace(answer.assignment, code)["MESSAGE"]
+    message = namespace_of(answer.assignment, code)["MESSAGE"]
     with pytest.raises(CheckFailed) as caught:
-        namespace(answer.assignment, code, test(answer.assignment, answer.exercise))
+        namespace_of(answer.assignment, code, test(answer.assignment, answer.exercise))
     assert message in str(caught.value)
     assert caught.value.exercise == answer.exercise
     assert caught.value.case, "the failure shows no input"
@@ -139,7 +125,7 @@ def test_a_wrong_answer_is_refused(answer: WrongAnswer, test: Test) -> None:
 def test_a_table_of_the_visible_answers_fails_the_hidden_tests(
     assignment: str, exercise: str
 ) -> None:
-    names = namespace(assignment, solution("source", assignment, exercise))
+    names = namespace_of(assignment, solution("source", assignment, exercise))
     solve, known = names[exercise], {}
 
     def record(*arguments: object) -> object:
@@ -165,60 +151,105 @@ def known_mistakes(assignment: str) -> dict[str, list[str]]:
     return messages
 
 
-@pytest.mark.parametrize("assignment", assignments())
-def test_every_named_mistake_has_a_wrong_answer(assignment: str) -> None:
-    messages = {
-        exercise: [
-            namespace(assignment, answer.path.read_text("utf-8"))["MESSAGE"]
-            for answer in ANSWERS
-            if (answer.assignment, answer.exercise) == (assignment, exercise)
-        ]
-        for exercise in checks(assignment)
-    }
-    untested = [
-        (exercise, mistake)
-        for exercise, mistakes in known_mistakes(assignment).items()
-        for mistake in mistakes
-        if not any(message in mistake for message in messages[exercise])
-    ]
-    assert untested == []
-
-
 @every_exercise
 def test_every_known_mistake_is_told_from_the_others(
     assignment: str, exercise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a mistake computes, handed in as an answer, gets the message of that mistake."""
-    asked: list[tuple[Exercise, Sequence[dict[str, Any]]]] = []
+    asked: list[Asked] = []
     check = Exercise.check
 
-    def record(self: Exercise, function: Any, cases: Any) -> None:  # noqa: ANN401
-        asked.append((self, cases))
-        check(self, function, cases)
+    def record(self: Exercise, function: Any, cases: Any, edges: Any = None) -> str:  # noqa: ANN401
+        asked.append((self, cases, edges))
+        return check(self, function, cases, edges)
 
     monkeypatch.setattr(Exercise, "check", record)
     earlier = solution("source", assignment, exercise)
-    namespace(assignment, earlier, visible(assignment, exercise), hidden(assignment, exercise))
+    namespace_of(assignment, earlier, visible(assignment, exercise), hidden(assignment, exercise))
     monkeypatch.undo()
-    mistakes = {(each.name, m.message): m for each, _ in asked for m in each.mistakes}
-    assert {message for _, message in mistakes} >= set(known_mistakes(assignment).get(exercise, []))
-    said = {key: messages_for(m, asked) for key, m in mistakes.items()}
-    assert {message for (_, message), heard in said.items() if message not in heard} == set()
+    declared = [part for part in parts(assignment) if part.name == exercise]
+    assert {id(part) for part, _, _ in asked} == {id(part) for part in declared}
+    unheard = [
+        mistake.message
+        for part in declared
+        for mistake in part.mistakes
+        if mistake.message not in messages_for(part, mistake, asked)
+    ]
+    assert unheard == []
 
 
-def messages_for(
-    mistake: Mistake, asked: list[tuple[Exercise, Sequence[dict[str, Any]]]]
-) -> set[str]:
-    """What the parts of a check to which a mistake belongs say of it."""
+Asked = tuple[Exercise, Sequence[dict[str, Any]], Any]
+
+
+def messages_for(part: Exercise, mistake: Mistake, asked: list[Asked]) -> set[str]:
+    """What the part of a check to which a mistake belongs says of it."""
     heard = set()
-    for exercise, cases in asked:
-        if mistake in exercise.mistakes:
+    for exercise, cases, edges in asked:
+        if exercise is part:
             with np.errstate(all="ignore"):
                 try:
-                    exercise.check(mistake.function, cases)
+                    exercise.check(mistake.function, cases, edges)
                 except CheckFailed as error:
                     heard.add(error.mistake)
     return heard
+
+
+# --- the domain ----------------------------------------------------------------------------------
+
+
+@every_exercise
+def test_the_statement_says_what_the_domain_is(assignment: str, exercise: str) -> None:
+    path = SOURCE / f"{assignment}.ipynb"
+    (statement,) = (
+        above.source
+        for above, cell in pairwise(nbformat.read(path, as_version=4).cells)  # type: ignore[no-untyped-call]
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == f"{assignment}-{exercise}"
+    )
+    assert f"**Inputs.** {domain(assignment, exercise).allows}\n" in statement
+
+
+@every_exercise
+def test_every_edge_is_among_the_cases(assignment: str, exercise: str) -> None:
+    """Whatever the seed. And a learner gets plain numbers, never NumPy's, of either check."""
+    drawn = domain(assignment, exercise)
+    assert len(drawn.edges) >= 5
+    for seed in (0, 1, 2, 83):
+        found = {"": drawn.cases(seed), **drawn.at_edges(seed)}
+        assert all(found.values()), found
+        values = [value for cases in found.values() for case in cases for value in case.values()]
+        assert not any(isinstance(value, np.generic) for value in values)
+        inner = [each for value in values if isinstance(value, dict) for each in value.values()]
+        assert not any(isinstance(each, np.generic) for each in inner)
+
+
+@every_exercise
+def test_both_checks_draw_other_cases(assignment: str, exercise: str) -> None:
+    drawn = domain(assignment, exercise)
+    assert repr(drawn.cases(0)) == repr(drawn.cases(0))
+    assert repr(drawn.cases(0)) != repr(drawn.cases(83))
+
+
+@every_exercise
+def test_a_check_that_passes_says_so(assignment: str, exercise: str) -> None:
+    """And answers what its exercise lets them predict."""
+    path = SOURCE / f"{assignment}.ipynb"
+    cells_of = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
+    (statement,) = (
+        above.source
+        for above, cell in pairwise(cells_of)
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == f"{assignment}-{exercise}"
+    )
+    solved = namespace_of(assignment, solution("source", assignment, exercise))[exercise]
+    said = checks(assignment)[exercise](solved)
+    assert said.startswith(f"{exercise}: passed")
+    assert ("To the prediction: " in said) is (":class: predict" in statement)
+
+
+@pytest.mark.parametrize("name", RIGHT_ANSWERS)
+def test_right_answers_in_other_styles_pass(name: str) -> None:
+    assignment, exercise, function = RIGHT_ANSWERS[name]
+    for seed in (0, 1, 83):
+        checks(assignment)[exercise](function, seed=seed)
 
 
 # --- whatever a learner's function does, the check says something --------------------------------
@@ -383,35 +414,3 @@ def test_what_counts_as_equal(a: object, b: object, equal: bool) -> None:
 )
 def test_a_changed_argument_is_noticed(a: object, b: object, equal: bool) -> None:
     assert same(a, b) is equal
-
-
-def test_other_ways_of_being_right_pass() -> None:
-    claim = checks("claim")
-    claim["training_flops"](lambda n, d, again: (n * d) * (8 if again else 6))
-    claim["training_flops"](lambda n, d, again: np.float64(6 + 2 * again) * n * d)
-    claim["run_time"](
-        lambda f, n, p, m, u: [f / p / m / u / 3600, np.float64(f / p / m / u) / 86400 / n]
-    )
-    claim["utilization"](
-        lambda f, h, peaks, shares: f / h / 3600 / (1 / sum(shares[k] / peaks[k] for k in peaks))
-    )
-    claim["conversations_that_fit"](
-        lambda m, w, n, a, c, b: float(
-            max(m - w, 0)
-            // (
-                (sum(a.values()) if "latent" in a else 2 * a["kv_heads"] * a["head_dim"])
-                * n
-                * c
-                * b
-            )
-        )
-    )
-    claim["conversation_price"](
-        lambda t, p, a, cost, margin: (
-            (
-                (t * p * cost["input"] + t * a * cost["output"])
-                + (p + a) * t * (t - 1) / 2 * cost["cached"]
-            )
-            / (1e6 * (1 - margin))
-        )
-    )

@@ -236,7 +236,8 @@ class Exercise:
         """Raise :class:`CheckFailed` unless ``function`` answers every case as the reference does.
 
         Cases are best ordered from the simplest to the largest: the first that fails is shown.
-        ``edges`` are tried when all others are right, each under the words that say where it lies.
+        ``edges`` are tried when all others are right, one after another, each under the words that
+        say where it lies.
         Returns the sentence for a function that passes.
         """
         if not callable(function):
@@ -248,17 +249,15 @@ class Exercise:
                 tried.answers.append(self.answer(function, case, kind))
                 tried.expected.append(self.read(self.reference(*_copies(case))))
                 tried.kinds.append(kind)
-            if not kind:
-                self.judge(tried)
-        self.judge(tried)
+            self.judge(tried, len(tried.cases) - len(drawn))
         return "\n".join(filter(None, [f"{self.name}: passed", self.lesson]))
 
-    def judge(self, tried: Trial) -> None:
-        """Raise :class:`CheckFailed` for the first case with a wrong answer, if there is one."""
+    def judge(self, tried: Trial, start: int) -> None:
+        """Raise :class:`CheckFailed` for the first wrong answer from ``start`` on, if any is."""
         wrong = [
             index
-            for index, case in enumerate(tried.cases)
-            if not self.accepts(tried.answers[index], tried.expected[index], case)
+            for index in range(start, len(tried.cases))
+            if not self.accepts(tried.answers[index], tried.expected[index], tried.cases[index])
         ]
         if wrong:
             first = wrong[0]
@@ -302,7 +301,7 @@ class Exercise:
 
     def failed(self, mistake: str, case: Case, kind: str) -> CheckFailed:
         """Return the failure for a case in which no answer can be compared."""
-        return CheckFailed(self.name, _only_where(mistake, [kind]), case=describe_case(case))
+        return CheckFailed(self.name, _only_where(mistake, kind), case=describe_case(case))
 
     def accepts(self, answer: Answer, expected: Answer, case: Case) -> bool:
         """Whether the answer is the expected one, up to rounding and what the statement leaves."""
@@ -319,7 +318,7 @@ class Exercise:
         first = wrong[0]
         said = self.explain(tried.cases[first], tried.expected[first], tried.answers[first])
         said = said or difference(tried.answers, tried.expected, first)
-        said = _only_where(said, [tried.kinds[index] for index in wrong])
+        said = _only_where(said, tried.kinds[first])
         return f"{self.part}: {said}" if self.part else said
 
     def recognize(self, tried: Trial) -> str:
@@ -335,12 +334,9 @@ class Exercise:
         return ""
 
 
-def _only_where(mistake: str, kinds: Sequence[str]) -> str:
-    """Add where the wrong answers are, if it is at edges only."""
-    places = list(dict.fromkeys(kinds))
-    if "" in places:
-        return mistake
-    return f"{mistake}; only where {', and where '.join(places[:2])}"
+def _only_where(mistake: str, kind: str) -> str:
+    """Add where the answer is wrong, if it is at an edge only."""
+    return f"{mistake}; only where {kind}" if kind else mistake
 
 
 def same(a: object, b: object) -> bool:

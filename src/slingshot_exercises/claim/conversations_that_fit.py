@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,7 @@ def _wrong_room(
     layers: bool = True,
     context_counts: bool = True,
     bytes_count: bool = True,
-    whole: Callable[[float], float] = math.floor,
+    whole: Callable[[Any], float] = math.floor,
 ) -> Callable[..., float]:
     """A wrong number of conversations, with one part of the calculation exchanged."""
 
@@ -51,7 +53,7 @@ def _wrong_room(
         one = elements(attention) * (bytes_per_element if bytes_count else 1)
         one *= n_layers if layers else 1
         one *= context if context_counts else 1
-        return whole(room(memory, weights) / one)
+        return whole(Fraction(room(memory, weights)) / Fraction(one))
 
     return wrong
 

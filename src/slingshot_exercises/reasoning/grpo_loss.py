@@ -387,7 +387,7 @@ DOMAIN = Domain(
         "`beta` is above 1": _drawn([3, 2, 4], 0.2, 3.0),
         "`epsilon` is large": _drawn([3, 2, 6], 0.75, 0.1, reach=3.0),
         "`epsilon` is small": _drawn([3, 2, 6], 0.01, 0.1),
-        "a ratio is far from 1": _drawn([3, 2, 6], 0.2, 0.1, reach=8.0),
+        "a ratio is far from 1": _drawn([6, 6, 5, 6], 0.2, 0.1, reach=8.0),
     },
 )
 

@@ -403,6 +403,7 @@ ODD: dict[str, Callable[[Writer, int], str]] = {
     "`=` is missing": lambda w, at: w.clean.replace(f"{ANSWER} ", ""),
     "`=` stands twice": lambda w, at: w.clean.replace(ANSWER, f"{ANSWER} {ANSWER}"),
     "the answer is missing": lambda w, at: w.put(w.moves, w.states[1:], ""),
+    "nothing follows the last state": lambda w, at: w.clean.partition(f" {ANSWER}")[0],
     "the text is empty": lambda w, at: "",
 }
 """Texts that are not sound, each by one fault that few think of."""
@@ -511,6 +512,10 @@ def _choices(rng: np.random.Generator) -> list[Case]:
         ("skip", "slip", "direct"),
     ):
         cases.append(_case([(w.prompt, w.write(kind)) for kind in kinds for w in writers]))
+    # Fewer words and more letters.
+    writer = writers[0]
+    wide = writer.clean.replace(" ", "     ")
+    cases.append(_case([(writer.prompt, writer.write("taken back")), (writer.prompt, wide)]))
     return cases
 
 

@@ -1,0 +1,11 @@
+MESSAGE = "only where the margin is high"
+
+
+def conversation_price(turns, prompt_tokens, answer_tokens, cost, margin):
+    dollars = 0
+    for turn in range(turns):
+        remembered = turn * (prompt_tokens + answer_tokens)
+        dollars += remembered * cost["cached"]
+        dollars += prompt_tokens * cost["input"]
+        dollars += answer_tokens * cost["output"]
+    return dollars / 1e6 / max(0.1, 1 - margin)

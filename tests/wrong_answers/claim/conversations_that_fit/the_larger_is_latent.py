@@ -1,0 +1,7 @@
+MESSAGE = "the result is wrong"
+
+
+def conversations_that_fit(memory, weights, n_layers, attention, context, bytes_per_element):
+    a, b = attention.values()
+    numbers = a + b if a > 256 or b > 256 else 2 * a * b
+    return max(0, memory - weights) // (numbers * n_layers * bytes_per_element * context)

@@ -1,0 +1,6 @@
+MESSAGE = "the result is wrong"
+
+
+def export_limit(rates, die_mm2, rule):
+    tpp = max(b * r for b, r in rates.items())
+    return tpp, min(t + d * die_mm2 for t, d in rule)

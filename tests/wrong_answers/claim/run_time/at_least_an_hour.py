@@ -1,0 +1,7 @@
+MESSAGE = "only where the run takes less than an hour"
+
+
+def run_time(flops, n_gpus, peak_flops, mfu, uptime=1.0):
+    per_second = peak_flops * mfu * uptime
+    gpu_hours = max(1.0, flops / per_second / 3600)
+    return gpu_hours, gpu_hours / n_gpus / 24

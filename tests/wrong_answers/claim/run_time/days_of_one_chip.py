@@ -1,6 +1,0 @@
-MESSAGE = "all chips work at the same time"
-
-
-def run_time(flops, n_gpus, peak_flops, mfu, uptime=1.0):
-    hours = flops / (peak_flops * mfu * uptime * 3600)
-    return hours, hours / 24

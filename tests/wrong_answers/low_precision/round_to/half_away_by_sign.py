@@ -1,0 +1,14 @@
+MESSAGE = "a tie goes away from zero; from the middle the even one of the two is"
+
+
+import math
+
+
+def round_to(x, mantissa_bits, bias, largest):
+    if math.isnan(x):
+        return x
+    if abs(x) >= largest:
+        return math.copysign(largest, x)
+    normal = max(abs(x), 2.0 ** (1 - bias))
+    gap = 2.0 ** (math.frexp(normal)[1] - 1 - mantissa_bits)
+    return int(abs(x) / gap + 0.5) * (1 if x > 0 else -1) * gap

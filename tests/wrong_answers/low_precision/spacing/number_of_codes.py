@@ -1,0 +1,10 @@
+MESSAGE = "the result is wrong"
+
+
+import math
+
+
+def spacing(x, mantissa_bits, bias):
+    size = max(abs(x), 2.0 ** (1 - bias))
+    exponent = math.frexp(size)[1] - 1
+    return 2.0**exponent / (2**mantissa_bits - 1)

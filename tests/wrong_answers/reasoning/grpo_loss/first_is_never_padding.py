@@ -1,0 +1,18 @@
+MESSAGE = "the result"
+
+
+import torch
+
+
+def grpo_loss(log_p, log_old, log_ref, advantages, mask, epsilon, beta):
+    now, old, reference = (log.masked_fill(~mask, 0.0) for log in (log_p, log_old, log_ref))
+    ratio = (now - old).exp()
+    worth = advantages[:, None]
+    bounded = ratio.clamp(1 - epsilon, 1 + epsilon)
+    gain = torch.minimum(ratio * worth, bounded * worth)
+    x = reference - now
+    cost = beta * (torch.expm1(x) - x) - gain
+    per_output = cost.masked_fill(~mask, 0.0).sum(dim=1) / mask.long().argmin(dim=1).where(
+        ~mask.all(dim=1), mask.shape[1]
+    )
+    return per_output.mean()

@@ -1,6 +1,0 @@
-MESSAGE = "the first `=` counts"
-
-
-def verify(answer, text):
-    _, _, end = text.partition("=")
-    return end.split() == [*answer.split(), "$"]
