@@ -942,7 +942,7 @@ class Rounds:
 
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory: pytest.TempPathFactory) -> Rounds:
-    """All wrong answers, a few dozen in a notebook: each is an exercise of an edition of its own."""
+    """All wrong answers, some dozens in a notebook, each an exercise of an edition of its own."""
     place = tmp_path_factory.mktemp("rounds")
     for name in ("source", "class"):
         (place / name).mkdir()

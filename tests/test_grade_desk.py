@@ -9,6 +9,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from playwright.sync_api import Page
 from slingshot_grader import desk, similar, unzip
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.batch import Batch, Settings
-from slingshot_grader.cli import EDITION
+from slingshot_grader.cli import EDITION, ROOT
 from slingshot_grader.cli import main as command
 from slingshot_grader.files import Submission, UnreadableError, digest, read_regular
 from slingshot_grader.outcome import Grade, Report
@@ -523,6 +525,32 @@ def test_an_export_that_cannot_be_made_takes_one_line(
     assert not (tmp_path / "f.csv").exists()
 
 
+# --- nbgrader itself ---------------------------------------------------------------------------
+
+
+def test_nbgraders_own_autograde_grades_as_the_guide_says(tmp_path: Path) -> None:
+    guide = (ROOT / "book" / "teaching.md").read_text("utf-8")
+    (script,) = re.findall(r"```sh\n([^`]*nbgrader autograde[^`]*)```", guide)
+    hand_in(tmp_path, "ada.ipynb", json.dumps(solved(utilization="")).encode())
+    script = script.replace("/path/to/week3", str(tmp_path / "class"))
+    script = script.replace("notebooks/", f"{ROOT}/notebooks/")
+    programs = Path(sys.executable).parent
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["sh", "-ec", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    with open(tmp_path / "course" / "grades.csv", encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["student_id"], float(row["score"]), float(row["max_score"])) == ("ada", 9, 11)
+    assert (tmp_path / "course" / "feedback" / "ada" / "claim" / "claim.html").is_file()
+
+
 # --- similarity ----------------------------------------------------------------------------------
 
 ANSWER = """def f(a, b, c):
@@ -579,6 +607,8 @@ def test_pages_fit_a_phone_in_the_dark(
         for path in (output / "summary.html", *(output / "feedback").iterdir()):
             page.goto(path.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
-            broken = "all => all.map(e => e.getClientRects().length - e.innerText.split(' ').length)"
+            broken = (
+                "all => all.map(e => e.getClientRects().length - e.innerText.split(' ').length)"
+            )
             assert max([0, *page.locator("td.outcome span").evaluate_all(broken)]) == 0
             assert page.locator("img").count() == 0

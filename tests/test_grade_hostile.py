@@ -78,8 +78,8 @@ for name in [name for name in sys.modules if name.startswith("slingshot")]:
     del sys.modules[name]
 importlib.invalidate_caches()
 found = []
-for name in ("slingshot_exercises.claim", "slingshot_exercises.checking", "slingshot_grader.examine",
-             "slingshot_grader.session", "tools.grade"):
+for name in ("slingshot_exercises.claim", "slingshot_exercises.checking", "tools.grade",
+             "slingshot_grader.examine", "slingshot_grader.session"):
     try:
         found.append(importlib.import_module(name).__file__)
     except ImportError:
@@ -96,7 +96,7 @@ found = []
 for top in ("/course", "/usr/lib/python3", "/tmp", "/submission", sys.prefix):
     for folder, folders, names in os.walk(top):
         for name in names:
-            if name.endswith((".py", ".pyc", ".ipynb")) and "claim" in folder + name:
+            if name.endswith((".py", ".pyc", ".ipynb")) and "slingshot" in folder + name:
                 text = open(os.path.join(folder, name), errors="replace").read()
                 found += [name] * (word in text)
 print("read:", found)
@@ -169,7 +169,7 @@ TAKE_OVER = """
 import gc
 for value in gc.get_objects():
     if type(value).__name__ == "Worker":
-        big = [{"display": {"text/plain": "x" * 20_000, "image/png": "A" * 1_400_000}}] * 50
+        big = [{"display": {"text/plain": "x" * 20_000, "image/png": "A" * 1_400_000}}] * 5
         type(value).run = lambda self, source: {"outputs": [None, 7, [], {}, {"stream": 1}, *big],
                                                 "late": ["x"], "library": [1, "x" * 9999]}
 """
@@ -213,14 +213,14 @@ def attacks(mark: str) -> dict[str, Attack]:
         "collides": Attack(solved(run_time=COLLIDE), ALL - 1, "it sends what is no answer"),
         "many cells": Attack(many, ALL),
         "a long line": Attack(wide, ALL),
-        "a longer line": Attack(long, 0, "a cell of 2000"),
+        "a longer line": Attack(long, 0, "a cell of 200"),
         "memfd": Attack(with_cells(solved(), MEMFD, first=True), ALL, "1 cell raises"),
         "memory in files": Attack(with_cells(solved(), FILES_IN_MEMORY, first=True), ALL),
         "survives": Attack(with_cells(solved(), named + SURVIVE, first=True), ALL),
         "kills": Attack(with_cells(solved(), KILL, first=True), ALL),
         "owns a signal": Attack(with_cells(solved(), OWNER, first=True), ALL),
         "forks": Attack(with_cells(solved(), FORKS, first=True), ALL, "code cell 1 started more"),
-        "takes over": Attack(with_cells(solved(), TAKE_OVER, "1", first=True), ALL),
+        "takes over": Attack(with_cells(solved(), TAKE_OVER, "1", first=True), 0),
         "right": Attack(solved(), ALL),
     }  # fmt: skip
 
@@ -269,11 +269,11 @@ def odd_files(folder: Path) -> dict[str, str]:
     hand_in(folder, "Ada (2).ipynb", json.dumps(solved(run_time="")).encode())
     hand_in(folder, "ADA.ipynb", json.dumps(solved(utilization="")).encode())
     for number in range(30):
-        hand_in(folder, f"hundred/{number:02}.ipynb", json.dumps(solved(**WRONG)).encode())
+        hand_in(folder, f"hundred/{number:02}.ipynb", b"{")
     return said
 
 
-RIGHT = ["marked", "Jos_xe9", "Jos_xe8", "雷" * 40, "a_b_", "Ada"]
+RIGHT = ["marked", "Jos_xe9", "Jos_xe8", "雷" * 40, "a_b_"]
 
 
 @dataclass
@@ -317,7 +317,7 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_everybody_has_a_row_and_what_is_theirs(hostile: Graded) -> None:
     due = {name: attack.points for name, attack in hostile.attacks.items()}
-    due |= dict.fromkeys(RIGHT, ALL) | {"Ada (2)": ALL - 1, "Ada (3)": ALL - 2}
+    due |= dict.fromkeys(RIGHT, ALL) | {"ADA": ALL - 2, "Ada (2)": ALL - 1, "Ada (3)": ALL}
     seen = {name: float(hostile.rows[name]["points"] or 0) for name in due}
     upper = {"ADA": ALL - 2} if "ADA" in hostile.rows else {}
     assert not upper
@@ -382,7 +382,7 @@ def test_one_learner_has_one_row_whatever_was_handed_in(hostile: Graded) -> None
     row = hostile.rows["hundred"]
     assert row["attempts"] == "10"
     assert "30 attempts; the last 10 were graded" in row["remarks"]
-    assert hostile.rows["Ada"]["attempts"] == "2"
+    assert hostile.rows["Ada (3)"]["attempts"] == "2"
 
 
 # --- the types of arguments ----------------------------------------------------------------------
@@ -510,17 +510,18 @@ def test_an_instructor_who_mends_a_test_accuses_nobody(tmp_path: Path, pool: Poo
 
 
 def test_an_examiner_that_is_brought_down_costs_one_grade_alone(tmp_path: Path, pool: Pool) -> None:
+    look = Job("identify", {"path": tmp_path, "assignments": ASSIGNMENTS})
     with pytest.raises(LostError, match="KeyError"):
         pool.ask(Job("no such job", {}))
     first = pool.all[0].process
-    assert pool.ask(Job("identify", {"path": tmp_path, "assignments": ASSIGNMENTS}))
-    assert pool.all[0].process is not first
-    process = pool.all[0].process
-    assert process is not None
-    process.kill()
+    assert first is not None
+    assert pool.ask(look)
+    assert pool.all[0].process is first  # a job that fails costs no examiner
+    first.kill()
     with pytest.raises(LostError):
-        pool.ask(Job("identify", {"path": tmp_path, "assignments": ASSIGNMENTS}))
-    assert pool.ask(Job("identify", {"path": tmp_path, "assignments": ASSIGNMENTS}))
+        pool.ask(look)
+    assert pool.ask(look)
+    assert pool.all[0].process is not first
 
 
 REPORT = {"status": "graded", "remarks": [], "grades": [], "seconds": 1, "notebook": "",

@@ -1,11 +1,8 @@
 """The teaching guide: nothing in it drifts from the course, and what it tells to type works."""
 
 import ast
-import csv
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -14,6 +11,8 @@ import yaml
 
 import teaching
 from exercise_counts_plugin import assignments, checks
+from slingshot_grader import desk
+from slingshot_grader.export import PLATFORMS
 from test_prose import style_faults, typed_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,10 +206,39 @@ def test_every_command_of_make_is_there() -> None:
 
 
 def test_every_option_and_script_is_there() -> None:
-    named = {"grade": "--require-sandbox", "lab": "--prepare-only", "progress": "--workspace"}
+    named = {"grade": "--no-sandbox", "lab": "--prepare-only", "progress": "--workspace"}
+    code = {tool: ROOT / "tools" / f"{tool}.py" for tool in named}
+    code["grade"] = ROOT / "src" / "slingshot_grader" / "cli.py"
     for tool, option in named.items():
-        assert f'"{option}"' in (ROOT / "tools" / f"{tool}.py").read_text("utf-8")
+        assert f'"{option}"' in code[tool].read_text("utf-8")
         assert re.search(rf"tools/{tool}\.py[^`]*{option}", GUIDE)
+
+
+def test_every_option_of_the_export_is_there() -> None:
+    code = (ROOT / "src" / "slingshot_grader" / "export.py").read_text("utf-8")
+    words = re.search(r"### Back to the platform(.*?)\n### ", GUIDE, re.S)
+    assert words
+    options = set(re.findall(r"--[a-z]+", words[1]))
+    assert options >= {"--to", "--into", "--filled", "--feedback", "--replace", "--column"}
+    assert [option for option in options if f'"{option}"' not in code] == []
+    assert set(re.findall(r"--to (\w+)", words[1])) <= set(PLATFORMS)
+
+
+def test_the_files_of_the_instructor_are_read_as_the_guide_writes_them(tmp_path: Path) -> None:
+    (overrides,) = re.findall(r"```text\n(learner,.*?)```", GUIDE, re.S)
+    (rules,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.S)
+    for name, text in (("overrides.csv", overrides), ("rules.toml", rules)):
+        (tmp_path / name).write_text(text, "utf-8")
+    found = desk.read_overrides(tmp_path / "overrides.csv")
+    assert [(each.learner, each.points, each.excused) for each in found] == [
+        ("Ada Lovelace", 0.5, False),
+        ("12346", None, False),
+        ("Alan Turing", None, True),
+    ]
+    read = desk.read_rules(tmp_path / "rules.toml")
+    assert (read.attempts, read.by_hand["predictions"], read.extra_days) == (
+        "best", 3, {"Ada Lovelace": 3},
+    )  # fmt: skip
     paths = re.findall(r"(?:tools|src)/[\w/]+(?:\.py)?", GUIDE.replace("\\", "/"))
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
@@ -394,71 +422,3 @@ def test_a_mistake_in_a_directive_is_named(
 def test_a_chapter_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match=r"no chapter 'book/nowhere'; give it as _toc\.yml does"):
         teaching.source(ROOT, "book/nowhere")
-
-
-# --- the script that the guide hands out --------------------------------------------------------
-
-GRADES = (
-    "\ufefflearner,assignment,status,points,out of\n"
-    "Ada Lovelace_12345_assignsubmission_file_,claim,graded,11,11\n"
-    "Ada Lovelace_12345_assignsubmission_file_ (2),claim,graded,7,11\n"
-    "Grace Hopper_12348_assignsubmission_onlinetext,claim,unreadable,0,11\n"
-    "Grace Hopper_12348_assignsubmission_file,claim,stopped,2.5,11\n"
-    "turingalan_LATE_12346_678902_claim-1,claim,graded,4,11\n"
-    "turingalan_12346_678903_moe,moe,graded,10,10\n"
-    "Noether,claim,graded,9,11\n"
-    "Hilbert_12350_assignsubmission_file,claim,not graded,0,\n"
-    "Gauss_99999_assignsubmission_file,claim,graded,1,11\n"
-)
-
-
-def fill(tmp_path: Path, exported: str, *columns: str) -> subprocess.CompletedProcess[str]:
-    """Run the script of the guide on an exported file."""
-    (script,) = [s for s in re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S) if "csv" in s]
-    (tmp_path / "gradebook.py").write_text(script)
-    (tmp_path / "grades.csv").write_text(GRADES, "utf-8")
-    (tmp_path / "exported.csv").write_text(exported, "utf-8")
-    words = ["gradebook.py", "grades.csv", "claim", "exported.csv", *columns, "filled.csv"]
-    return subprocess.run(
-        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-
-
-def filled(tmp_path: Path) -> Iterator[list[str]]:
-    """The rows of the file that the script has written."""
-    with open(tmp_path / "filled.csv", encoding="utf-8", newline="") as file:
-        yield from csv.reader(file)
-
-
-def test_points_reach_the_worksheet_of_moodle(tmp_path: Path) -> None:
-    exported = (
-        "\ufeffIdentifier,Full name,Status,Grade,Maximum grade,Last modified (grade)\n"
-        'Participant 12345,"Lovelace, Ada",Submitted,,11.00,-\n'
-        "Participant 12348,Grace Hopper,Submitted,,11.00,-\n"
-        "Participant 12350,David Hilbert,Submitted,,11.00,-\n"
-        "Participant 12399,Nobody,No submission,,11.00,-\n"
-    )
-    run = fill(tmp_path, exported, "Identifier", "Grade")
-    assert run.stdout == "2 filled in; in no line of exported.csv: ['12346', '99999']\n"
-    table = list(filled(tmp_path))
-    assert [row[3] for row in table] == ["Grade", "11", "2.5", "", ""]
-    assert table[1][1] == "Lovelace, Ada"
-
-
-def test_points_reach_the_gradebook_of_canvas(tmp_path: Path) -> None:
-    exported = (
-        "Student,ID,SIS Login ID,Section,Claim (4711),Final Score\n"
-        "    Points Possible,,,,11,(read only)\n"
-        '"Turing, Alan",12346,at,A,,50\n'
-        '"Student, Test",,,A,,\n'
-    )
-    run = fill(tmp_path, exported, "ID", "Claim (4711)")
-    assert run.stdout.startswith("1 filled in")
-    assert [row[4] for row in filled(tmp_path)] == ["Claim (4711)", "11", "4", ""]
-
-
-def test_a_wrong_column_is_named(tmp_path: Path) -> None:
-    run = fill(tmp_path, "ID,Points\n1,\n", "ID", "Grade")
-    assert run.returncode == 1
-    assert "exported.csv has no column 'Grade'; it has ['ID', 'Points']" in run.stderr
-    assert not (tmp_path / "filled.csv").exists()

@@ -86,6 +86,7 @@ class Batch:
         self.reports: dict[str, Report] = {}
         self.submissions: list[Submission] = []
         self.notes: list[str] = []
+        self.complete = False  # whether all submissions have been found: a table of some is none
         try:
             for name in ("results", "feedback"):
                 (self.output / name).mkdir(parents=True, exist_ok=True)
@@ -122,6 +123,7 @@ class Batch:
             raise GradeError(f"there is nothing in {self.folder}")
         self.fill_in_assignments()
         self.bound_attempts()
+        self.complete = True
 
     def attempts(self, entry: Entry, learner: str) -> list[Submission]:
         """What one entry holds."""

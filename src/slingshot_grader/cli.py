@@ -82,8 +82,8 @@ def grade(settings: Settings, pool: Pool, scheduler: str) -> int:
     except KeyboardInterrupt:
         interrupted = True
         pool.stop.set()
-    standings = batch.write(whole=not interrupted)
-    for line in batch.closing_lines(standings):
+    standings = batch.write(whole=not interrupted) if batch.complete else []
+    for line in batch.closing_lines(standings) if batch.complete else ():
         print(line)
     if interrupted:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)

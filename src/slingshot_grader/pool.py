@@ -59,10 +59,13 @@ class Examiner:
             data = pickle.dumps((job.name, job.arguments))
             self.process.stdin.write(len(data).to_bytes(8, "big") + data)
             self.process.stdin.flush()
-            return self.answer(time.monotonic() + job.clock)
+            answer = self.answer(time.monotonic() + job.clock)
         except (OSError, LostError, ValueError) as error:
             self.end()
             raise LostError(str(error) or "the examiner has ended") from error
+        if isinstance(failed := answer.get("failed"), str):
+            raise LostError(failed[:300])
+        return answer
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the process, which ends itself when this one does."""
@@ -84,8 +87,6 @@ class Examiner:
         answer = json.loads(self.read(length, deadline))
         if not isinstance(answer, dict):
             raise LostError("its answer is none")
-        if isinstance(failed := answer.get("failed"), str):
-            raise LostError(failed[:300])
         return answer
 
     def read(self, count: int, deadline: float) -> bytes:
@@ -111,15 +112,12 @@ class Examiner:
         if process is None:
             return
         if process.poll() is None:
-            kill_below(process.pid)
+            kill_below(process.pid)  # first, while it still adopts what loses its parent
+        process.kill()
+        process.wait()
         for stream in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        kill_below(process.pid)
-        process.kill()
-        process.wait()
 
 
 class Pool:
