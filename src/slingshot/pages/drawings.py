@@ -187,6 +187,136 @@ def cost_left_out() -> Figure:
     return figure
 
 
+def _money(axes: Axes, rows: list[tuple[str, float, str]], top: float) -> None:
+    """Draw sums of money as dots on one logarithmic axis; dots of one color may be divided."""
+    left, right, step = 30.0, WIDTH - 30.0, 27.0
+
+    def place(dollars: float) -> float:
+        return left + float(np.log10(dollars / 1e6)) / 6 * (right - left)
+
+    bottom = top + step * len(rows) + 4
+    axes.plot([left, right], [bottom, bottom], color=INK, linewidth=0.8)
+    for power in (1e6, 1e9, 1e12):
+        x = place(power)
+        axes.plot([x, x], [bottom - 6, bottom], color=INK, linewidth=0.8)
+        label(axes, x, bottom + 12, facts.format_value(int(power), "USD").replace(".00", ""))
+    for row, (text, dollars, color) in enumerate(rows):
+        x, y = place(dollars), top + step * row + 6
+        side = "left" if x < WIDTH / 2 else "right"
+        axes.plot(x, y, "o", color=PALETTE[color], markersize=9)
+        label(axes, x + (9 if side == "left" else -9), y, text, ha=side, color=PALETTE[color])
+
+
+def three_sums() -> Figure:
+    """Draw the three sums of the story on one axis: a rent, a lower bound, a plan."""
+    figure, axes = canvas(126)
+    rows = [
+        ("V3's run: a rent", facts.value("v3.cost.total"), "orange"),
+        ("GPT-4: a lower bound", facts.value("gpt4.cost.altman"), "green"),
+        ("Stargate: a plan", facts.value("stargate.pledge"), "blue"),
+    ]
+    _money(axes, rows, 14)
+    return figure
+
+
+def five_sums() -> Figure:
+    """Draw five sums of the story on one axis; those of one kind have one color."""
+    figure, axes = canvas(180)
+    gpus = facts.value("v3.gpus") * facts.value("chip.h100.price")
+    llama = facts.value("llama405b.gpu_hours") * facts.value("v3.price_per_gpu_hour")
+    rows = [
+        ("V3's run, rented", facts.value("v3.cost.total"), "orange"),
+        ("Llama 405B's run, rented", llama, "orange"),
+        ("GPT-4's run, rented (estimate)", facts.value("gpt4.cost.cloud"), "orange"),
+        ("V3's chips, bought", gpus, "violet"),
+        ("Stargate, planned", facts.value("stargate.pledge"), "blue"),
+    ]
+    _money(axes, rows, 14)
+    return figure
+
+
+def chip_family() -> Figure:
+    """Draw how chips were made to fit a rule: the link cut first, then the arithmetic."""
+    figure, axes = canvas(196)
+    x = {"the chip": 62.0, "2022": 172.0, "2023": 282.0}
+    for name, at in x.items():
+        words = name if name == "the chip" else f"for the rule\nof {name}"
+        label(axes, at, 16, words)
+    chips = [("A100", 72, "the chip"), ("A800", 72, "2022"), ("H100", 132, "the chip")]
+    chips += [("H800", 132, "2022"), ("H20", 132, "2023")]
+    for name, y, column in chips:
+        color = PALETTE["green" if column == "2023" else "blue"]
+        box(axes, x[column] - 29, y - 16, 58, 32, edgecolor=color, facecolor=_tint(color))
+        label(axes, x[column], y, name, weight="bold")
+    for y, start, end in [(72, "the chip", "2022"), (132, "the chip", "2022")]:
+        arrow(axes, (x[start] + 30, y), (x[end] - 30, y))
+        label(axes, (x[start] + x[end]) / 2, y - 9, "link cut", fontsize=10)
+    arrow(axes, (x["2022"] + 30, 132), (x["2023"] - 30, 132))
+    label(axes, (x["2022"] + x["2023"]) / 2, 123, "less", fontsize=10)
+    label(axes, (x["2022"] + x["2023"]) / 2, 142, "arithmetic", fontsize=10)
+    label(axes, WIDTH / 2, 182, "the rule of 2023 catches all but the last", fontsize=11)
+    return figure
+
+
+def price_slopes() -> Figure:
+    """Draw the price of input before and after each cut, on a logarithmic axis."""
+    figure, axes = canvas(190)
+    value = facts.value
+    rate = value("fx.cny_per_usd.2023")
+    cuts = [
+        ("Qwen-Long", value("price.qwen_long.input.before"), value("price.qwen_long.input.after")),
+        (
+            "DeepSeek, cached",
+            value("price.v25.input") * rate,
+            value("price.v25.input.cached") * rate,
+        ),
+        (
+            "DeepSeek, V3",
+            value("price.v25.input") * rate,
+            value("price.v3.input") * rate,
+        ),
+    ]
+
+    def height(price: float) -> float:
+        return 36 + float(np.log10(30 / price)) / 2.6 * 130
+
+    for text, before, after in cuts:
+        color = PALETTE["orange" if after > before else "blue"]
+        axes.plot([120, 214], [height(before), height(after)], "o-", color=color)
+        label(axes, 223, height(after), text, ha="left", color=color)
+    for price in (20, 1, 0.1):
+        label(axes, 82, height(price), f"RMB {price:g}", ha="right")
+        axes.plot([88, 96], [height(price)] * 2, color=INK, linewidth=0.8)
+    label(axes, 120, 14, "before")
+    label(axes, 214, 14, "after")
+    return figure
+
+
+def paired_runs() -> Figure:
+    """Draw why runs are compared in pairs: the seeds differ more than the two ways do."""
+    figure, axes = canvas(178)
+    seeds = [(52.0, "seed 0", 96.0), (120.0, "seed 1", 66.0), (188.0, "seed 2", 110.0)]
+    gaps = [17.0, 20.0, 16.0]
+    for (x, name, y), gap in zip(seeds, gaps, strict=True):
+        axes.plot([x, x], [y, y + gap], color=INK, linewidth=1.2)
+        axes.plot(x, y, "o", color=PALETTE["blue"], markersize=9)
+        axes.plot(x, y + gap, "o", color=PALETTE["orange"], markersize=9)
+        label(axes, x, 150, name)
+    axes.plot([224, 224], [36, 140], color=INK, linewidth=0.8, alpha=0.4)
+    for row, gap in enumerate(gaps):
+        x = 262.0 + 20 * row
+        axes.plot([x, x], [112, 112 - gap], color=INK, linewidth=3)
+    axes.plot([242, 322], [112, 112], color=INK, linewidth=0.8)
+    label(axes, 120, 16, "one run each:")
+    label(axes, 120, 32, "the seeds lie far apart")
+    label(axes, 282, 16, "their differences:")
+    label(axes, 282, 32, "nearly equal")
+    label(axes, 282, 126, "0")
+    label(axes, 82, 170, "way A", color=PALETTE["blue"])
+    label(axes, 158, 170, "way B", color=PALETTE["orange"])
+    return figure
+
+
 # --- Use fewer bits ------------------------------------------------------------------------------
 
 
@@ -556,6 +686,32 @@ DRAWINGS: Final = {
         "One written token and four drafted ones enter the model in one step. Below stand its own "
         "choices: the first two are as drafted, the third differs and replaces the draft, and "
         "what was drafted after it is not used.",
+    ),
+    "five_sums": Drawing(
+        five_sums,
+        "Five sums of money on a logarithmic axis. The rents of V3's, Llama 405B's and GPT-4's run "
+        "share a color, between five and eighty million dollars; V3's chips, bought, have another, "
+        "and so has Stargate's plan, far to the right.",
+    ),
+    "three_sums": Drawing(
+        three_sums,
+        "Three dots in three colors on a logarithmic axis of money: the rent of V3's run, a lower "
+        "bound for GPT-4's training, and the plan of Stargate.",
+    ),
+    "chip_family": Drawing(
+        chip_family,
+        "Arrows lead from the A100 to the A800 and from the H100 to the H800, each with its link "
+        "cut to fit the rule of 2022, and on to the H20, with less arithmetic to fit that of 2023.",
+    ),
+    "price_slopes": Drawing(
+        price_slopes,
+        "Slopes from the price of input before to that after, on a logarithmic axis. Qwen-Long "
+        "falls steeply, DeepSeek's cached input less steeply, and V3's input rises a little.",
+    ),
+    "paired_runs": Drawing(
+        paired_runs,
+        "For each of three seeds a blue and an orange dot, close together, at heights that differ "
+        "much from seed to seed. Beside them the three differences, bars of nearly equal length.",
     ),
     "cost_left_out": Drawing(
         cost_left_out,
