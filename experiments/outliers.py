@@ -1,11 +1,11 @@
 """Two kinds of outliers in a real language model, and which remedy mends which.
 
 SmolLM2-135M-Instruct reads the 12 windows of quantized_llm. Channels that are large in all tokens
-are counted site by site and layer by layer, and so is the largest number of all. Then the linear
-layers are rounded in six ways, each as it is, with SmoothQuant, and with a rotation; in INT8 with
-LLM.int8() too, and in one kind of site alone. Three seeds each move the weights by what means
-nothing, and draw the signs of the rotation: what they differ by is luck. The notebook
-quantize_real_llm reads the results.
+are counted site by site and layer by layer, and so is the largest number of all; and each layer's
+product is rounded alone, in six formats and with each remedy. Then the whole model is rounded in
+four formats, with SmoothQuant and with a rotation (quantized_llm has it without a remedy); and in
+INT8 in one kind of site alone. Seeds move the weights by what means nothing, and draw the signs of
+the rotation: what they differ by is luck. The notebook quantize_real_llm reads the results.
 """
 
 import sys
@@ -25,7 +25,6 @@ from quantized_llm import (
     MOVED_BY,
     ROW,
     WINDOWS,
-    SplitLinear,
     calibration,
     moved,
     pretrained,
@@ -59,6 +58,7 @@ FORMATS: Final[dict[str, Setting]] = {
     "MXFP4": MXFP4,
     "NVFP4": NVFP4,
 }
+WHOLE_MODEL: Final = ("INT8 tensor", "INT4 groups of 32", "MXFP4", "NVFP4")
 BLOCK = 64  # the largest power of two that divides the model's 576 channels
 LARGER_BLOCK = 512  # the largest that divides the 1,536 inputs of down
 ALPHA = 0.5
@@ -75,29 +75,29 @@ NORMS: Final = SITES["attention"] + SITES["gate and up"]
 class Remedy(NamedTuple):
     """What is done to input and weight before they are rounded, and where."""
 
-    name: str = "none"  # or "smooth", "rotate", "LLM.int8"
+    name: str = "none"  # or "smooth", "rotate"
     block: int = BLOCK  # of the rotation
     layers: tuple[str, ...] = ()  # that are rounded; all if empty
 
 
 def remedies() -> dict[str, tuple[str, Remedy]]:
     """By the name of a run, its format and its remedy."""
-    smoothed, rotated, split = Remedy("smooth"), Remedy("rotate"), Remedy("LLM.int8")
-    found: dict[str, tuple[str, Remedy]] = {}
-    for fmt in FORMATS:
-        found[fmt] = (fmt, Remedy())
-        found[f"{fmt}, smoothed"] = (fmt, smoothed)
-        found[f"{fmt}, rotated"] = (fmt, rotated)
-    found["LLM.int8"] = ("INT8 row, token", split)
-    for fmt in ("INT8 tensor", "INT4 row, token"):
-        found[f"{fmt}, rotated by 512 in down"] = (fmt, rotated._replace(block=LARGER_BLOCK))
+    smoothed, rotated = Remedy("smooth"), Remedy("rotate")
+    found: dict[str, tuple[str, Remedy]] = {
+        f"{fmt}, rotated": (fmt, rotated) for fmt in WHOLE_MODEL
+    }
     for place, layers in {"norms": NORMS, "down": SITES["down"]}.items():
         for words, remedy in (("", Remedy()), (", smoothed", smoothed), (", rotated", rotated)):
             found[f"{place}: INT8 tensor{words}"] = ("INT8 tensor", remedy._replace(layers=layers))
-        here = Remedy(layers=layers)
-        found[f"{place}: INT8 row, token"] = ("INT8 row, token", here)
-        found[f"{place}: LLM.int8"] = ("INT8 row, token", split._replace(layers=layers))
-    return found
+    found |= {f"{fmt}, smoothed": (fmt, smoothed) for fmt in WHOLE_MODEL}
+    larger = rotated._replace(block=LARGER_BLOCK)
+    return {**found, "INT8 tensor, rotated by 512 in down": ("INT8 tensor", larger)}
+
+
+def seeds_of(name: str) -> range:
+    """More seeds for the whole models that are rotated, whose signs are drawn."""
+    is_drawn = name in {f"{fmt}, rotated" for fmt in WHOLE_MODEL}
+    return SEEDS if is_drawn else range(1)
 
 
 def runs() -> list[Run]:
@@ -118,6 +118,8 @@ def runs() -> list[Run]:
     rounded = []
     for seed in SEEDS:
         for name, (fmt, remedy) in remedies().items():
+            if seed not in seeds_of(name):
+                continue
             words: dict[str, Any] = {"remedy": remedy.name, "layers": list(remedy.layers)}
             if remedy.name == "smooth":
                 words |= {"calibration": CALIBRATION, "alpha": ALPHA}
@@ -169,8 +171,6 @@ def mended(model: DecoderLM, fmt: Setting, remedy: Remedy, seed: int) -> nn.Modu
         last = name.rpartition(".")[2]
         if name == "head" or (remedy.layers and last not in remedy.layers):
             return linear
-        if remedy.name == "LLM.int8":
-            return SplitLinear(linear)
         change, weight = changed(linear.weight, seen.get(name), remedy, last, generator)
         return Before(change, QuantizedLinear.from_linear(with_weight(linear, weight), fmt, fmt))
 

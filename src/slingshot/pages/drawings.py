@@ -455,7 +455,7 @@ def two_outliers() -> Figure:
         (
             ("mended by", "SmoothQuant"),
             ("mended by a scale", "for each token"),
-            ("no number", "stands out"),
+            ("64 numbers,", "an eighth as large"),
         )
     ):
         label(axes, 12 + i * 112, bottom + 14, first, ha="left", fontsize=10)
