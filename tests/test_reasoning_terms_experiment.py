@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import reasoning
@@ -13,7 +12,7 @@ import torch
 from reasoning import GAME
 
 from slingshot.lm import DecoderLM
-from slingshot.tasks import Trace
+from slingshot.tasks import ShellGame, Trace
 from slingshot.train import TrainConfig
 
 QUICK = TrainConfig(2, learning_rate=1e-3, warmup=0, batch_tokens=512)
@@ -52,17 +51,23 @@ def test_what_is_stored_can_be_said_in_json_and_tells_the_arms_apart() -> None:
 def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arm = terms.arms()[name]
     asked: list[tuple[int, int]] = []
-    moved_by: list[Any] = []
+    moved_by: list[object] = []
     learned: list[tuple[list[Trace], TrainConfig]] = []
 
-    def practice(model: DecoderLM, game: Any, *others: Any, **settings: Any) -> SimpleNamespace:  # noqa: ANN401
+    def practice(
+        model: DecoderLM, game: ShellGame, *others: object, **settings: object
+    ) -> SimpleNamespace:
         asked.append(game.swaps)
         moved_by.append(settings["optimizers"])
         return SimpleNamespace(flops=1.0, seconds=1.0)
 
     def read(
-        model: DecoderLM, game: Any, traces: list[Trace], config: TrainConfig, **_: Any
-    ) -> None:  # noqa: ANN401
+        model: DecoderLM,
+        game: object,
+        traces: list[Trace],
+        config: TrainConfig,
+        **settings: object,
+    ) -> None:
         learned.append((traces, config))
 
     generator = torch.Generator().manual_seed(0)
