@@ -51,8 +51,6 @@ from slingshot.lm import DecoderLM
 from slingshot.tasks import Trace
 from slingshot.train import TrainConfig, make_optimizers
 
-PARTIAL_SEEDS = range(5)
-
 N_FEW = 150  # careful thoughts that a program writes
 HALF = replace(FINE_TUNING, steps=FINE_TUNING.steps // 2)
 BUDGET = operations(STUDENT, FINE_TUNING.tokens)  # of one student's fine-tuning
@@ -108,12 +106,9 @@ def arms() -> dict[str, Arm]:
 
 
 def runs() -> list[Run]:
-    """All runs, seed by seed; those with few thoughts have more seeds."""
+    """All runs, seed by seed."""
     return [
-        Run(name, seed, configuration(arm, seed))
-        for seed in PARTIAL_SEEDS
-        for name, arm in arms().items()
-        if arm.kind == "few" or seed in SEEDS
+        Run(name, seed, configuration(arm, seed)) for seed in SEEDS for name, arm in arms().items()
     ]
 
 

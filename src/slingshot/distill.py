@@ -1,13 +1,15 @@
 """Distillation: a small model learns from what a better one wrote.
 
-DeepSeek-R1's recipe has four steps. *Sample*: the teacher solves problems. *Verify*: a program
-checks the answers. *Keep*: what is wrong is thrown away. *Fine-tune*: the student learns to write
-the texts that are left, token by token, as if a person had written them (arXiv 2501.12948, §2.4).
-Nothing but text goes from teacher to student, so the two may differ in everything but language.
+DeepSeek-R1's recipe has four steps. *Sample*: the teacher, R1 after its reinforcement on reasoning,
+solves problems. *Verify*: answers are checked, by rules or, where there are none, by a model that
+judges. *Keep*: what is wrong or hard to read is thrown away. *Fine-tune*: the student learns to
+write the texts that are left, token by token, as if a person had written them (arXiv 2501.12948,
+§2.3.3 and §2.4). Here a program is the only judge. Nothing but text goes from teacher to student,
+so the two may differ in everything but language.
 
 The older meaning of the word is different: the student sees the teacher's probabilities of all
 tokens, and imitates those (`hinton_loss`). That tells more per token, and needs the teacher at hand
-and one vocabulary for both.
+and, in this form, one vocabulary for both.
 """
 
 from collections.abc import Callable, Iterable, Sequence

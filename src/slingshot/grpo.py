@@ -136,9 +136,9 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
     *As numbers*: k1 and k3 have the KL as their mean, k2 only nearly. k1 can be negative, k2 and k3
     cannot. *As losses* they do something else, because the gradient does not see how the samples
     were drawn. For samples of p the mean gradient of k1 is zero, that of k2 is the gradient of
-    KL(p || ref), and that of k3, which DeepSeek uses, is the gradient of KL(ref || p). This holds for
-    one decision, or for a whole text as one sample. Added up token by token, as `grpo_loss` does,
-    neither gradient comes out: the sum leaves out that a token also decides which later ones come.
+    KL(p || ref), and that of k3, which DeepSeek uses, is the gradient of KL(ref || p). This holds
+    for one decision, or for a whole text as one sample. Added up token by token, as `grpo_loss`
+    does, neither comes out: the sum leaves out that a token also decides which tokens follow.
     k1 as a part of the reward has the gradient of KL(p || ref), for a text too.
 
     Sources: Schulman, "Approximating KL Divergence" (2020); k3 as a loss: DeepSeekMath,

@@ -674,6 +674,83 @@ def verified_draft() -> Figure:
     return figure
 
 
+# --- Think out loud, continued -------------------------------------------------------------------
+
+
+def two_threads() -> Figure:
+    """Draw how a wrong state in a thought tells who follows the thought from who ignores it."""
+    figure, axes = canvas(206)
+    red, green = PALETTE["red"], PALETTE["green"]
+    rows = [("start", "2 5"), ("swap 2 and 6", "6 5"), ("swap 1 and 4", "6 5")]
+    rows.append(("swap 2 and 3", "6 5"))
+    wrong = {1: "6 1", 2: "6 4", 3: "6 4"}
+    for row, (name, state) in enumerate(rows):
+        y = 20 + row * 38
+        label(axes, 12, y, name, ha="left")
+        label(axes, 160, y, state, color=green, weight="bold")
+        if row in wrong:
+            label(axes, 262, y, wrong[row], color=red, weight="bold")
+        if row + 1 < len(rows):
+            arrow(axes, (160, y + 9), (160, y + 28), color=green)
+            start = (172, y + 6) if row == 0 else (262, y + 9)
+            arrow(axes, start, (262, y + 28) if row else (250, y + 30), color=red)
+    label(axes, 262, 40, "a wrong state", ha="left", fontsize=10, color=red)
+    label(axes, 160, 164, "who ignores\nthe thought", color=green)
+    label(axes, 262, 164, "who follows\nthe thought", color=red)
+    label(axes, WIDTH / 2, 196, "the answer tells the two apart", fontsize=10.5)
+    return figure
+
+
+def thirty_squares() -> Figure:
+    """Draw AIME's thirty problems as squares, and how much of one the models' gap is."""
+    first, second = (facts.value(f"benchmark.aime2024.{m}") for m in ("r1", "o1"))
+    n = int(facts.value("benchmark.aime2024.problems"))
+    share = n * (first - second) / 100  # of one problem
+    side, gap, left, top = 24.0, 6.0, 22.0, 14.0
+    figure, axes = canvas(152)
+    for problem in range(n):
+        row, column = divmod(problem, 10)
+        x, y = left + column * (side + gap), top + row * (side + gap)
+        box(axes, x, y, side, side)
+        if problem == n - 1:
+            width = share * side
+            box(axes, x, y, width, side, facecolor=PALETTE["red"], linewidth=0)
+    label(axes, WIDTH / 2, 118, f"{n} squares: the problems of AIME 2024")
+    text = f"red: the gap between R1 and o1, {share:.2f} of one"
+    label(axes, WIDTH / 2, 138, text, color=PALETTE["red"])
+    return figure
+
+
+def ways_and_costs() -> Figure:
+    """Draw what each way of teaching a student costs, and how many answers are then right."""
+    results = stored_results("reasoning")
+    budget = results.of("student, RL")[0]["budget"]
+    ways = [
+        ("distilled", "traces 3000", "green", "o"),
+        ("RL", "student, RL", "orange", "s"),
+        ("RL, teacher's bill", "student, RL, whole bill", "orange", "D"),
+        ("RL, long base", "student, RL, better base", "blue", "^"),
+    ]
+    with mpl.rc_context({**RC, "figure.constrained_layout.use": False}):
+        figure = Figure(figsize=(WIDTH / 72, 214 / 72))
+        axes = figure.add_axes((0.15, 0.2, 0.82, 0.75))
+    places = {"distilled": (1.25, 91), "RL": (1.25, 12), "RL, long base": (1.25, 77)}
+    places["RL, teacher's bill"] = (3.0, 12)
+    for name, run, color, mark in ways:
+        for result, count in zip(results.of(run), results.counts(run), strict=True):
+            cost = (result.get("rl_flops", 0.0) + result["flops"]) / budget
+            axes.plot(cost, 100 * count.share, mark, color=PALETTE[color], markersize=7)
+        axes.text(*places[name], name, color=PALETTE[color], fontsize=11)
+    axes.set(xscale="log", xlim=(0.8, 20), ylim=(-3, 105), ylabel="percent right")
+    axes.set_xlabel("operations after the base, in budgets of a student")
+    axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.minorticks_off()
+    for text in (axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()):
+        text.set_fontsize(10)
+    return figure
+
+
 DRAWINGS: Final = {
     "cached_vectors": Drawing(
         cached_vectors,
@@ -780,6 +857,23 @@ DRAWINGS: Final = {
         "A table of two by two. Right and accepted: a reward well earned. Right and refused: a "
         "good answer is unlearned. Wrong and accepted: a hole that training will find. Wrong and "
         "refused: as it should be.",
+    ),
+    "two_threads": Drawing(
+        two_threads,
+        "A thought of three swaps as two threads. From the right state after the first swap one "
+        "goes on to 6 5. From a wrong state the other goes on, rightly, to 6 4. An answer of 6 5 "
+        "ignores the thought, one of 6 4 follows it.",
+    ),
+    "thirty_squares": Drawing(
+        thirty_squares,
+        "Thirty squares in three rows, one for each problem of AIME 2024. A strip of less than a "
+        "fifth of the last square is red: the gap between R1 and o1.",
+    ),
+    "ways_and_costs": Drawing(
+        ways_and_costs,
+        "Points for three seeds each, percent right by operations. At one budget, distillation "
+        "is near a hundred, reinforcement from a long base at ninety and from the short base at a "
+        "guess; with the teacher's whole bill, thirteen budgets, still a guess.",
     ),
 }
 """All drawings by name."""

@@ -1,0 +1,100 @@
+"""The experiment on terms: what each arm learns from, with which optimizer, on which swaps."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import reasoning
+import reasoning_terms as terms
+import torch
+from reasoning import GAME
+
+from slingshot.lm import DecoderLM
+from slingshot.tasks import ShellGame, Trace
+from slingshot.train import TrainConfig
+
+QUICK = TrainConfig(2, learning_rate=1e-3, warmup=0, batch_tokens=512)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Few problems, short trainings, and nothing made before or left behind."""
+    monkeypatch.setattr(reasoning, "N_PROBLEMS", 60)
+    monkeypatch.setattr(reasoning, "N_TESTS", 20)
+    for name in ("STUDENT_BASE", "FINE_TUNING", "HALF"):
+        monkeypatch.setattr(terms, name, QUICK)
+    monkeypatch.setattr(terms, "N_FEW", 5)
+    monkeypatch.setattr(terms, "BUDGET", 1.0)
+    monkeypatch.setattr(terms, "RL", replace(reasoning.RL, n_problems=2, n_rollouts=4))
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    for made in (reasoning.base, reasoning.tests, terms.careful_student):
+        made.cache_clear()
+
+
+def test_what_is_stored_can_be_said_in_json_and_tells_the_arms_apart() -> None:
+    runs = terms.runs()
+    assert len({run.key for run in runs}) == len(runs) == len(terms.SEEDS) * len(terms.arms())
+    told = [json.dumps(run.configuration) for run in runs]
+    assert len(set(told)) == len(told)
+    assert all(json.loads(json.dumps(run.configuration)) == run.configuration for run in runs)
+
+
+@pytest.mark.parametrize("name", terms.arms())
+@pytest.mark.slow
+def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = terms.arms()[name]
+    asked: list[tuple[int, int]] = []
+    moved_by: list[object] = []
+    learned: list[tuple[list[Trace], TrainConfig]] = []
+
+    def practice(
+        model: DecoderLM, game: ShellGame, *others: object, **settings: object
+    ) -> SimpleNamespace:
+        asked.append(game.swaps)
+        moved_by.append(settings["optimizers"])
+        return SimpleNamespace(flops=1.0, seconds=1.0)
+
+    def read(
+        model: DecoderLM,
+        game: object,
+        traces: list[Trace],
+        config: TrainConfig,
+        **settings: object,
+    ) -> None:
+        learned.append((traces, config))
+
+    generator = torch.Generator().manual_seed(0)
+    problems = [GAME.sample(generator) for _ in range(40)]
+    written = [Trace(problem, GAME.trace(problem)) for problem in problems]
+    monkeypatch.setattr(terms, "written", lambda *others: (written, 1.0))
+    monkeypatch.setattr(terms, "train_grpo", practice)
+    monkeypatch.setattr(terms, "distill", read)
+    (run,) = (run for run in terms.runs() if run.key == f"{name}/1")
+    result = terms.execute(run)
+    assert json.loads(json.dumps(result)) == result
+    assert result["before"]["hard"]["n"] == result["after"]["hard"]["n"] == 20
+    if arm.kind == "distill":
+        low, high = arm.swaps[0]
+        kept = [trace for trace in written if low <= trace.text.count("(") <= high]
+        assert learned == [(kept, arm.optimizer)]
+    elif arm.kind == "few":
+        assert all(GAME.verify_steps(*trace) for traces, _ in learned for trace in traces)
+        assert [len(traces) for traces, _ in learned] == [5] * (1 if arm.reward else 2)
+        assert len(asked) == arm.reward
+    else:
+        assert asked == list(arm.swaps)
+        assert all((optimizers is None) == (arm.optimizer is None) for optimizers in moved_by)
+
+
+def test_two_runs_go_on_from_the_same_student() -> None:
+    before = [p.clone() for p in terms.careful_student(0).parameters()]
+    for reward in (True, False):
+        terms.few(replace(terms.arms()["few, then reward"], reward=reward), 0)
+    assert all(map(torch.equal, terms.careful_student(0).parameters(), before))
