@@ -37,9 +37,9 @@ SEEDS = range(3)
 HEADS, HEAD_DIM = 4, 32
 WINDOWS, LENGTH, RATE = 64, 512, 3e-3  # of training
 HELD_OUT_SHARE = 0.2  # the end of the text
-READ, LONG, LONG_READ = 4, 1024, 2  # held-out windows of LENGTH, and of a length not trained on
+READ, LONG, LONG_READ = 4, 1024, 1  # held-out windows of LENGTH, and of a length not trained on
 KEPT = (32, 96)
-NEEDLES, DIGITS = 8, 5
+NEEDLES, DIGITS = 6, 5
 SENTENCE: Final = "\nThe magic number is "
 
 Choose = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]

@@ -44,6 +44,12 @@ SUBJECTS = {
     "inference": "DeepSeek's inference system",
     "price": "Prices",
     "talkie": "Talkie",
+    "insights": "What V3's authors say of its hardware",
+    "flashmla": "FlashMLA",
+    "v32": "DeepSeek-V3.2",
+    "v4": "DeepSeek-V4",
+    "v41": "DeepSeek-V4.1",
+    "dspark": "DSpark",
 }
 CONFIDENCE = {
     "verified": "read in the primary text",
