@@ -52,7 +52,7 @@ def arms() -> dict[str, dict[str, Any]]:
     deep = replace(MIXTURE, n_layers=4)
     return {
         "hashed": {"router": "token"},
-        "hashed by two tokens": {"router": "pair"},
+        "hashed by two tokens": {"router": "pair", "seeds": THREE},
         "frozen half-way": {"router": "frozen half-way", "balancing": BIAS, "seeds": THREE},
         "given the final choices": {"router": "given", "balancing": BIAS, "seeds": THREE},
         "hashed, half the tokens": {"router": "token", "steps": HALF, "seeds": THREE},

@@ -36,7 +36,7 @@ from edges import (
     unit,
     with_special,
 )
-from slingshot import corpus, distill, grpo, lm, sizes, tasks, train
+from slingshot import corpus, distill, grpo, layers, lm, sizes, tasks, train
 from slingshot.lm import DecoderLM, LMConfig, generate
 from slingshot.tasks import ShellGame
 from slingshot.train import Example, TrainConfig
@@ -518,7 +518,7 @@ def test_layers(
 ) -> None:
     model = make_model(SMALL, dtype)
     layer: Any = model.layers[0]
-    network = lm.SquaredReLU(8, 3).to(dtype)
+    network = layers.SquaredReLU(8, 3).to(dtype)
     x = laid_out(with_special(numbers((2, n, 8), dtype, size, seed), bad), how)
     rotation = model._rotations(n)
     for call in (
@@ -1142,8 +1142,11 @@ def test_negative_numbers_of_traces_are_named() -> None:
 
 def test_every_public_name_is_looked_at() -> None:
     covers.check(
-        [lm, train, grpo, distill, tasks, corpus],
+        [layers, lm, train, grpo, distill, tasks, corpus],
         {
+            "SwiGLU": "test_edges_moe.py looks at it",
+            "undrawn_linear": "takes sizes that its callers have checked",
+            "draw": "fills weights that its callers have made",
             "keep_verified": "takes and gives traces, which are text",
             "Problem": "holds text",
             "Trace": "holds text",
