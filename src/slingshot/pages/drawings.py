@@ -16,6 +16,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from slingshot import facts
 from slingshot.pages.figures import INK, PALETTE, RC
+from slingshot.results import stored_results
 
 # Units are points. A phone shows a drawing of this width at nearly its size.
 WIDTH: Final = 340.0
@@ -195,6 +196,36 @@ def packed_gradient() -> Figure:
     label(axes, WIDTH / 2, 244, "stacked once")
     row(262, set(range(n_experts)), blue)
     label(axes, WIDTH / 2, 292, "nothing to clear, nothing to add", color=blue)
+    return figure
+
+
+def loss_axis() -> Figure:
+    """Draw the losses of five seeds for four models, a row each, on one axis."""
+    mixture, routers = stored_results("mixture"), stored_results("routers")
+    rows = {
+        "dense, as many operations": (mixture.of("dense"), PALETTE["green"]),
+        "mixture, learned router": (mixture.of("mixture 16"), PALETTE["orange"]),
+        "dense, as many weights": (mixture.of("dense wide"), PALETTE["green"]),
+        "mixture, a table of tokens": (routers.of("hashed"), PALETTE["blue"]),
+    }
+    high, left, right, least, most = 42.0, 20.0, WIDTH - 20.0, 2.62, 2.86
+    figure, axes = canvas(len(rows) * high + 44)
+
+    def place(loss: Any) -> Any:  # noqa: ANN401 a number or an array
+        return left + (loss - least) / (most - least) * (right - left)
+
+    for number, (name, (results, color)) in enumerate(rows.items()):
+        losses = np.array([result["held_out_loss"] for result in results])
+        y = 28 + number * high
+        mean = float(losses.mean())
+        label(axes, left, y - 16, f"{name}: {mean:.3f}", ha="left", color=color)
+        axes.plot([left, right], [y, y], color=INK, linewidth=0.5, alpha=0.5)
+        axes.plot(place(losses), np.full(len(losses), y), "o", color=color, markersize=4, alpha=0.5)
+        axes.plot([place(mean)] * 2, [y - 7, y + 7], color=color, linewidth=2.4)
+    foot = len(rows) * high + 6
+    for tick in (2.65, 2.7, 2.75, 2.8, 2.85):
+        label(axes, place(tick), foot + 10, f"{tick:.2f}", fontsize=10)
+    label(axes, WIDTH / 2, foot + 28, "held-out loss, nats per token; lower is better", fontsize=10)
     return figure
 
 
@@ -443,6 +474,12 @@ def verifier_table() -> Figure:
 
 
 DRAWINGS: Final = {
+    "loss_axis": Drawing(
+        loss_axis,
+        "Four rows of five dots on one axis of loss. The dense model with as many operations is "
+        "highest. The mixture with a learned router is lower by about a tenth, the dense model "
+        "with as many weights a little lower still, and the mixture with a table lowest.",
+    ),
     "balance_loop": Drawing(
         balance_loop,
         "A circle of three boxes: an expert that is asked more learns more, scores higher and is "
