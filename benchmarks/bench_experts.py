@@ -2,10 +2,11 @@
 
 All run the same tokens through the same weights, given the same choices; the router is left out.
 The dense network is one SwiGLU with the FLOPs of the chosen experts: the speed that dispatch can at
-best reach. transformers is measured in each of its implementations that runs on a CPU; the one that
-it takes by default is grouped_mm. batched_mm copies the weights of every chosen expert for every
-token, so it is measured where these copies fit in `LARGEST_COPY`: with few tokens. A ratio above 1
-means that slingshot is faster.
+best reach. "unbind" is the loop of a tutorial that takes the packed weights apart once, where that
+of transformers, "eager", indexes them for each expert. transformers is measured in each of its
+implementations that runs on a CPU; the one that it takes by default is grouped_mm. batched_mm
+copies the weights of every chosen expert for every token, so it is measured where these copies fit
+in `LARGEST_COPY`: with few tokens. A ratio above 1 means that slingshot is faster.
 """
 
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import timing
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Experts
 
@@ -25,7 +27,7 @@ MANY, FEW = 2048, 16
 # d_model, experts, top-k, width of an expert
 SHAPES = ((512, 32, 4, 256), (512, 64, 8, 128), (256, 8, 2, 512))
 PEERS = ("grouped_mm", "eager", "batched_mm")
-NAMES = ("slingshot", *PEERS, "dense")
+NAMES = ("slingshot", "unbind", *PEERS, "dense")
 LARGEST_COPY = 2**30
 
 Shape = tuple[int, int, int, int]
@@ -82,7 +84,10 @@ def contestants(n_tokens: int, shape: Shape, backward: bool) -> dict[str, Contes
     x = torch.randn(n_tokens, d_model, requires_grad=backward)
     experts = torch.rand(n_tokens, n_experts).topk(top_k).indices
     weights = torch.rand(n_tokens, top_k, requires_grad=backward)
-    modules: dict[str, Contestant] = {"slingshot": (ours, partial(ours, x, experts, weights))}
+    modules: dict[str, Contestant] = {
+        "slingshot": (ours, partial(ours, x, experts, weights)),
+        "unbind": (ours, partial(unbind, ours, x, experts, weights)),
+    }
     copied = n_tokens * top_k * 3 * width * d_model * ours.down.element_size()
     for peer in PEERS:
         if peer != "batched_mm" or copied <= LARGEST_COPY:
@@ -91,6 +96,18 @@ def contestants(n_tokens: int, shape: Shape, backward: bool) -> dict[str, Contes
     check_same_answer(modules)
     dense = SwiGLU(d_model, top_k * width)
     return modules | {"dense": (dense, partial(dense, x))}
+
+
+def unbind(ours: Experts, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    """The loop over experts that looks up its tokens, with each expert's weights a tensor."""
+    y = torch.zeros_like(x)
+    parts = zip(ours.gate_up.unbind(0), ours.down.unbind(0), strict=True)
+    for e, (gate_up, down) in enumerate(parts):
+        token, choice = torch.where(experts == e)
+        gate, up = (x[token] @ gate_up.T).chunk(2, dim=-1)
+        answer = (F.silu(gate) * up) @ down.T
+        y = y.index_add(0, token, weights[token, choice, None] * answer)
+    return y
 
 
 def forward(_module: nn.Module, call: Callable[[], Tensor]) -> None:

@@ -549,6 +549,41 @@ def test_router(
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
+@edges
+@given(whole=integers, n=rows, how=layouts, bad=specials, seed=seeds, grad=modes)
+@covers("HashRouter", "hash_table")
+def test_hash_router(
+    dtype: torch.dtype,
+    whole: torch.dtype,
+    n: int,
+    size: str,
+    how: str,
+    bad: float | None,
+    seed: int,
+    grad: str,
+) -> None:
+    torch.manual_seed(seed)
+    counts = torch.tensor([9, 0, 4, 4, 1]).to(whole)
+    table = moe.hash_table(laid_out(counts, how), EXPERTS, 2, seed=seed)
+    assert torch.equal(table, moe.hash_table(counts.long(), EXPERTS, 2, seed=seed))
+    router = moe.HashRouter(5, EXPERTS, table).to(dtype)
+    x = laid_out(with_special(numbers((n, 5), dtype, size, seed), bad), how)
+    tokens = laid_out(torch.arange(n).remainder(5).to(whole), how)
+    with mode(grad):
+        routing = outcome(lambda: router(x, tokens))
+    logits = outcome(lambda: moe.router_logits(x, router.weight))
+    assert (routing is REFUSED) == (logits is REFUSED)
+    if routing is REFUSED:
+        return
+    assert torch.equal(routing.experts, table[tokens.long()])
+    assert torch.equal(routing.scores, moe.expert_scores(logits))
+    assert torch.equal(routing.weights, moe.gate_weights(routing.scores, routing.experts))
+    if grad == "grad" and size not in ("large", "largest"):
+        finite_gradient(routing.weights[:, 0].sum() + routing.scores.sum(), router.weight)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @edges
 @given(
     shape=st.sampled_from([(0,), (0, 3), (2, 0), (3,), (2, 2)]), how=layouts, seed=seeds, grad=modes

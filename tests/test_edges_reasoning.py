@@ -36,7 +36,7 @@ from edges import (
     unit,
     with_special,
 )
-from slingshot import completions, corpus, distill, grpo, lm, sampling, sizes, tasks, train
+from slingshot import completions, corpus, distill, grpo, layers, lm, sampling, sizes, tasks, train
 from slingshot.completions import Example
 from slingshot.lm import DecoderLM, LMConfig, generate
 from slingshot.tasks import ShellGame
@@ -519,7 +519,7 @@ def test_layers(
 ) -> None:
     model = make_model(SMALL, dtype)
     layer: Any = model.layers[0]
-    network = lm.SquaredReLU(8, 3).to(dtype)
+    network = layers.SquaredReLU(8, 3).to(dtype)
     x = laid_out(with_special(numbers((2, n, 8), dtype, size, seed), bad), how)
     rotation = model._rotations(n)
     for call in (
@@ -1080,8 +1080,11 @@ def test_negative_numbers_of_traces_are_named() -> None:
 
 def test_every_public_name_is_looked_at() -> None:
     covers.check(
-        [lm, completions, train, sampling, grpo, distill, tasks, corpus],
+        [layers, lm, completions, train, sampling, grpo, distill, tasks, corpus],
         {
+            "SwiGLU": "test_edges_moe.py looks at it",
+            "undrawn_linear": "takes sizes that its callers have checked",
+            "draw": "fills weights that its callers have made",
             "keep_verified": "takes and gives traces, which are text",
             "Problem": "holds text",
             "Trace": "holds text",

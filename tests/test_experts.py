@@ -8,12 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 
-from slingshot.moe import Experts, MoE, SwiGLU, TopKRouter
+from slingshot.layers import SwiGLU
+from slingshot.moe import Experts, MoE, TopKRouter
+from slingshot.moe import experts as experts_module
 
 # Two float32 sums of n products in different orders differ by at most about n * 2^-24 of the sum
 # of magnitudes; n is at most 2 * 64 here, and the layer chains two such sums: below 1e-5.
@@ -71,6 +74,40 @@ def test_it_equals_a_loop_and_so_do_its_gradients(
     assert_equal(ours, loop)
     for mine, theirs in zip(gradients(ours, *inputs), gradients(loop, *inputs), strict=True):
         assert_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_plain_loop_and_the_fast_path_agree(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, x, experts, weights = make_case(40, 6, 2, dtype=dtype)
+    inputs = (x, weights, module.gate_up, module.down)
+    fast = module(x, experts, weights)
+    monkeypatch.setattr(experts_module, "run_experts", lambda *_: None)
+    plain = module(x, experts, weights)
+    # A term rounds a few times on its way, in another order here; bfloat16 keeps 8 bits.
+    relative = {torch.float64: 1e-14, torch.float32: RELATIVE, torch.bfloat16: 2**-6}[dtype]
+    everything = zip(
+        (fast, *gradients(fast.double(), *inputs)),
+        (plain, *gradients(plain.double(), *inputs)),
+        strict=True,
+    )
+    for mine, other in everything:
+        bound = relative * other.abs().max().item()
+        torch.testing.assert_close(mine, other, rtol=0, atol=bound)
+
+
+def test_derivatives_forward_are_those_backward() -> None:
+    # The fast path has none, and hands over to the loop: <g, J v> must be <J^T g, v>.
+    module, x, experts, weights = make_case(5, 4, 2, dtype=torch.float64)
+    direction = torch.randn(5, 12, dtype=torch.float64)
+    with forward_ad.dual_level():
+        output = module(forward_ad.make_dual(x.detach(), direction), experts, weights)
+        tangent = forward_ad.unpack_dual(output).tangent
+    assert tangent is not None
+    upward = torch.randn(5, 12, dtype=torch.float64)
+    (grad,) = torch.autograd.grad(module(x, experts, weights), x, upward)
+    torch.testing.assert_close((upward * tangent).sum(), (grad * direction).sum())
 
 
 def test_the_gradients_are_those_of_finite_differences() -> None:
@@ -330,7 +367,7 @@ def test_what_does_not_fit_is_named(change: dict[str, Tensor], message: str) -> 
 
 def test_sizes_are_checked() -> None:
     for sizes in ((0, 4, 4), (2, 0, 4), (2, 4, 0)):
-        with pytest.raises(ValueError, match="is 0; give at least 1"):
+        with pytest.raises(ValueError, match="is 0; give a whole number, at least 1"):
             Experts(*sizes)
     with pytest.raises(ValueError, match=r"8 experts of width 4.*6 of width 4"):
         MoE(TopKRouter(4, 8, 2), Experts(6, 4, 4))

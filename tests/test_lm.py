@@ -18,8 +18,9 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from slingshot import sizes
 from slingshot.attention import rotate, rotations
-from slingshot.lm import DecoderLM, Layer, LMConfig, SquaredReLU, generate
-from slingshot.moe import MoE, SwiGLU
+from slingshot.layers import SquaredReLU, SwiGLU
+from slingshot.lm import DecoderLM, Layer, LMConfig, generate
+from slingshot.moe import MoE
 
 DENSE = LMConfig(vocab_size=40, d_model=16, n_layers=3, n_heads=4, d_ffn=24)
 EXPERTS = sizes.ExpertConfig(n_routed=6, n_shared=2, top_k=2, d_expert=8, n_dense_layers=1)

@@ -657,7 +657,7 @@ def test_a_float64_router_computes_in_float64() -> None:
 
 
 def test_every_public_name_can_be_imported_from_the_package() -> None:
-    for name in ("routing", "experts", "balance"):
+    for name in ("routing", "dispatch", "experts", "hashing", "balance"):
         module = importlib.import_module(f"slingshot.moe.{name}")
         own = {key for key, item in vars(module).items() if is_from(item, module.__name__)}
         assert {key for key in own if not key.startswith("_")} - set(moe.__all__) == set()

@@ -24,8 +24,8 @@ from slingshot.attention import (
     move_rows,
     rotations,
 )
-from slingshot.moe import Experts, MoE, Routing, SwiGLU, TopKRouter
-from slingshot.moe.experts import _undrawn_linear
+from slingshot.layers import SquaredReLU, SwiGLU
+from slingshot.moe import Experts, MoE, Routing, TopKRouter
 from slingshot.tensors import (
     at_least_float32,
     check_input,
@@ -304,33 +304,6 @@ def attention_of(config: LMConfig) -> Attention | LatentAttention:
         v_head_dim=latent.v_head_dim,
         rope_base=config.rope_base,
     )
-
-
-class SquaredReLU(nn.Module):
-    """A feed-forward network without a gate, ``down(relu(up(x))²)``.
-
-    Source: So et al., arXiv 2109.08668, §4.2.
-    """
-
-    def __init__(self, d_model: int, d_hidden: int) -> None:
-        """Draw the weights."""
-        super().__init__()
-        self.d_model = d_model
-        self.up = _undrawn_linear(d_model, d_hidden)
-        self.down = _undrawn_linear(d_hidden, d_model)
-        nn.init.normal_(self.up.weight, std=1 / math.sqrt(d_model))
-        nn.init.normal_(self.down.weight, std=1 / math.sqrt(d_hidden))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the shape of ``x [..., d_model]``.
-
-        Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
-        finite.
-        """
-        x = check_input(x, self.d_model, self.up)
-        output: Tensor = self.down(self.up(x).relu().square())
-        check_output(output, x)
-        return output
 
 
 def feed_forward(config: LMConfig, index: int) -> nn.Module:

@@ -1,9 +1,12 @@
 """Mixture of experts, one idea a module: who is asked, how they answer, and how the load is shared.
 
-Read :mod:`slingshot.moe.routing` first, then :mod:`slingshot.moe.experts`, then
-:mod:`slingshot.moe.balance`. All public names can be imported from here.
+Read :mod:`slingshot.moe.routing` first, then :mod:`slingshot.moe.dispatch` and
+:mod:`slingshot.moe.experts`, then :mod:`slingshot.moe.balance`. :mod:`slingshot.moe.hashing` is the
+router that never learns whom to ask, and :mod:`slingshot.moe.fast` may be left out: it computes the
+same in less time. All public names can be imported from here.
 """
 
+from slingshot.layers import SwiGLU
 from slingshot.moe.balance import (
     ExpertChoice,
     expert_choice,
@@ -14,7 +17,8 @@ from slingshot.moe.balance import (
     sequence_balance_loss,
     update_expert_bias,
 )
-from slingshot.moe.experts import Dispatch, Experts, MixtureOutput, MoE, SwiGLU, sort_by_expert
+from slingshot.moe.dispatch import Dispatch, sort_by_expert
+from slingshot.moe.experts import Experts, MixtureOutput, MoE
 from slingshot.moe.hashing import HashRouter, hash_table
 from slingshot.moe.routing import (
     Routing,

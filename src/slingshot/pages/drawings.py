@@ -149,6 +149,86 @@ def nodes() -> Figure:
     return figure
 
 
+def balance_loop() -> Figure:
+    """Draw how a busy expert becomes busier, and the bias that works against it."""
+    figure, axes = canvas(214)
+    orange, blue = PALETTE["orange"], PALETTE["blue"]
+    wide, high = 112.0, 26.0
+    places = {
+        "is asked more": (114.0, 16.0),
+        "learns more": (218.0, 76.0),
+        "scores higher": (114.0, 136.0),
+    }
+    for text, (x, y) in places.items():
+        box(axes, x, y, wide, high, edgecolor=orange, linewidth=1.4)
+        label(axes, x + wide / 2, y + high / 2, text)
+    bend = {"color": orange, "connectionstyle": "arc3,rad=-0.3", "linewidth": 1.6}
+    arrow(axes, (226, 29), (274, 76), **bend)
+    arrow(axes, (274, 102), (226, 149), **bend)
+    arrow(axes, (150, 136), (150, 42), color=orange, linewidth=1.6)
+    box(axes, 8, 76, 96, high, edgecolor=blue, linewidth=1.4)
+    label(axes, 56, 89, "bias", color=blue)
+    arrow(axes, (114, 34), (56, 76), color=blue, connectionstyle="arc3,rad=0.3")
+    arrow(axes, (56, 102), (114, 144), color=blue, connectionstyle="arc3,rad=0.3")
+    label(axes, WIDTH / 2, 184, "left alone: more makes more", color=orange)
+    label(axes, WIDTH / 2, 202, "too busy: the bias lowers the score", color=blue)
+    return figure
+
+
+def packed_gradient() -> Figure:
+    """Draw the gradient of an index into packed weights, and that of weights taken apart."""
+    n_experts, side, gap = 6, 20.0, 4.0
+    figure, axes = canvas(306)
+    orange, blue = PALETTE["orange"], PALETTE["blue"]
+    left = (WIDTH - n_experts * (side + gap)) / 2
+
+    def row(y: float, lit: set[int], color: str) -> None:
+        for expert in range(n_experts):
+            face = color if expert in lit else "none"
+            box(axes, left + expert * (side + gap), y, side, side - 4, facecolor=face)
+
+    label(axes, WIDTH / 2, 12, "gate_up[e]: a gradient for each expert,")
+    label(axes, WIDTH / 2, 28, "as large as all of them, nearly all zeros")
+    for expert in range(n_experts):
+        row(44 + expert * 22, {expert}, orange)
+    label(axes, WIDTH / 2, 190, "and all must be added up", color=orange)
+    label(axes, WIDTH / 2, 228, "unbind: each gradient as large as its expert,")
+    label(axes, WIDTH / 2, 244, "stacked once")
+    row(262, set(range(n_experts)), blue)
+    label(axes, WIDTH / 2, 292, "nothing to clear, nothing to add", color=blue)
+    return figure
+
+
+def loss_axis() -> Figure:
+    """Draw the losses of five seeds for four models, a row each, on one axis."""
+    mixture, routers = stored_results("mixture"), stored_results("routers")
+    rows = {
+        "dense, as many operations": (mixture.of("dense"), PALETTE["green"]),
+        "mixture, learned router": (mixture.of("mixture 16"), PALETTE["orange"]),
+        "dense, as many weights": (mixture.of("dense wide"), PALETTE["green"]),
+        "mixture, a table of tokens": (routers.of("hashed"), PALETTE["blue"]),
+    }
+    high, left, right, least, most = 42.0, 20.0, WIDTH - 20.0, 2.62, 2.86
+    figure, axes = canvas(len(rows) * high + 44)
+
+    def place(loss: Any) -> Any:  # noqa: ANN401 a number or an array
+        return left + (loss - least) / (most - least) * (right - left)
+
+    for number, (name, (results, color)) in enumerate(rows.items()):
+        losses = np.array([result["held_out_loss"] for result in results])
+        y = 28 + number * high
+        mean = float(losses.mean())
+        label(axes, left, y - 16, f"{name}: {mean:.3f}", ha="left", color=color)
+        axes.plot([left, right], [y, y], color=INK, linewidth=0.5, alpha=0.5)
+        axes.plot(place(losses), np.full(len(losses), y), "o", color=color, markersize=4, alpha=0.5)
+        axes.plot([place(mean)] * 2, [y - 7, y + 7], color=color, linewidth=2.4)
+    foot = len(rows) * high + 6
+    for tick in (2.65, 2.7, 2.75, 2.8, 2.85):
+        label(axes, place(tick), foot + 10, f"{tick:.2f}", fontsize=10)
+    label(axes, WIDTH / 2, foot + 28, "held-out loss, nats per token; lower is better", fontsize=10)
+    return figure
+
+
 # --- The claim -----------------------------------------------------------------------------------
 
 
@@ -789,6 +869,24 @@ DRAWINGS: Final = {
         paired_runs,
         "For each of three seeds a blue and an orange dot, close together, at heights that differ "
         "much from seed to seed. Beside them the three differences, bars of nearly equal length.",
+    ),
+    "loss_axis": Drawing(
+        loss_axis,
+        "Four rows of five dots on one axis of loss. The dense model with as many operations is "
+        "highest. The mixture with a learned router is lower by about a tenth, the dense model "
+        "with as many weights a little lower still, and the mixture with a table lowest.",
+    ),
+    "balance_loop": Drawing(
+        balance_loop,
+        "A circle of three boxes: an expert that is asked more learns more, scores higher and is "
+        "asked more again. Beside it a box, the bias, reads how often the expert is asked and "
+        "lowers its score.",
+    ),
+    "packed_gradient": Drawing(
+        packed_gradient,
+        "Above, six rows of six squares, each row with one filled square: the gradient of an index "
+        "is as large as all weights. Below, one row of six filled squares: taken apart, each "
+        "expert has a gradient of its own size.",
     ),
     "cost_left_out": Drawing(
         cost_left_out,

@@ -1,0 +1,155 @@
+"""The fast path of `slingshot.moe.experts.Experts`: the same sums in less time and memory.
+
+Three things make it faster than the loop that it replaces. All experts use the same buffers in
+turn, so that these stay in the processor's cache. The weight of an expert is applied to its narrow
+hidden rows and not to its wide answers. And each gradient is written into its place in one tensor,
+with little kept for it from the forward pass.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from slingshot.moe.dispatch import Dispatch
+from slingshot.tensors import at_least_float32
+
+# The derivative that autograd itself uses for F.silu, in one pass over memory. torch gives it no
+# public name, as it does for that of no activation.
+_silu_backward = torch.ops.aten.silu_backward.grad_input
+
+
+def run_experts(
+    x: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch
+) -> Tensor | None:
+    """Return what `Experts` promises, or ``None`` where the plain loop must do it.
+
+    That is in forward-mode differentiation, which this path has no derivative for. Shapes and types
+    have been checked.
+    """
+    inputs = (x, weights, gate_up, down)
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in inputs):
+        return None
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        output: Tensor = _RunExperts.apply(*inputs, dispatch)  # type: ignore[no-untyped-call]
+        return output
+    return _forward(*inputs, dispatch)
+
+
+class _RunExperts(torch.autograd.Function):
+    """Forward and backward of all experts, block by block.
+
+    Each expert's gradient is written into its slice of one tensor. Of the forward pass only the
+    first product is kept; the rest is computed again, which is cheap beside the matrix products.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 torch's own context object has no public type
+        x: Tensor,
+        weights: Tensor,
+        gate_up: Tensor,
+        down: Tensor,
+        dispatch: Dispatch,
+    ) -> Tensor:
+        hidden = x.new_empty(len(dispatch.pairs), gate_up.shape[1])
+        ctx.save_for_backward(x, weights, gate_up, down, hidden)
+        ctx.dispatch = dispatch
+        return _forward(x, weights, gate_up, down, dispatch, hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 as above
+        grad_output: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        # Whoever calls backward may do so within autocast, whatever forward was called in.
+        with torch.autocast(grad_output.device.type, enabled=False):
+            x, weights, gate_up, down, hidden = ctx.saved_tensors
+            return *_backward(grad_output, x, weights, gate_up, down, ctx.dispatch, hidden), None
+
+
+def _forward(
+    x: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    dispatch: Dispatch,
+    hidden: Tensor | None = None,
+) -> Tensor:
+    """Run the experts; leave in ``hidden [T * k, 2 * d_expert]``, if given, what backward needs."""
+    ordered = weights.flatten().index_select(0, dispatch.pairs)
+    output = _zeros_to_add_to(x)
+    # All experts use the same two buffers in turn, so that these stay in the processor's cache.
+    wide, middle = _scratch(dispatch, x, gate_up)
+    for e, block in dispatch.blocks():
+        rows = dispatch.tokens[block]
+        wide_rows = wide[: len(rows)]
+        hidden_rows = middle[: len(rows)] if hidden is None else hidden[block]
+        # index_select(0, rows) is x[rows], and about three times as fast.
+        torch.index_select(x, 0, rows, out=wide_rows)
+        gate, up = torch.mm(wide_rows, gate_up[e].T, out=hidden_rows).chunk(2, dim=-1)
+        # The weight is applied to the narrow hidden row and not to the wide output: less to do. The
+        # product of gate and up may be too large for half precision, and is not with its weight.
+        gate, up = at_least_float32(gate), at_least_float32(up)
+        narrow = F.silu(gate, inplace=hidden is None).mul_(up).mul_(ordered[block, None])
+        torch.mm(narrow.to(x.dtype), down[e].T, out=wide_rows)
+        output.index_add_(0, rows, wide_rows.to(output.dtype))
+    return output.to(x.dtype)
+
+
+def _backward(
+    grad_output: Tensor,
+    x: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    dispatch: Dispatch,
+    hidden: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of `_forward` by x, weights, gate_up and down, in their shapes."""
+    ordered = weights.flatten().index_select(0, dispatch.pairs)
+    grad_x, grad_ordered = _zeros_to_add_to(x), torch.empty_like(ordered)
+    grad_gate_up, grad_down = torch.empty_like(gate_up), torch.empty_like(down)
+    for e in dispatch.without_tokens():
+        grad_gate_up[e].zero_()
+        grad_down[e].zero_()
+    wide, middle = _scratch(dispatch, x, gate_up)
+    for e, block in dispatch.blocks():
+        rows, weight = dispatch.tokens[block], ordered[block, None]
+        # wide_rows holds the outputs' gradients, then the tokens, then the tokens' gradients.
+        wide_rows, grad_hidden = wide[: len(rows)], middle[: len(rows)]
+        gate, up = at_least_float32(hidden[block]).chunk(2, dim=-1)
+        grad_hidden = at_least_float32(grad_hidden)
+        grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
+        silu = F.silu(gate)
+        narrow = silu * up
+        torch.index_select(grad_output, 0, rows, out=wide_rows)
+        grad_narrow = at_least_float32(wide_rows @ down[e])
+        torch.sum(grad_narrow * narrow, dim=-1, out=grad_ordered[block])
+        torch.mm(wide_rows.T, narrow.mul_(weight).to(x.dtype), out=grad_down[e])
+        grad_narrow.mul_(weight)
+        torch.mul(grad_narrow, silu, out=grad_up)
+        _silu_backward(grad_narrow.mul_(up), gate, grad_input=grad_gate)
+        torch.index_select(x, 0, rows, out=wide_rows)
+        grad_hidden = grad_hidden.to(x.dtype)
+        torch.mm(grad_hidden.T, wide_rows, out=grad_gate_up[e])
+        torch.mm(grad_hidden, gate_up[e], out=wide_rows)
+        grad_x.index_add_(0, rows, wide_rows.to(grad_x.dtype))
+    grad_weights = torch.empty_like(ordered)
+    grad_weights[dispatch.pairs] = grad_ordered
+    return grad_x.to(x.dtype), grad_weights.view_as(weights), grad_gate_up, grad_down
+
+
+def _scratch(dispatch: Dispatch, x: Tensor, gate_up: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for the rows of the busiest expert, ``[most, d_model]`` and ``[most, 2 * d_expert]``."""
+    most = dispatch.most()
+    return x.new_empty(most, x.shape[1]), x.new_empty(most, gate_up.shape[1])
+
+
+def _zeros_to_add_to(x: Tensor) -> Tensor:
+    """Zeros of the shape of x, in at least float32: a bfloat16 sum would round once an expert."""
+    return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
