@@ -31,6 +31,10 @@ group = join(30)
 rank, n_ranks = dist.get_rank(), dist.get_world_size()
 
 
+def largest(values):
+    return float(values.abs().max()) if values.numel() else 0.0
+
+
 def compare(settings):
     dtype = getattr(torch, settings["dtype"])
     torch.manual_seed(0)
@@ -91,8 +95,8 @@ def compare(settings):
         away = None
     return {
         "same": {name: bool(torch.equal(a, b)) for name, (a, b) in pairs.items()},
-        "off": {name: float((a - b).abs().max()) for name, (a, b) in pairs.items()},
-        "size": {name: float(b.abs().max()) for name, (a, b) in pairs.items()},
+        "off": {name: largest(a - b) for name, (a, b) in pairs.items()},
+        "size": {name: largest(b) for name, (a, b) in pairs.items()},
         "traffic": traffic, "away": away, "bytes": d * x.element_size(),
         "received": traffic["work"],
     }
