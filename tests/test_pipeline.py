@@ -56,7 +56,9 @@ def test_with_a_gain_the_formula_is_the_largest(half: int, f: int, data: st.Data
     ("name", "sizes"),
     [("ZB-H1", (1, 2.5, 1.1)), ("DualPipe", (1, 3, 1)), ("DualPipe", (2, 2, 1))],
 )
-def test_where_the_formula_does_not_hold(name: Any, sizes: tuple[float, float, float]) -> None:
+def test_where_the_formula_does_not_hold(
+    name: pipeline.ScheduleName, sizes: tuple[float, float, float]
+) -> None:
     """Unstated conditions: so the docstring names them, and this is why."""
     keywords = dict(zip(("forward", "backward", "weight"), sizes, strict=True))
     line = simulate(name, 8, 20, **keywords)
@@ -65,7 +67,7 @@ def test_where_the_formula_does_not_hold(name: Any, sizes: tuple[float, float, f
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("n", [2, 4, 8])
-def test_every_microbatch_passes_every_stage_in_order(name: Any, n: int) -> None:
+def test_every_microbatch_passes_every_stage_in_order(name: pipeline.ScheduleName, n: int) -> None:
     line = simulate(name, n, 2 * n + 4, forward=3, backward=5, weight=2)
     ends: dict[tuple[str, int, int, int], tuple[float, float]] = {}
     for device, spans in enumerate(line.devices):

@@ -22,9 +22,9 @@ import nbformat
 from docutils.nodes import make_id
 from nbformat import NotebookNode
 from pybtex.database import Entry, parse_file
+from slingshot.figures import to_svg
 
 from slingshot import drawings, facts
-from slingshot.figures import to_svg
 from tools.common import sphinx_extensions
 
 ASSIGNMENTS = "notebooks/assignments/release/"
