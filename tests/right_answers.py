@@ -28,9 +28,7 @@ def price_by_formula(t: int, p: int, a: int, cost: Mapping[str, float], margin: 
     return dollars / (1e6 * (1 - margin))
 
 
-def room_in_floats_that_are_whole(
-    m: int, w: int, n: int, a: Mapping[str, int], c: int, b: int
-) -> int:
+def room_by_divmod(m: int, w: int, n: int, a: Mapping[str, int], c: int, b: int) -> int:
     heads = "kv_heads" in a
     one = (2 * a["kv_heads"] * a["head_dim"] if heads else sum(a.values())) * n * c * b
     return 0 if m < w else divmod(m - w, one)[0]
@@ -217,7 +215,7 @@ RIGHT_ANSWERS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     ),
     "utilization in fractions": ("claim", "utilization", utilization_in_fractions),
     "the price by a formula": ("claim", "conversation_price", price_by_formula),
-    "room by divmod": ("claim", "conversations_that_fit", room_in_floats_that_are_whole),
+    "room by divmod": ("claim", "conversations_that_fit", room_by_divmod),
     "the limit by sorting": ("claim", "export_limit", limit_by_sorting),
     "a gate in a loop": ("moe", "gate", gate_in_a_loop),
     "a gate in NumPy": ("moe", "gate", gate_in_numpy),
