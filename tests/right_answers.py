@@ -57,7 +57,8 @@ def gate_in_numpy(scores: Tensor, k: int) -> np.ndarray:
     chosen = np.argsort(s, axis=1, kind="stable")[:, ::-1][:, :k]
     np.put_along_axis(kept, chosen, np.take_along_axis(s, chosen, 1), 1)
     total = kept.sum(1, keepdims=True)
-    return np.divide(kept, total, out=np.zeros_like(s), where=total > 0)
+    weights: np.ndarray = np.divide(kept, total, out=np.zeros_like(s), where=total > 0)
+    return weights
 
 
 def bias_in_a_loop(bias: Tensor, load: Tensor, speed: float) -> Tensor:
@@ -103,7 +104,7 @@ def dispatch_in_a_loop(experts: Tensor, n_experts: int, capacity: int) -> Tensor
 
 
 def spacing_by_halving(x: float, mantissa_bits: int, bias: int) -> float:
-    power = 2.0 ** (1 - bias)
+    power: float = 2.0 ** (1 - bias)
     while power * 2 <= abs(x):
         power *= 2
     return power / 2**mantissa_bits

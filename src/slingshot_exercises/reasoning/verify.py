@@ -205,7 +205,7 @@ TEXTS = {
 """Texts that a model might write, by the right answer."""
 
 
-def _usual(rng: np.random.Generator) -> list[Case]:
+def _usual(rng: np.random.Generator) -> Sequence[Case]:
     cases = [{"answer": answer, "text": text} for answer, texts in TEXTS.items() for text in texts]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     for _ in range(4):
