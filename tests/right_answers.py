@@ -107,7 +107,7 @@ def spacing_by_halving(x: float, mantissa_bits: int, bias: int) -> float:
     power: float = 2.0 ** (1 - bias)
     while power * 2 <= abs(x):
         power *= 2
-    return power / 2**mantissa_bits
+    return float(power / 2**mantissa_bits)
 
 
 def round_in_fractions(x: float, mantissa_bits: int, bias: int, largest: float) -> float:
