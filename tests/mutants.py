@@ -140,14 +140,8 @@ def changes_of_operators(node: ast.AST) -> Iterator[tuple[str, Change]]:
             yield "sides exchanged", becoming(lambda n: ast.BinOp(n.right, n.op, n.left))
     if isinstance(node, ast.BoolOp):
         for place in range(len(node.values)):
-            yield (
-                f"condition {place} dropped",
-                becoming(
-                    lambda n, place=place: ast.BoolOp(
-                        n.op, [v for at, v in enumerate(n.values) if at != place] * 2
-                    )
-                ),
-            )
+            left = [value for at, value in enumerate(node.values) if at != place]
+            yield f"condition {place} dropped", setting("values", left * 2)
     if isinstance(node, ast.UnaryOp):
         yield "sign dropped", becoming(lambda n: n.operand)
     if isinstance(node, ast.Compare):

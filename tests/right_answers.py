@@ -28,9 +28,7 @@ def price_by_formula(t: int, p: int, a: int, cost: Mapping[str, float], margin: 
     return dollars / (1e6 * (1 - margin))
 
 
-def room_in_floats_that_are_whole(
-    m: int, w: int, n: int, a: Mapping[str, int], c: int, b: int
-) -> int:
+def room_by_divmod(m: int, w: int, n: int, a: Mapping[str, int], c: int, b: int) -> int:
     heads = "kv_heads" in a
     one = (2 * a["kv_heads"] * a["head_dim"] if heads else sum(a.values())) * n * c * b
     return 0 if m < w else divmod(m - w, one)[0]
@@ -59,7 +57,8 @@ def gate_in_numpy(scores: Tensor, k: int) -> np.ndarray:
     chosen = np.argsort(s, axis=1, kind="stable")[:, ::-1][:, :k]
     np.put_along_axis(kept, chosen, np.take_along_axis(s, chosen, 1), 1)
     total = kept.sum(1, keepdims=True)
-    return np.divide(kept, total, out=np.zeros_like(s), where=total > 0)
+    weights: np.ndarray = np.divide(kept, total, out=np.zeros_like(s), where=total > 0)
+    return weights
 
 
 def bias_in_a_loop(bias: Tensor, load: Tensor, speed: float) -> Tensor:
@@ -105,10 +104,10 @@ def dispatch_in_a_loop(experts: Tensor, n_experts: int, capacity: int) -> Tensor
 
 
 def spacing_by_halving(x: float, mantissa_bits: int, bias: int) -> float:
-    power = 2.0 ** (1 - bias)
+    power: float = 2.0 ** (1 - bias)
     while power * 2 <= abs(x):
         power *= 2
-    return power / 2**mantissa_bits
+    return float(power / 2**mantissa_bits)
 
 
 def round_in_fractions(x: float, mantissa_bits: int, bias: int, largest: float) -> float:
@@ -217,7 +216,7 @@ RIGHT_ANSWERS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     ),
     "utilization in fractions": ("claim", "utilization", utilization_in_fractions),
     "the price by a formula": ("claim", "conversation_price", price_by_formula),
-    "room by divmod": ("claim", "conversations_that_fit", room_in_floats_that_are_whole),
+    "room by divmod": ("claim", "conversations_that_fit", room_by_divmod),
     "the limit by sorting": ("claim", "export_limit", limit_by_sorting),
     "a gate in a loop": ("moe", "gate", gate_in_a_loop),
     "a gate in NumPy": ("moe", "gate", gate_in_numpy),

@@ -245,6 +245,38 @@ def test_a_check_that_passes_says_so(assignment: str, exercise: str) -> None:
     assert ("To the prediction: " in said) is (":class: predict" in statement)
 
 
+@pytest.mark.parametrize("assignment", assignments())
+def test_a_solved_notebook_runs_to_its_end(assignment: str) -> None:
+    """The closing cells, too."""
+    names: dict[str, Any] = {"print": lambda *words: None}
+    notebook = nbformat.read(SOURCE / f"{assignment}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, "<cell>", "exec"), names)
+
+
+def test_the_closing_question_on_experts_has_the_answer_that_it_gives() -> None:
+    names: dict[str, Any] = {"print": lambda *words: None}
+    notebook = nbformat.read(SOURCE / "moe.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and not cell.metadata.get("nbgrader", {}).get("grade"):
+            exec(compile(cell.source, "<cell>", "exec"), names)
+    rounds = {speed: rounds_until_even(names, speed) for speed in (0.004, 0.01)}
+    assert rounds == {0.004: 13, 0.01: None}
+
+
+def rounds_until_even(names: dict[str, Any], speed: float) -> int | None:
+    """How often the bias moves until no load is more than a tenth above the mean; 40 at most."""
+    bias = names["bias"]
+    for moves in range(40):
+        weights = names["route"](names["x"], names["weight"], bias, 4, 8, 4, 1.0)
+        load = (weights > 0).sum(dim=0).double()
+        if load.max() <= 1.1 * load.mean():
+            return moves
+        bias = names["update_bias"](bias, load, speed)
+    return None
+
+
 @pytest.mark.parametrize("name", RIGHT_ANSWERS)
 def test_right_answers_in_other_styles_pass(name: str) -> None:
     assignment, exercise, function = RIGHT_ANSWERS[name]

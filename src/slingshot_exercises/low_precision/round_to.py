@@ -163,7 +163,7 @@ def _usual(rng: np.random.Generator, fmt: FloatFormat) -> list[float]:
     top = spacing_of(fmt.max, fmt.mantissa_bits, fmt.bias)
     power = 2.0 ** int(rng.integers(0, 2))
     return [
-        *(power * round(x, 3) for x in rng.uniform(1, 2, 2)),
+        *(power * round(x, 3) for x in rng.uniform(1, 2, 2).tolist()),
         -power * round(rng.uniform(1, 2), 3),
         power * (1 + step / 2),
         -power * (1 + step / 2),

@@ -105,7 +105,13 @@ def _usual(rng: np.random.Generator) -> list[Case]:
 
 def _around_the_mean(rng: np.random.Generator) -> list[Case]:
     """Loads on either side of the mean, of half of the largest, and of half of all extremes."""
-    loads = ([40, 30, 8, 2], [90, 80, 70, 0, 5, 55], [1, 1, 1, 9, 3], [100, 99, 98, 97, 0])
+    loads = (
+        [40, 30, 8, 2],
+        [90, 80, 70, 0, 5, 55],
+        [1, 1, 1, 9, 3],
+        [100, 99, 98, 97, 0],
+        [60, 40, 35, 30, 28],
+    )
     return [_case(normal(rng, len(load)), rng.permutation(load), _speed(rng)) for load in loads]
 
 

@@ -205,7 +205,7 @@ TEXTS = {
 """Texts that a model might write, by the right answer."""
 
 
-def _usual(rng: np.random.Generator) -> list[Case]:
+def _usual(rng: np.random.Generator) -> Sequence[Case]:
     cases = [{"answer": answer, "text": text} for answer, texts in TEXTS.items() for text in texts]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     for _ in range(4):
@@ -260,7 +260,8 @@ DOMAIN = Domain(
             "(1) 2-6 6 5\t= {0}\n$",
             "x\r\n= {0}\r\n$\r\n",
         ),
-        "there is odd white space within the answer": _made("= {1} $", "x = {1}\n$", "= {1}$"),
+        "there is odd white space within the answer": _made("= {1} $", "x = {1}\n$"),
+        "the words of the answer are glued": _made("= 65 $", "= 6,5 $", "= 6 5$", answers=["6 5"]),
         "`=` is glued to a word": _made("={0} $", "x= {0} $", "6 ={0} $", "x={0} $", "== {0} $"),
         "`=` is a part of another word": _made("!= {0} $", "6 != {0} $", ">= {0} $", "= x= {0} $"),
         "`$` is glued to a word": _made("= {0}$", "= {0} $x", "= {0} x$", "= {0}$ $", "= {0} $."),
@@ -269,7 +270,6 @@ DOMAIN = Domain(
         ),
         "`=` stands twice": _made("= = {0} $", "= {0} = $", "= {0} = {0} $", "= {0} $ = {0} $"),
         "the answer is glued to others": _made("= 1{0} $", "= {0}1 $", "= -{0} $", "= {0}. $"),
-        "the words of the answer are glued": _made("= 65 $", "= 6,5 $", "= 6 5$", answers=["6 5"]),
         "the answer stands twice": _made("= {0} {0} $", "{0} = {0} $", "{0} $ {0}"),
         "only a part of the answer is there": _made("= 6 $", "= 5 $", "= $", answers=["6 5"]),
         "the text is short": _made("", " ", "\n", "=", "$", "= $", "{0}", "{0} $", "= {0}"),
