@@ -20,19 +20,23 @@ from xdist.scheduler import LoadFileScheduling
 
 SLOW_FILES = {
     "test_book.py", "test_book_browser.py", "test_book_builds.py", "test_clean_run.py",
-    "test_grade.py", "test_lab.py", "test_package.py", "test_setup.py", "test_timeline.py",
+    "test_grade.py", "test_grade_cluster.py", "test_grade_desk.py", "test_grade_hostile.py",
+    "test_lab.py", "test_package.py", "test_parallel.py", "test_setup.py", "test_timeline.py",
     "test_tools.py", "test_workspace.py",
 }  # fmt: skip
 SLOW_FIXTURES = {"book", "browser", "live_notebook", "run_notebook"}
-SPREAD_FILES = {"test_book_browser.py", "test_grade.py"}
+SPREAD_FILES = {
+    "test_book_browser.py", "test_grade.py", "test_grade_desk.py", "test_grade_hostile.py",
+}  # fmt: skip
 LONGEST = (
-    "test_book_builds.py", "test_setup.py", "test_grade.py", "test_workspace.py", "test_lab.py",
+    "test_book_builds.py", "test_setup.py", "test_grade.py", "test_grade_hostile.py",
+    "test_grade_desk.py", "test_workspace.py", "test_lab.py", "test_parallel.py",
     "test_package.py",
 )  # fmt: skip
 """The slow files in the order in which they begin: one that takes minutes never comes last."""
 UNKNOWN = 90.0
 """Seconds of a notebook of which none are recorded: as long as a notebook may take."""
-MADE_ONCE = ("graded", "open_class")
+MADE_ONCE = ("graded", "open_class", "rounds", "hostile")
 """What takes long to make, in a file that is spread: the tests that use it stay together."""
 
 
