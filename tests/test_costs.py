@@ -458,6 +458,7 @@ def test_decode_flops_of_absorbed_attention() -> None:
     # Per position, layer and head: a score over 512 + 64 channels, a weighted sum over 512.
     attention = 61 * 128 * 1000 * (2 * 576 + 2 * 512)
     assert step.flops == 3 * (2 * count_parameters(V3).active_without_embedding + attention)
+    assert step.attention_flops == 3 * attention
 
 
 def test_decoding_reaches_the_order_of_deepseeks_own_figure() -> None:

@@ -287,6 +287,38 @@ def test_good_style_is_left(markdown: str) -> None:
     assert style_faults(markdown) == []
 
 
+# --- the order of the pages -------------------------------------------------------------------
+
+GLUED = re.compile(r"\{glue:\w+\}`(?:\.\./)?(notebooks/\w+)\.ipynb::(\w+)")
+
+
+def told_too_early(order: list[str], pages: dict[str, str]) -> list[str]:
+    """The results that a page prints before the notebook that asks for them, in reading order."""
+    return [
+        f"{page} prints {result} of {notebook}, which comes later"
+        for place, page in enumerate(order)
+        for notebook, result in GLUED.findall(pages.get(page, ""))
+        if notebook not in order[:place]
+    ]
+
+
+def test_a_result_before_its_question_is_found() -> None:
+    pages = {"book/a": "It is {glue:text}`../notebooks/n.ipynb::x:s`.", "book/b": "None."}
+    assert told_too_early(["book/a", "notebooks/n", "book/b"], pages) == [
+        "book/a prints x of notebooks/n, which comes later"
+    ]
+    assert told_too_early(["notebooks/n", "book/a", "book/b"], pages) == []
+
+
+def test_no_page_prints_a_result_before_its_notebook_asks() -> None:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    order = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    files = {page: ROOT / f"{page}.md" for page in order}
+    pages = {page: file.read_text("utf-8") for page, file in files.items() if file.exists()}
+    assert sum(len(GLUED.findall(text)) for text in pages.values()) > 50
+    assert told_too_early(order, pages) == []
+
+
 # --- the real pages ---------------------------------------------------------------------------
 
 # File, typed number: why it may stand. A number that is looked up or computed has no place here.

@@ -163,7 +163,11 @@ def test_the_guide_fits_the_course(fault: str) -> None:
         ("verbs", "- Write the whole router", "- Know the whole router"),
         ("plans", "  hand in: [notebooks/assignments/release/moe]\n", ""),
         ("plans", "  class: [notebooks/claims_arithmetic]", "  class: [notebooks/claims]"),
-        ("order", "notebooks/training_cost, book/cost, notebooks/serving_costs", "notebooks/training_cost"),
+        (
+            "order",
+            "notebooks/training_cost, book/cost, notebooks/serving_costs",
+            "notebooks/training_cost",
+        ),
         ("order", "[book/moe, notebooks/moe_balancing, notebooks", "[book/moe, notebooks"),
         ("live", "alone = train(", "together = train("),
         ("live", "read: Which is best?", "read: Which is worst?"),
