@@ -743,7 +743,7 @@ def test_a_rotation_is_off_by_the_rounding_of_its_sums(
         return
     with default_dtype(default), MODES[mode]():
         back = rotate(rotate(x, block), block)
-    wide = x.double().unflatten(1, (-1, block))
+    wide = x.double().reshape(len(x), -1, block)
     sums = wide.abs().sum(-1, keepdim=True).expand_as(wide).flatten(1)
     eps = 2.0**-52 if x.dtype == torch.float64 else 2.0**-23
     if bool((sums > torch.finfo(back.dtype).max / 2).any()):

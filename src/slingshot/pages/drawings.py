@@ -4,6 +4,7 @@ Each function draws one, with the numbers that it is given, and returns the figu
 holds them by name, each with the words that say what is seen.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -562,7 +563,7 @@ def nats_lost() -> Figure:
     left, right, top, row = 136.0, WIDTH - 14.0, 20.0, 23.0
 
     def place(nats: float) -> float:
-        return left + (np.log10(nats) + 2.3) / 2.6 * (right - left)
+        return left + (math.log10(nats) + 2.3) / 2.6 * (right - left)
 
     bottom = top + len(schemes) * row
     for value, text in ((0.01, "0.01"), (0.1, "0.1"), (1.0, "1")):
