@@ -13,11 +13,13 @@ from typing import Any
 import _runner
 import mixture
 import pytest
+import routers
 import torch
 from _runner import RESULTS, Run, Stored
 
 from slingshot import sizes
 from slingshot.corpus import Corpus, Document, encode, train_tokenizer
+from slingshot.moe import expert_load
 
 EXPERIMENTS = sorted(path.stem for path in Path(_runner.__file__).parent.glob("[!_]*.py"))
 
@@ -284,6 +286,27 @@ def test_every_configuration_can_be_built() -> None:
         assert run.configuration["seed"] == run.seed
         frozen = [not router.weight.requires_grad for router in model.routers]
         assert all(frozen) if run.name == "frozen router" else not any(frozen)
+
+
+def test_a_hashed_model_differs_from_the_learned_one_in_its_router_alone() -> None:
+    (run,) = (run for run in mixture.runs() if run.key == "mixture 16/1")
+    learned, hashed = (mixture.build(run.configuration)[0] for _ in range(2))
+    text = torch.randint(0, 512, (20_000,), generator=torch.Generator().manual_seed(0))
+    routers.hash_tokens(hashed, text, seed=1)
+    ours, theirs = dict(hashed.named_parameters()), dict(learned.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    tables = [hashed.state_dict()[f"layers.{layer}.ffn.router.table"] for layer in (0, 1)]
+    assert not torch.equal(*tables)
+    for table in tables:  # whoever gets a token had the least load so far
+        load = expert_load(table[text], 16)
+        assert load.max() - load.min() <= text.bincount().max()
+    for stored in routers.runs():
+        settings = {key: stored.configuration[key] for key in run.configuration}
+        assert settings == run.configuration | {
+            "seed": stored.seed,
+            "balancing": {"method": "none", "strength": 0.0},
+        }
 
 
 def test_the_seed_draws_the_weights() -> None:
