@@ -19,7 +19,8 @@ from xdist.scheduler import LoadFileScheduling
 
 SLOW_FILES = {
     "test_book.py", "test_book_browser.py", "test_book_builds.py", "test_clean_run.py",
-    "test_grade.py", "test_grade_cluster.py", "test_grade_desk.py", "test_grade_hostile.py", "test_lab.py", "test_timeline.py", "test_tools.py",
+    "test_grade.py", "test_grade_cluster.py", "test_grade_desk.py", "test_grade_hostile.py",
+    "test_lab.py", "test_timeline.py", "test_tools.py",
 }  # fmt: skip
 SLOW_FIXTURES = {"book", "browser", "live_notebook", "run_notebook"}
 SPREAD_FILES = {
