@@ -8,6 +8,7 @@ them. What the domain allows is said in the statement of the exercise, in the sa
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -17,7 +18,7 @@ Draw = Callable[[np.random.Generator], Sequence[Case]]
 """Draws the cases of one kind."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one of each, so that what was drawn is kept under it
 class Domain:
     """All that the statement of an exercise allows as input.
 
@@ -30,10 +31,12 @@ class Domain:
     usual: Draw
     edges: Mapping[str, Draw]
 
+    @cache  # noqa: B019 a domain lives as long as the module that declares it
     def cases(self, seed: int) -> Sequence[Case]:
-        """Draw the usual cases."""
+        """Draw the usual cases, once: whoever tries a function hands it copies."""
         return self.usual(_stream(seed, ""))
 
+    @cache  # noqa: B019
     def at_edges(self, seed: int) -> Mapping[str, Sequence[Case]]:
         """Draw the cases of every edge."""
         return {where: draw(_stream(seed, where)) for where, draw in self.edges.items()}
