@@ -102,8 +102,8 @@ def test_derivatives_forward_are_those_backward() -> None:
     module, x, experts, weights = make_case(5, 4, 2, dtype=torch.float64)
     direction = torch.randn(5, 12, dtype=torch.float64)
     with forward_ad.dual_level():
-        output = module(forward_ad.make_dual(x.detach(), direction), experts, weights)
-        tangent = forward_ad.unpack_dual(output).tangent
+        output = module(forward_ad.make_dual(x.detach(), direction), experts, weights)  # type: ignore[no-untyped-call]
+        tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]
     assert tangent is not None
     upward = torch.randn(5, 12, dtype=torch.float64)
     (grad,) = torch.autograd.grad(module(x, experts, weights), x, upward)

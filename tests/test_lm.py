@@ -17,10 +17,10 @@ from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeForCausalLM
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from slingshot import sizes
-from slingshot.attention import rotate, rotations
+from slingshot.attention import Attention, rotate, rotations
 from slingshot.layers import SquaredReLU, SwiGLU
 from slingshot.lm import DecoderLM, Layer, LMConfig, generate
-from slingshot.moe import MoE
+from slingshot.moe import MoE, TopKRouter
 
 DENSE = LMConfig(vocab_size=40, d_model=16, n_layers=3, n_heads=4, d_ffn=24)
 EXPERTS = sizes.ExpertConfig(n_routed=6, n_shared=2, top_k=2, d_expert=8, n_dense_layers=1)
@@ -72,6 +72,7 @@ def dense_weights(ffn: nn.Module | None, prefix: str) -> dict[str, Tensor]:
 
 
 def mixture_weights(ffn: MoE, prefix: str) -> dict[str, Tensor]:
+    assert isinstance(ffn.router, TopKRouter)
     return {
         f"{prefix}.gate.weight": ffn.router.weight,
         f"{prefix}.gate.e_score_correction_bias": ffn.router.expert_bias,
@@ -89,14 +90,15 @@ def weights_for_transformers(model: DecoderLM) -> dict[str, Tensor]:
         "lm_head.weight": model.head.weight,
     }
     for index, layer in enumerate(layers_of(model)):
-        prefix, ffn = f"model.layers.{index}", layer.ffn
+        prefix, ffn, attention = f"model.layers.{index}", layer.ffn, layer.attention
+        assert isinstance(attention, Attention)
         named |= {
             f"{prefix}.input_layernorm.weight": layer.attention_norm.weight,
             f"{prefix}.post_attention_layernorm.weight": layer.ffn_norm.weight,
-            f"{prefix}.self_attn.q_proj.weight": layer.attention.query.weight,
-            f"{prefix}.self_attn.k_proj.weight": layer.attention.key.weight,
-            f"{prefix}.self_attn.v_proj.weight": layer.attention.value.weight,
-            f"{prefix}.self_attn.o_proj.weight": layer.attention.output.weight,
+            f"{prefix}.self_attn.q_proj.weight": attention.query.weight,
+            f"{prefix}.self_attn.k_proj.weight": attention.key.weight,
+            f"{prefix}.self_attn.v_proj.weight": attention.value.weight,
+            f"{prefix}.self_attn.o_proj.weight": attention.output.weight,
         }
         named |= (
             mixture_weights(ffn, f"{prefix}.mlp")

@@ -165,7 +165,7 @@ def test_a_timeline_counts_what_is_idle() -> None:
     ],
 )
 def test_what_cannot_be_is_named(changes: dict[str, Any], message: str) -> None:
-    given = {
+    given: dict[str, Any] = {
         "schedule": "1F1B",
         "n_stages": 8,
         "n_microbatches": 20,

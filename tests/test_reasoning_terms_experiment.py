@@ -9,7 +9,7 @@ import pytest
 import reasoning
 import reasoning_terms as terms
 import torch
-from reasoning import GAME
+from reasoning import GAME, SEEDS
 
 from slingshot.lm import DecoderLM
 from slingshot.tasks import ShellGame, Trace
@@ -40,7 +40,7 @@ def forget() -> None:
 
 def test_what_is_stored_can_be_said_in_json_and_tells_the_arms_apart() -> None:
     runs = terms.runs()
-    assert len({run.key for run in runs}) == len(runs) == len(terms.SEEDS) * len(terms.arms())
+    assert len({run.key for run in runs}) == len(runs) == len(SEEDS) * len(terms.arms())
     told = [json.dumps(run.configuration) for run in runs]
     assert len(set(told)) == len(told)
     assert all(json.loads(json.dumps(run.configuration)) == run.configuration for run in runs)

@@ -22,9 +22,10 @@ import nbformat
 from docutils.nodes import make_id
 from nbformat import NotebookNode
 from pybtex.database import Entry, parse_file
-from slingshot.figures import to_svg
 
-from slingshot import drawings, facts
+from slingshot import facts
+from slingshot.pages import drawings
+from slingshot.pages.figures import to_svg
 from tools.common import sphinx_extensions
 
 ASSIGNMENTS = "notebooks/assignments/release/"

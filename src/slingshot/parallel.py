@@ -309,7 +309,7 @@ class ExpertParallel(nn.Module):
         tokens = pairs // k
         # The rows that travel: one a pair, or one for each token that a rank sees at all.
         keys = ranks * len(x) + tokens if self.once else torch.arange(len(pairs))
-        kept, row_of_pair = keys.unique(return_inverse=True)
+        kept, row_of_pair = keys.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         if self.once:
             row_ranks, row_tokens = kept // max(1, len(x)), kept % max(1, len(x))
         else:
@@ -403,7 +403,7 @@ class ExpertParallel(nn.Module):
 
 def _leaving(rows: Tensor, sent: Tensor, rank: int) -> int:
     """The bytes of ``rows`` that go to other ranks, when ``sent[r]`` of them go to rank r."""
-    to_others = [part for r, part in enumerate(rows.split(sent.tolist())) if r != rank]
+    to_others = [part for r, part in enumerate(rows.split(sent.tolist())) if r != rank]  # type: ignore[no-untyped-call]
     return sum(part.nbytes for part in to_others)
 
 
@@ -483,7 +483,7 @@ def join(seconds: float = 60.0) -> dist.ProcessGroup:
     n_ranks = int(os.environ["WORLD_SIZE"])
     dist.init_process_group(
         "gloo",
-        store=dist.FileStore(os.environ["SLINGSHOT_RENDEZVOUS"], n_ranks),
+        store=dist.FileStore(os.environ["SLINGSHOT_RENDEZVOUS"], n_ranks),  # type: ignore[attr-defined]
         rank=int(os.environ["RANK"]),
         world_size=n_ranks,
         timeout=datetime.timedelta(seconds=seconds),
@@ -517,10 +517,10 @@ def launch(program: str, n_ranks: int, *, seconds: float = 120.0) -> list[str]:
         errors = [(Path(folder) / f"{rank}.err").read_text("utf-8") for rank in range(n_ranks)]
     if failed is None:
         return texts
-    rank, code = failed
-    last = (errors[rank].strip().splitlines() or ["it said nothing"])[-1]
+    first, code = failed
+    last = (errors[first].strip().splitlines() or ["it said nothing"])[-1]
     why = f"did not end within {seconds:g} s" if code is None else f"ended with code {code}"
-    raise RankLostError(f"rank {rank} {why}, so all {n_ranks} were stopped: {last}")
+    raise RankLostError(f"rank {first} {why}, so all {n_ranks} were stopped: {last}")
 
 
 def _start(program: str, rank: int, n_ranks: int, folder: Path) -> "subprocess.Popen[bytes]":

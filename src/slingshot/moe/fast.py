@@ -31,7 +31,7 @@ def run_experts(
     have been checked.
     """
     inputs = (x, weights, gate_up, down)
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in inputs):
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in inputs):  # type: ignore[no-untyped-call]
         return None
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         output: Tensor = _RunExperts.apply(*inputs, dispatch)  # type: ignore[no-untyped-call]

@@ -699,7 +699,7 @@ def cached_vectors() -> Figure:
     kinds = [("MHA", 8), ("GQA", 2), ("MQA", 1)]
     left, wide, gap = 92.0, 24.0, 5.0
     for row, (name, n_kept) in enumerate(kinds):
-        y = 26 + row * 58
+        y = 26.0 + row * 58
         label(axes, 8, y + 15, name, ha="left", weight="bold")
         for head in range(8):
             x = left + head * (wide + gap)
