@@ -245,7 +245,7 @@ def test_indexer(dtype: torch.dtype, n: int, how: str, seed: int) -> None:
     even = torch.ones(2, 3, n, n).tril()
     loss = attention.indexer_loss(scores, (even / even.sum(-1, keepdim=True)).to(dtype))
     assert loss.dtype == computed(dtype)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert bool(indexer.query.weight.grad.isfinite().all())
     assert outcome(lambda: attention.indexer_loss(scores[:1], even)) is REFUSED
     assert outcome(lambda: attention.indexer_loss(scores, even.long())) is REFUSED

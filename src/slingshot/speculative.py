@@ -334,7 +334,8 @@ class MultiTokenHead(nn.Module):
             if not len(hidden) or n < 1:  # nothing has been read yet
                 return Draft(text[:0])
             x = read(hidden[cache.length :], text[cache.length + 1 :])
-            tokens, probabilities = [], []
+            tokens: list[Tensor] = []
+            probabilities: list[Tensor] = []
             for place in range(n):
                 if place:
                     x = read(x, tokens[-1])
