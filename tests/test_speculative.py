@@ -181,8 +181,7 @@ def test_a_draft_is_kept_as_often_as_the_distributions_share() -> None:
     uniform = (torch.arange(N, dtype=torch.float64) + 0.5) / N
     kept = 0.0
     for drafted, weight in enumerate(q.tolist()):
-        rows = [each.expand(N, -1) for each in (p, q)]
-        found = accept(*rows, torch.full((N,), drafted), uniform).kept
+        found = accept(p.expand(N, -1), q.expand(N, -1), torch.full((N,), drafted), uniform).kept
         kept += weight * float(found.double().mean())
     assert kept == pytest.approx(float(torch.minimum(p, q).sum()), abs=1 / N)
 

@@ -457,7 +457,7 @@ class LatentAttention(nn.Module):
     def _find_unpacked(self, query: Tensor, latents: Tensor) -> Tensor:
         """Unpack keys and values of all tokens, then attend as ever; ``[B, H, S, v]``."""
         s = self.sizes
-        latent, turning = latents.split([s.kv_lora_rank, s.qk_rope_head_dim], dim=-1)  # type: ignore[no-untyped-call]
+        latent, turning = torch.split(latents, [s.kv_lora_rank, s.qk_rope_head_dim], dim=-1)
         unpacked = self.unpack(latent).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         plain, value = unpacked.split([s.qk_nope_head_dim, s.v_head_dim], dim=-1)
         shared = turning[:, None].expand(-1, self.n_heads, -1, -1)
@@ -473,14 +473,14 @@ class LatentAttention(nn.Module):
         latents are the one key that all heads share, and without its rotary part also the value.
         """
         s = self.sizes
-        matrices = self.unpack.weight.unflatten(0, (self.n_heads, -1))  # type: ignore[no-untyped-call]
-        to_key, to_value = matrices.split([s.qk_nope_head_dim, s.v_head_dim], dim=1)
-        plain, turning = query.split([s.qk_nope_head_dim, s.qk_rope_head_dim], dim=-1)  # type: ignore[no-untyped-call]
+        matrices = self.unpack.weight.view(self.n_heads, -1, s.kv_lora_rank)
+        to_key, to_value = torch.split(matrices, [s.qk_nope_head_dim, s.v_head_dim], dim=1)
+        plain, turning = torch.split(query, [s.qk_nope_head_dim, s.qk_rope_head_dim], dim=-1)
         carried = torch.cat([plain @ to_key, turning], dim=-1)
         key = latents[:, None]
         found = attend_to_all(carried, key, key[..., : s.kv_lora_rank], self.scale)
-        mixed: Tensor = found @ to_value.mT
-        return mixed
+        values: Tensor = found @ to_value.mT
+        return values
 
 
 def yarn_speeds(
@@ -673,7 +673,7 @@ def sparse_attention(
     rows = torch.arange(batch, device=key.device)[:, None, None]
     chosen_keys = key.transpose(1, 2)[rows, best]  # [B, S, k, H_kv, D]
     chosen_values = value.transpose(1, 2)[rows, best]
-    groups = query.unflatten(1, (n_kv, -1))  # type: ignore[no-untyped-call]
+    groups = query.reshape(batch, n_kv, -1, n_new, query.shape[3])
     scale = key.shape[3] ** -0.5 if scale is None else scale
     similar = torch.einsum("bhgsd,bskhd->bhgsk", groups * scale, chosen_keys)
     weights = similar.masked_fill(hidden[:, None, None], -math.inf).softmax(dim=-1)

@@ -710,7 +710,7 @@ def cached_vectors() -> Figure:
                 box(axes, x, y + 4, across, 11, facecolor=PALETTE["blue"], linewidth=0)
                 box(axes, x, y + 19, across, 11, facecolor=PALETTE["orange"], linewidth=0)
     label(axes, left + 4 * (wide + gap), 8, "eight heads")
-    y = 204.0
+    y = 204
     label(axes, 8, y + 8, "MLA", ha="left", weight="bold")
     for head in range(8):
         x = left + head * (wide + gap) + wide / 2
