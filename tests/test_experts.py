@@ -101,9 +101,10 @@ def test_derivatives_forward_are_those_backward() -> None:
     # The fast path has none, and hands over to the loop: <g, J v> must be <J^T g, v>.
     module, x, experts, weights = make_case(5, 4, 2, dtype=torch.float64)
     direction = torch.randn(5, 12, dtype=torch.float64)
-    with forward_ad.dual_level():
-        output = module(forward_ad.make_dual(x.detach(), direction), experts, weights)  # type: ignore[no-untyped-call]
-        tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]
+    ad: Any = forward_ad
+    with ad.dual_level():
+        output = module(ad.make_dual(x.detach(), direction), experts, weights)
+        tangent = ad.unpack_dual(output).tangent
     assert tangent is not None
     upward = torch.randn(5, 12, dtype=torch.float64)
     (grad,) = torch.autograd.grad(module(x, experts, weights), x, upward)

@@ -6,6 +6,7 @@ hidden rows and not to its wide answers. And each gradient is written into its p
 with little kept for it from the forward pass.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +32,8 @@ def run_experts(
     have been checked.
     """
     inputs = (x, weights, gate_up, down)
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in inputs):  # type: ignore[no-untyped-call]
+    unpack: Callable[[Tensor], Any] = forward_ad.unpack_dual
+    if any(unpack(tensor).tangent is not None for tensor in inputs):
         return None
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         output: Tensor = _RunExperts.apply(*inputs, dispatch)  # type: ignore[no-untyped-call]
