@@ -58,7 +58,7 @@ FORMATS: Final[dict[str, Setting]] = {
     "MXFP4": MXFP4,
     "NVFP4": NVFP4,
 }
-WHOLE_MODEL: Final = ("INT8 tensor", "INT4 groups of 32", "NVFP4")
+WHOLE_MODEL: Final = ("INT8 tensor", "INT4 groups of 32", "MXFP4", "NVFP4")
 BLOCK = 64  # the largest power of two that divides the model's 576 channels
 ALPHA = 0.5
 LARGE = 6.0  # times the median: what counts as an outlier
