@@ -16,7 +16,6 @@ from _runner import Run, main  # first, since it explains a missing package
 import torch
 from fp8_training import (
     BLOCKS,
-    FEWER_SEEDS,
     HELD_OUT_WINDOWS,
     PER_TENSOR,
     TRAIN,
@@ -37,6 +36,7 @@ from slingshot.quant.blocks import Block
 from slingshot.train import train_language_model
 
 RECIPES: Final = {"FP8 blocks": BLOCKS, "FP8 per tensor": PER_TENSOR, "FP8 unscaled": UNSCALED}
+SEEDS = range(2)  # the change is plain in each
 TIMES: Final = (-2.0, -1.0, 2.0)  # of the rounding errors in blocks
 
 
@@ -44,7 +44,7 @@ def runs() -> list[Run]:
     """One run for each seed."""
     recipes = {name: told(recipe) for name, recipe in RECIPES.items()}
     read = {"windows": HELD_OUT_WINDOWS, "recipes": recipes, "times": list(TIMES)}
-    return [Run("float32", seed, {**configuration(seed=seed), **read}) for seed in FEWER_SEEDS]
+    return [Run("float32", seed, {**configuration(seed=seed), **read}) for seed in SEEDS]
 
 
 def execute(run: Run) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """Two kinds of outliers in a real language model, and which remedy mends which.
 
 SmolLM2-135M-Instruct reads the 12 windows of quantized_llm. Channels that are large in all tokens
-are counted site by site and layer by layer, and so is the largest number of all; and each layer's
-product is rounded alone, in six formats and with each remedy. Then the whole model is rounded in
-four formats, with SmoothQuant and with a rotation (quantized_llm has it without a remedy); and in
-INT8 in one kind of site alone. Seeds move the weights by what means nothing, and draw the signs of
-the rotation: what they differ by is luck. The notebook quantize_real_llm reads the results.
+are counted site by site and layer by layer, and so is the largest number of all. Each layer's
+product is rounded alone, in six formats and with each remedy. Then the whole model is rotated and
+rounded in four formats; quantized_llm has it without a rotation. A seed draws the signs of the
+rotation and moves the weights by what means nothing: what seeds differ by is luck. The notebook
+quantize_real_llm reads the results.
 """
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from _runner import Run, main  # first, since it explains a missing package
 
@@ -49,7 +49,7 @@ from slingshot.quant import (
     smooth,
 )
 
-SEEDS = range(3)
+SEEDS = range(1)
 FORMATS: Final[dict[str, Setting]] = {
     "INT8 tensor": Setting(INT8),
     "INT8 row, token": Setting(INT8, ROW),
@@ -60,7 +60,6 @@ FORMATS: Final[dict[str, Setting]] = {
 }
 WHOLE_MODEL: Final = ("INT8 tensor", "INT4 groups of 32", "MXFP4", "NVFP4")
 BLOCK = 64  # the largest power of two that divides the model's 576 channels
-LARGER_BLOCK = 512  # the largest that divides the 1,536 inputs of down
 ALPHA = 0.5
 LARGE = 6.0  # times the median: what counts as an outlier
 SITES: Final[dict[str, tuple[str, ...]]] = {  # the layers that read it
@@ -69,35 +68,7 @@ SITES: Final[dict[str, tuple[str, ...]]] = {  # the layers that read it
     "gate and up": ("gate_up",),
     "down": ("down",),
 }
-NORMS: Final = SITES["attention"] + SITES["gate and up"]
-
-
-class Remedy(NamedTuple):
-    """What is done to input and weight before they are rounded, and where."""
-
-    name: str = "none"  # or "smooth", "rotate"
-    block: int = BLOCK  # of the rotation
-    layers: tuple[str, ...] = ()  # that are rounded; all if empty
-
-
-def remedies() -> dict[str, tuple[str, Remedy]]:
-    """By the name of a run, its format and its remedy."""
-    smoothed, rotated = Remedy("smooth"), Remedy("rotate")
-    found: dict[str, tuple[str, Remedy]] = {
-        f"{fmt}, rotated": (fmt, rotated) for fmt in WHOLE_MODEL
-    }
-    for place, layers in {"norms": NORMS, "down": SITES["down"]}.items():
-        for words, remedy in (("", Remedy()), (", smoothed", smoothed), (", rotated", rotated)):
-            found[f"{place}: INT8 tensor{words}"] = ("INT8 tensor", remedy._replace(layers=layers))
-    found |= {f"{fmt}, smoothed": (fmt, smoothed) for fmt in WHOLE_MODEL}
-    larger = rotated._replace(block=LARGER_BLOCK)
-    return {**found, "INT8 tensor, rotated by 512 in down": ("INT8 tensor", larger)}
-
-
-def seeds_of(name: str) -> range:
-    """More seeds for the whole models that are rotated, whose signs are drawn."""
-    is_drawn = name in {f"{fmt}, rotated" for fmt in WHOLE_MODEL}
-    return SEEDS if is_drawn else range(1)
+Change = Callable[[Tensor], Tensor]
 
 
 def runs() -> list[Run]:
@@ -115,19 +86,17 @@ def runs() -> list[Run]:
         Run("errors", 0, {**looking, **measuring}),
         Run("float32", 0, reading),
     ]
-    rounded = []
-    for seed in SEEDS:
-        for name, (fmt, remedy) in remedies().items():
-            if seed not in seeds_of(name):
-                continue
-            words: dict[str, Any] = {"remedy": remedy.name, "layers": list(remedy.layers)}
-            if remedy.name == "smooth":
-                words |= {"calibration": CALIBRATION, "alpha": ALPHA}
-            if remedy.name == "rotate":
-                words |= {"block": remedy.block}
-            scheme = {"format": told(FORMATS[fmt]), **words, "moved": MOVED_BY, "seed": seed}
-            rounded.append(Run(name, seed, {**reading, **scheme}))
-    return [*first, *rounded]
+    rotated = [
+        Run(f"{name}, rotated", seed, {**reading, **rotation(name), "seed": seed})
+        for seed in SEEDS
+        for name in WHOLE_MODEL
+    ]
+    return [*first, *rotated]
+
+
+def rotation(name: str) -> dict[str, Any]:
+    """How a whole model is rotated and rounded."""
+    return {"format": told(FORMATS[name]), "block": BLOCK, "moved": MOVED_BY}
 
 
 @torch.no_grad()
@@ -140,9 +109,9 @@ def execute(run: Run) -> dict[str, Any]:
         return {"errors": errors(model)}
     if run.name == "float32":
         return {"losses": window_losses(model, windows())}
-    fmt, remedy = remedies()[run.name]
     model = moved(model, MOVED_BY, run.seed)
-    return {"losses": window_losses(mended(model, FORMATS[fmt], remedy, run.seed), windows())}
+    fmt = FORMATS[run.name.removesuffix(", rotated")]
+    return {"losses": window_losses(rotated_model(model, fmt, run.seed), windows())}
 
 
 # --- the remedies ------------------------------------------------------------------------------
@@ -151,7 +120,7 @@ def execute(run: Run) -> dict[str, Any]:
 class Before(nn.Module):
     """A linear layer with something done to its input first."""
 
-    def __init__(self, change: Callable[[Tensor], Tensor], linear: nn.Module) -> None:
+    def __init__(self, change: Change, linear: nn.Module) -> None:
         """Take both."""
         super().__init__()
         self.change, self.linear = change, linear
@@ -162,32 +131,32 @@ class Before(nn.Module):
         return result
 
 
-def mended(model: DecoderLM, fmt: Setting, remedy: Remedy, seed: int) -> nn.Module:
-    """The model with its linear layers rounded after the remedy."""
-    seen = inputs_of(model, calibration()) if remedy.name == "smooth" else {}
+def rotated_model(model: DecoderLM, fmt: Setting, seed: int) -> nn.Module:
+    """The model with its linear layers rotated, each with signs of its own, and rounded."""
     generator = torch.Generator().manual_seed(seed)
 
     def make(name: str, linear: nn.Linear) -> nn.Module:
-        last = name.rpartition(".")[2]
-        if name == "head" or (remedy.layers and last not in remedy.layers):
+        if name == "head":
             return linear
-        change, weight = changed(linear.weight, seen.get(name), remedy, last, generator)
+        change, weight = changed(linear.weight, "rotate", generator)
         return Before(change, QuantizedLinear.from_linear(with_weight(linear, weight), fmt, fmt))
 
     return replace_linears(model, make)
 
 
 def changed(
-    weight: Tensor, seen: Tensor | None, remedy: Remedy, layer: str, generator: torch.Generator
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """What is done to inputs, and the weight ``[N, K]`` to which the same was done."""
-    if seen is not None:
+    weight: Tensor, remedy: str, generator: torch.Generator, seen: Tensor | None = None
+) -> tuple[Change, Tensor]:
+    """What a remedy does to inputs, and the weight ``[N, K]`` to which the same was done.
+
+    To "smooth" it must have ``seen`` inputs ``[T, K]``; to "rotate" draws signs; "none" is none.
+    """
+    if remedy == "smooth" and seen is not None:
         _, weight, factor = smooth(seen, weight, ALPHA)
         return lambda x: x / factor, weight
-    if remedy.name == "rotate":
-        block = remedy.block if layer == "down" else BLOCK
+    if remedy == "rotate":
         signs = 1.0 - 2.0 * torch.randint(2, weight.shape[1:], generator=generator)
-        return lambda x: rotate(x, block, signs), rotate(weight, block, signs)
+        return lambda x: rotate(x, BLOCK, signs), rotate(weight, BLOCK, signs)
     return lambda x: x, weight
 
 
@@ -283,7 +252,7 @@ def errors(model: DecoderLM) -> list[dict[str, Any]]:
     is_later = (torch.arange(tokens.shape[1]) >= FIRST_TOKENS).repeat(len(tokens))
     found = []
     for index, site, name in readers(model):
-        x, weight, last = seen[name], weights[name], name.rpartition(".")[2]
+        x, weight = seen[name], weights[name]
         exact = (x @ weight.T)[is_later]
         result: dict[str, Any] = {"layer": index, "site": site}
 
@@ -292,8 +261,7 @@ def errors(model: DecoderLM) -> list[dict[str, Any]]:
 
         for fmt, setting in FORMATS.items():
             for words in ("none", "smooth", "rotate"):
-                before = calibrated[name] if words == "smooth" else None
-                change, w = changed(weight, before, Remedy(words), last, generator)
+                change, w = changed(weight, words, generator, calibrated[name])
                 left, right = (quantize(m, *setting).dequantize() for m in (change(x), w))
                 result[fmt if words == "none" else f"{fmt}, {words}"] = off(left @ right.T)
         result["LLM.int8"] = off(llm_int8_matmul(x, weight))

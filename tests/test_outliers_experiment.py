@@ -5,7 +5,7 @@ import outliers
 import pytest
 import torch
 from fp8_training import BLOCKS, PER_TENSOR, UNSCALED
-from outliers import SITES, Remedy
+from outliers import SITES
 from torch import Tensor, nn
 
 from slingshot.formats import E4M3
@@ -74,25 +74,21 @@ def test_the_first_two_tokens_are_left_out_of_channels_but_not_of_the_largest(
 def test_a_remedy_alone_changes_no_product(name: str) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(9, 64), torch.randn(8, 64)
-    seen = x if name == "smooth" else None
     generator = torch.Generator().manual_seed(0)
-    change, w = outliers.changed(weight, seen, Remedy(name), "down", generator)
+    change, w = outliers.changed(weight, name, generator, x)
     torch.testing.assert_close(change(x) @ w.T, x @ weight.T, atol=1e-4, rtol=1e-4)
     assert (name == "none") == torch.equal(w, weight)
 
 
-@pytest.mark.parametrize("name", ["none", "smooth", "rotate"])
-def test_only_the_layers_that_are_named_are_rounded(
-    name: str, model: DecoderLM, tokens: Tensor
-) -> None:
-    remedy = Remedy(name, layers=("down",))
-    made = outliers.mended(model, Setting(INT8), remedy, 0)
-    kinds = {key: type(module) for key, module in made.named_modules()}
-    changed = {key for key, kind in kinds.items() if kind is outliers.Before}
-    assert changed == {"layers.0.ffn.down", "layers.1.ffn.down"}
-    logits, exact = made(tokens).logits, model(tokens).logits
-    assert not torch.equal(logits, exact)
-    assert (logits - exact).norm() < 0.1 * exact.norm()
+def test_every_layer_but_the_head_is_rotated_and_rounded(model: DecoderLM, tokens: Tensor) -> None:
+    made = [outliers.rotated_model(model, Setting(INT8), seed) for seed in (0, 0, 1)]
+    changed = {k for k, m in made[0].named_modules() if isinstance(m, outliers.Before)}
+    assert changed == {name for name, _ in outliers.linears(model)}
+    exact = model(tokens).logits
+    logits = [each(tokens).logits for each in made]
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])  # other signs
+    assert 0 < (logits[0] - exact).norm() < 0.1 * exact.norm()
 
 
 def test_errors_are_those_of_a_product_without_the_first_tokens(

@@ -576,7 +576,7 @@ def test_a_rotation_by_hand() -> None:
     halves = [0.5, 0.5, 0.5, 0.5, 5.0, -1.0, -2.0, 0.0]  # sums and differences, over √4
     assert rotate(x, 4).tolist() == [halves]
     signs = torch.tensor([-1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0])
-    assert rotate(x, 4, signs).tolist() == [[-0.5, -0.5, -0.5, -0.5, -1.0, 5.0, 0.0, 0.0]]
+    assert rotate(x, 4, signs).tolist() == [[-0.5, -0.5, -0.5, -0.5, -1.0, 5.0, 0.0, -2.0]]
 
 
 @pytest.mark.parametrize("block", [1, 2, 16, 64])
@@ -592,15 +592,15 @@ def test_a_rotation_keeps_lengths_and_products_and_undoes_itself(block: int) -> 
 
 
 def test_a_rotation_spreads_one_large_number_over_its_block() -> None:
-    """So INT8 with one scale keeps the others, which it made zero before."""
+    """So INT8 with one scale keeps the others, most of which it made zero before."""
     x = normal(8, 128) / 8
-    x[0, 3] = 1000
+    x[0, 3] = 100
     spread = rotate(x, 64)
-    assert (spread[0, :64].abs() - 1000 / 8).abs().max() < 1
+    assert (spread[0, :64].abs() - 100 / 8).abs().max() < 1
     back = rotate(quantize(spread, INT8).dequantize(), 64)
     plain = quantize(x, INT8).dequantize()
-    assert (plain[1:] == 0).all()
-    assert (back - x)[1:].norm() < 0.9 * x[1:].norm()
+    assert (plain - x)[1:].norm() > 0.9 * x[1:].norm()
+    assert (back - x)[1:].norm() < 0.4 * x[1:].norm()
 
 
 # --- layers --------------------------------------------------------------------------------------
