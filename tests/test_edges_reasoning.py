@@ -961,7 +961,8 @@ def test_log_probs_of_any_type(whole: torch.dtype, default: torch.dtype) -> None
     assert (scored is REFUSED) == (whole not in INTEGERS)
     if scored is REFUSED:
         return
-    expected = completions.token_log_probs(model, [s.long() for s in sequences], [1, 1])
+    longs, prompts = [s.long() for s in sequences], torch.tensor([1, 1])
+    expected = completions.token_log_probs(model, longs, prompts)  # type: ignore[arg-type]
     assert torch.equal(scored[0], expected[0])
     # torch ignores a target of -100: it would be certain.
     for outside in (-100, 99):

@@ -540,11 +540,7 @@ def train_grpo(
         raise ValueError(f"beta is {config.beta} but reference is None; pass a copy of the model")
     weights = [p for p in model.parameters() if p.requires_grad]
     check_learning(weights)
-    if optimizers is None:
-        adamw = torch.optim.AdamW(
-            weights, lr=config.learning_rate, betas=config.betas, weight_decay=0.0, fused=True
-        )
-        optimizers = [adamw]
+    optimizers = optimizers or [_adamw(weights, config)]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     peaks = [group["lr"] for group in groups]
     n_active = sizes.count_parameters(model.config.sizes()).active_without_embedding
@@ -607,7 +603,6 @@ def _learn(
             if reference is None
             else token_log_probs(in_eval_mode(reference), sequences, n_prompt)[0]
         )
-    weights = [p for p in model.parameters() if p.requires_grad]
     log_old: Tensor | None = None
     losses, distances, shares = [], [], []
     for _ in range(config.n_updates):
@@ -628,12 +623,7 @@ def _learn(
             max_length=config.max_new_tokens,
         )
         losses.append(finite_number("loss", loss, step))
-        model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(weights, config.clip)
-        finite_number("norm of the gradient", norm, step)
-        for optimizer in optimizers:
-            optimizer.step()
+        _move(model, optimizers, loss, config.clip, step)
         ratio = (log_p.detach() - log_old).exp()
         cut = clipped(ratio, advantages[:, None], config.epsilon_low, config.upper_epsilon)
         shares.append(cut[mask].float().mean().item())
@@ -647,6 +637,28 @@ def _learn(
         tokens_trained=n_tokens * config.n_updates,
         tokens_referred=0 if reference is None else n_tokens,
     )
+
+
+def _adamw(weights: list[nn.Parameter], config: GRPOConfig) -> torch.optim.Optimizer:
+    rate, betas = config.learning_rate, config.betas
+    return torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=0.0, fused=True)
+
+
+def _move(
+    model: DecoderLM,
+    optimizers: Sequence[torch.optim.Optimizer],
+    loss: Tensor,
+    clip: float,
+    step: int,
+) -> None:
+    """Move the weights down the gradient of ``loss``, cut to norm ``clip``."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    weights = [p for p in model.parameters() if p.requires_grad]
+    norm = nn.utils.clip_grad_norm_(weights, clip)
+    finite_number("norm of the gradient", norm, step)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def worth_learning(rollouts: Rollouts, config: GRPOConfig) -> tuple[list[int], Tensor]:
