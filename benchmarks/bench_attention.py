@@ -128,10 +128,10 @@ def model_step(kind: str, length: int) -> Step:
     """Return what reads one token behind full caches, again and again."""
     torch.manual_seed(timing.SEED)
     model = DecoderLM(config(kind)).eval()
-    caches = model._make_caches(length + 1)
+    caches = model.make_caches(length + 1)
     for cache in caches:
         fill(cache, config(kind), length)
-    rotation = model._rotations(length + 1)[:, length:]
+    rotation = model.rotations(length + 1)[:, length:]
     token = torch.tensor([[1]])
     unpacked = kind == "MLA, unpacked each step"
 
@@ -139,7 +139,7 @@ def model_step(kind: str, length: int) -> Step:
         for cache in caches:
             cache.length = length
         if not unpacked:
-            return model.head(model._read(token, rotation, caches)[0])  # type: ignore[no-any-return]
+            return model.head(model.read(token, rotation, caches)[0])  # type: ignore[no-any-return]
         x = model.embedding(token)
         for layer, cache in zip(model.layers, caches, strict=True):
             attention: Any = layer.attention
@@ -268,7 +268,10 @@ def deepseek_steps(length: int) -> tuple[Step, Step]:
     latents = torch.randn(1, length, LATENT.cached_elements)
     cache = LatentCache(length + 1)
     cache.append(latents)
-    parts = latents[:, None].split([LATENT.kv_lora_rank, LATENT.qk_rope_head_dim], dim=-1)
+    latent, key = (
+        latents[:, None, :, : LATENT.kv_lora_rank],
+        latents[:, None, :, LATENT.kv_lora_rank :],
+    )
     turn = deepseek.DeepseekV3RotaryEmbedding(settings)
     rotation = ours.rotations(length + 1)[:, length:]
     x = torch.randn(1, 1, D_MODEL)
@@ -277,7 +280,7 @@ def deepseek_steps(length: int) -> tuple[Step, Step]:
         cache.length = length
         return ours(x, cache, absorbed=True, rotation=rotation)  # type: ignore[no-any-return]
 
-    return step, their_step(theirs, turn, x, *parts, length)
+    return step, their_step(theirs, turn, x, latent, key, length)
 
 
 def their_step(

@@ -68,7 +68,7 @@ def main() -> None:
 
 def contestants(model: Any, theirs: Callable[..., Tensor], prompt: Tensor) -> dict[str, Write]:  # noqa: ANN401
     """Return one call for each: with and without drafts, ours and theirs."""
-    settings = {"max_new_tokens": NEW_TOKENS, "temperature": 0}
+    settings: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "temperature": 0}
 
     def other(**extra: Any) -> Write:  # noqa: ANN401
         def write() -> Tensor:

@@ -124,7 +124,8 @@ def test_half_precision_is_near() -> None:
 
 
 def test_the_parameters_are_those_that_are_counted() -> None:
-    for changes in ({}, {"q_lora_rank": None}):
+    changed: list[dict[str, Any]] = [{}, {"q_lora_rank": None}]
+    for changes in changed:
         attention = latent(**changes)
         counted = attention.sizes.count_parameters(32, bias=False)
         assert sum(parameter.numel() for parameter in attention.parameters()) == counted
@@ -134,14 +135,14 @@ def deepseek(
     interleaved: bool, q_lora_rank: int | None, rope: dict[str, Any] | None, length: int = LENGTH
 ) -> tuple[DeepseekV3Config, DeepseekV3Attention, Tensor, Tensor]:
     """An attention of transformers, its configuration, an input and the output."""
+    settings: dict[str, Any] = {**SIZES, "q_lora_rank": q_lora_rank, "attn_implementation": "eager"}
+    settings |= {"rope_parameters": rope} if rope else {}
     config = DeepseekV3Config(
         hidden_size=32,
         num_attention_heads=4,
         num_key_value_heads=4,
         rope_interleave=interleaved,
-        attn_implementation="eager",
-        **{**SIZES, "q_lora_rank": q_lora_rank},
-        **({"rope_parameters": rope} if rope else {}),
+        **settings,
     )
     theirs = DeepseekV3Attention(config, 0).eval()
     draw(theirs)
@@ -225,7 +226,7 @@ def mixed_up(attention: LatentAttention, query: bool = True, key: bool = True) -
     ):
         if wanted:
             rows = linear.weight.view(n_heads, -1, linear.in_features)[:, -rope:]
-            rows.copy_(rows.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2).clone())
+            rows.copy_(rows.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2).clone())  # type: ignore[no-untyped-call]
 
 
 def values_first(attention: LatentAttention) -> None:
@@ -269,7 +270,8 @@ def differences(bug: Callable[[LatentAttention], None]) -> Tensor:
     wrong = copy.deepcopy(right)
     bug(wrong)
     x = vectors()
-    return (wrong(x) - right(x)).abs().amax(dim=(0, 2))
+    off: Tensor = (wrong(x) - right(x)).abs().amax(dim=(0, 2))
+    return off
 
 
 @pytest.mark.parametrize("name", BUGS)
@@ -299,7 +301,8 @@ def test_positions_that_begin_again_show_at_the_first_token_behind_a_cache() -> 
 
     def read(part: Tensor, start: int) -> Tensor:
         rotation = attention.rotations(part.shape[1], torch.float64)  # not those from start on
-        return attention(part, cache, rotation=rotation)
+        out: Tensor = attention(part, cache, rotation=rotation)
+        return out
 
     off = (piece_by_piece(read, x, 50, 1) - attention(x)).abs().amax(dim=(0, 2))
     assert off[:50].max() < 1e-12
@@ -318,7 +321,8 @@ def test_tokens_in_pieces_are_those_at_once(n_kv_heads: int | None, pieces: tupl
     cache = attention.make_cache(30)
 
     def read(part: Tensor, start: int) -> Tensor:
-        return attention(part, turns[:, start : start + part.shape[1]], cache)
+        out: Tensor = attention(part, turns[:, start : start + part.shape[1]], cache)
+        return out
 
     torch.testing.assert_close(piece_by_piece(read, x, *pieces), attention(x, turns))
 
@@ -340,13 +344,13 @@ def test_tokens_that_are_taken_back_leave_nothing(kind: str) -> None:
     model = DecoderLM(config).double().requires_grad_(False)
     draw(model)
     tokens = torch.randint(40, (1, 20), generator=torch.Generator().manual_seed(0))
-    turns, caches = model._rotations(20), model._make_caches(20)
-    model._read(tokens[:, :8], turns[:, :8], caches)
-    model._read((tokens[:, 8:13] + 1) % 40, turns[:, 8:13], caches)
+    turns, caches = model.rotations(20), model.make_caches(20)
+    model.read(tokens[:, :8], turns[:, :8], caches)
+    model.read((tokens[:, 8:13] + 1) % 40, turns[:, 8:13], caches)
     for cache in caches:
         cache.length = 8
-    found = model._read(tokens[:, 8:], turns[:, 8:], caches)[0]
-    torch.testing.assert_close(found, model._read(tokens, turns)[0][:, 8:])
+    found = model.read(tokens[:, 8:], turns[:, 8:], caches)[0]
+    torch.testing.assert_close(found, model.read(tokens, turns)[0][:, 8:])
     for wrong in (-1, 21):
         with pytest.raises(ValueError, match=f"length is {wrong} with 20 tokens in the cache; "):
             caches[0].length = wrong
@@ -384,7 +388,7 @@ def test_a_model_with_latent_attention_has_its_sizes_and_writes_alike() -> None:
 def test_every_weight_of_latent_attention_learns() -> None:
     model = DecoderLM(LMConfig(40, 32, 1, 4, 24, attention=LATENT))
     draw(model)
-    model(torch.arange(20)[None]).logits.square().sum().backward()  # type: ignore[no-untyped-call]
+    model(torch.arange(20)[None]).logits.square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert float(parameter.grad.abs().max()) > 0, name
@@ -481,7 +485,8 @@ def test_the_score_of_the_indexer_is_the_formula() -> None:
 
 def turn(vector: Tensor, turns: Tensor, place: int) -> Tensor:
     cos, sin = turns[:, place]
-    return vector * cos + vector.roll(2) * sin
+    turned: Tensor = vector * cos + vector.roll(2) * sin
+    return turned
 
 
 def test_the_loss_of_the_indexer_is_a_divergence() -> None:

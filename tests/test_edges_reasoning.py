@@ -521,7 +521,7 @@ def test_layers(
     layer: Any = model.layers[0]
     network = layers.SquaredReLU(8, 3).to(dtype)
     x = laid_out(with_special(numbers((2, n, 8), dtype, size, seed), bad), how)
-    rotation = model._rotations(n)
+    rotation = model.rotations(n)
     for call in (
         lambda: network(x),
         lambda: layer.attention(x, rotation),

@@ -9,7 +9,7 @@ import pytest
 import reasoning
 import reasoning_terms as terms
 import torch
-from reasoning import GAME, SEEDS
+from reasoning import GAME
 
 from slingshot.lm import DecoderLM
 from slingshot.tasks import ShellGame, Trace

@@ -265,7 +265,7 @@ def test_the_head_is_that_of_v3() -> None:
             dim=-1,
         )
     )
-    by_hand = model.head(head.norm(head.layer(joined, model._rotations(10))[0]))
+    by_hand = model.head(head.norm(head.layer(joined, model.rotations(10))[0]))
     torch.testing.assert_close(guessed, by_hand)
     expected = nn.functional.cross_entropy(by_hand.flatten(0, 1), tokens[:, 2:].flatten())
     torch.testing.assert_close(head.loss(model, hidden, tokens), expected)

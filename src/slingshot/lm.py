@@ -190,13 +190,13 @@ class DecoderLM(nn.Module):
         Raises ``ValueError`` for tokens that cannot be, and when the logits are not finite.
         """
         tokens = self.check_tokens(tokens)
-        x, routings = self._read(tokens, self._rotations(tokens.shape[1]))
+        x, routings = self.read(tokens, self.rotations(tokens.shape[1]))
         logits = self.head(self.norm(x))
         if not math.isfinite(logits.detach().sum().item()):
             _check_largest(logits.detach().flatten(0, 1).amax(dim=1))
         return LMOutput(logits, routings)
 
-    def _read(
+    def read(
         self, tokens: Tensor, rotation: Tensor, caches: Sequence[TokenCache] | None = None
     ) -> tuple[Tensor, list[Routing]]:
         """Run the layers on ``tokens [B, S]``, which come after those in the caches of the layers.
@@ -213,12 +213,13 @@ class DecoderLM(nn.Module):
         check_squares(x)
         return x, routings
 
-    def _rotations(self, length: int) -> Tensor:
+    def rotations(self, length: int) -> Tensor:
+        """Return the rotations of the first ``length`` positions, as `read` takes them."""
         config, weight = self.config, self.embedding.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         return rotations(length, config.rotary_width, config.rope_base, weight.device, dtype)
 
-    def _make_caches(self, room: int) -> list[TokenCache]:
+    def make_caches(self, room: int) -> list[TokenCache]:
         """Return an empty cache for each layer."""
         return [layer.attention.make_cache(room) for layer in self.layers]  # type: ignore[union-attr,operator]
 
@@ -363,8 +364,8 @@ def generate(
     Raises ``ValueError`` for prompts that are empty or no tokens of this model, for settings that
     cannot be meant, and when the model's logits are not finite.
     """
-    _check_settings(model, max_new_tokens, end, temperature)
-    prompts = _check_prompts(model, prompts)
+    check_generation(model, max_new_tokens, end, temperature)
+    prompts = check_prompts(model, prompts)
     if not prompts:
         return []
     numbers = None
@@ -397,15 +398,15 @@ def _continue(
     text = lengths.new_zeros(len(prompts), room)
     for row, prompt in zip(text, prompts, strict=True):
         row[: len(prompt)] = prompt
-    rotation = model._rotations(room)
-    caches = model._make_caches(room) if use_cache else None
+    rotation = model.rotations(room)
+    caches = model.make_caches(room) if use_cache else None
     rows, outputs, known = torch.arange(len(prompts)), list(prompts), 0
     for position in range(int(lengths.min()), room):
-        x, _ = model._read(text[:, known:position], rotation[:, known:position], caches)
+        x, _ = model.read(text[:, known:position], rotation[:, known:position], caches)
         known = position if use_cache else 0
         count = position - lengths  # how many new tokens a row has; below 0 in its prompt
         uniform = None if numbers is None else numbers[rows, count.clamp(min=0)]
-        chosen = _choose(model.head(model.norm(x[:, -1])), temperature, uniform)
+        chosen = choose_tokens(model.head(model.norm(x[:, -1])), temperature, uniform)
         if position < longest:
             chosen = torch.where(count < 0, text[:, position], chosen)
         text[:, position] = chosen
@@ -425,7 +426,7 @@ def _continue(
     return outputs
 
 
-def _choose(logits: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
+def choose_tokens(logits: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
     """Return the next token of each row of ``logits [B, V]``; ``uniform [B]`` float64 decides."""
     logits = at_least_float32(logits)
     top, likeliest = logits.max(dim=-1)
@@ -480,7 +481,7 @@ def in_eval_mode(model: M) -> M:
     return evaluated
 
 
-def _check_prompts(model: DecoderLM, prompts: Sequence[Tensor] | Tensor) -> list[Tensor]:
+def check_prompts(model: DecoderLM, prompts: Sequence[Tensor] | Tensor) -> list[Tensor]:
     """Return each prompt as int64; ``ValueError`` for one that ``model`` cannot read."""
     if isinstance(prompts, Tensor) and not prompts.ndim:
         raise ValueError(f"prompts is a number, {prompts.item()}; pass a list of tensors")
@@ -506,9 +507,10 @@ def _check_largest(top: Tensor) -> None:
         )
 
 
-def _check_settings(
+def check_generation(
     model: DecoderLM, max_new_tokens: int, end: int | None, temperature: float
 ) -> None:
+    """Raise ``ValueError`` for settings of `generate` that cannot be meant."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; give at least 1")
     # At this one all tokens are as likely, and differences of logits beyond float32 still are not.

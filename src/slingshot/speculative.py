@@ -18,9 +18,9 @@ from slingshot.lm import (
     DecoderLM,
     Layer,
     LMConfig,
-    _check_prompts,
-    _check_settings,
-    _choose,
+    check_generation,
+    check_prompts,
+    choose_tokens,
     in_eval_mode,
 )
 from slingshot.tensors import at_least_float32, check_within, real, whole
@@ -143,9 +143,9 @@ def speculative_generate(
     A text ends after ``max_new_tokens`` or with the token ``end``. Raises ``ValueError`` as
     `generate` does, and for an ``n_draft`` below 0.
     """
-    _check_settings(model, max_new_tokens, end, temperature)
+    check_generation(model, max_new_tokens, end, temperature)
     require.counts(least=0, n_draft=n_draft)
-    (prompt,) = _check_prompts(model, [prompt])
+    (prompt,) = check_prompts(model, [prompt])
     device = generator.device if generator else torch.device("cpu")
     numbers = None
     if temperature:
@@ -176,12 +176,12 @@ def verify(logits: Tensor, draft: Draft, temperature: float, uniform: Tensor | N
     """
     n = len(draft.tokens)
     if draft.probabilities is None or uniform is None:
-        chosen = _choose(logits, temperature, uniform)
+        chosen = choose_tokens(logits, temperature, uniform)
         kept = chosen[:n] == draft.tokens
     else:
         p = _shares(logits[:n], temperature)
         chosen, kept = accept(p, draft.probabilities, draft.tokens, uniform[:n])
-        chosen = torch.cat([chosen, _choose(logits[n:], temperature, uniform[n:])])
+        chosen = torch.cat([chosen, choose_tokens(logits[n:], temperature, uniform[n:])])
     n_kept = int(kept.cumprod(dim=0).sum())
     return chosen[: n_kept + 1]
 
@@ -196,8 +196,8 @@ class _Writer:
         self.text[: len(prompt)] = prompt
         self.hidden = model.embedding.weight.new_empty(self.room, model.config.d_model)
         self.length, self.known = len(prompt), 0
-        self.rotation = model._rotations(self.room)
-        self.caches = model._make_caches(self.room)
+        self.rotation = model.rotations(self.room)
+        self.caches = model.make_caches(self.room)
         self.accepted = self.proposed = self.steps = 0
 
     @property
@@ -208,7 +208,7 @@ class _Writer:
         """Read what is new and the draft; return the logits of its places and the one after."""
         tokens = torch.cat([self.text[self.known : self.length], drafted])
         end = self.known + len(tokens)
-        x, _ = self.model._read(tokens[None], self.rotation[:, self.known : end], self.caches)
+        x, _ = self.model.read(tokens[None], self.rotation[:, self.known : end], self.caches)
         self.hidden[self.known : end] = x[0]
         self.steps += 1
         logits: Tensor = self.model.head(self.model.norm(x[0, -len(drafted) - 1 :]))
@@ -294,7 +294,7 @@ class MultiTokenHead(nn.Module):
 
         ``tokens`` are those that came after what ``hidden`` stands for.
         """
-        rotation = model._rotations(start + tokens.shape[1])[:, start:]
+        rotation = model.rotations(start + tokens.shape[1])[:, start:]
         return self._read(model, hidden, tokens, rotation, None)
 
     def _read(
@@ -321,7 +321,7 @@ class MultiTokenHead(nn.Module):
         """Return what drafts for one text, with a cache of its own."""
         head = in_eval_mode(self)
         cache = head.layer.attention.make_cache(room + 1)
-        rotation = model._rotations(room + 1)
+        rotation = model.rotations(room + 1)
 
         def read(hidden: Tensor, tokens: Tensor) -> Tensor:
             at = cache.length
@@ -360,7 +360,7 @@ def _draw(
 ) -> tuple[Tensor, Tensor]:
     """Draw a token from each row of ``logits [1, V]``; return it and the shares of all tokens."""
     if not temperature:
-        return _choose(logits, 0.0, None), logits
+        return choose_tokens(logits, 0.0, None), logits
     shares = _shares(logits, temperature)
     device = source.device if source else torch.device("cpu")
     number = torch.rand(len(logits), generator=source, dtype=torch.float64, device=device)
