@@ -334,6 +334,7 @@ REVIEWED: dict[tuple[str, str], str] = {
     ("notebooks/moe_gating.ipynb", "200 tokens"): "the length of our example question",
     ("notebooks/moe_gating.ipynb", "16 experts"): "the size of our own toy",
     ("notebooks/moe_gating.ipynb", "64 experts"): "a suggestion to the reader",
+    ("notebooks/many_machines.ipynb", "512 tokens"): "the size of our own batch",
     ("notebooks/moe_balancing.ipynb", "2,048 tokens"): "the size of our own batch",
     ("notebooks/moe_balancing.ipynb", "95%"): "the confidence that we chose",
     ("notebooks/sparse_vs_dense.ipynb", "95%"): "the confidence that we chose",

@@ -182,7 +182,7 @@ def test_a_fault_in_the_guide_is_found(fault: str, old: str, new: str) -> None:
 
 def test_there_are_two_plans_and_the_longer_has_every_chapter() -> None:
     short, long = plans(GUIDE)
-    assert (len(short), len(long)) == (4, 11)
+    assert (len(short), len(long)) == (4, 12)
     planned = {chapter for week in long for chapter in week.all}
     results = {"book/moe_results", "book/low_precision_results"}  # read aloud where they belong
     assert results <= planned
@@ -210,7 +210,7 @@ def test_every_command_of_make_is_there() -> None:
 
 
 def test_every_option_and_script_is_there() -> None:
-    named = {"grade": "--no-sandbox", "lab": "--prepare-only", "progress": "--workspace"}
+    named = {"grade": "--no-sandbox", "lab": "--prepare-only", "show_progress": "--workspace"}
     code = {tool: ROOT / "tools" / f"{tool}.py" for tool in named}
     code["grade"] = ROOT / "src" / "slingshot_grader" / "cli.py"
     for tool, option in named.items():
