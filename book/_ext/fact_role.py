@@ -53,6 +53,9 @@ SUBJECTS = {
     "v4": "DeepSeek-V4",
     "v41": "DeepSeek-V4.1",
     "dspark": "DSpark",
+    "torchao": "FP8 training elsewhere: torchao",
+    "fp8trillion": "FP8 training elsewhere: two trillion tokens",
+    "hopper": "Sums in Hopper's tensor cores",
 }
 CONFIDENCE = {
     "verified": "read in the primary text",

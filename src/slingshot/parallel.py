@@ -11,6 +11,7 @@ the same order. A busy expert makes its rank late and all others wait, so `place
 several replicas and packs heavy experts with light ones.
 """
 
+import atexit
 import datetime
 import os
 import subprocess
@@ -490,7 +491,14 @@ def join(seconds: float = 60.0) -> dist.ProcessGroup:
     )
     group = dist.group.WORLD
     assert group is not None
+    atexit.register(_leave)
     return group
+
+
+def _leave() -> None:
+    """Leave the group before Python ends: gloo's threads would abort a process that ends first."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def launch(program: str, n_ranks: int, *, seconds: float = 120.0) -> list[str]:
