@@ -40,7 +40,7 @@ def forget() -> None:
 
 def test_what_is_stored_can_be_said_in_json_and_tells_the_arms_apart() -> None:
     runs = terms.runs()
-    assert len({run.key for run in runs}) == len(runs) == len(reasoning.SEEDS) * len(terms.arms())
+    assert len({run.key for run in runs}) == len(runs) == len(terms.SEEDS) * len(terms.arms())
     told = [json.dumps(run.configuration) for run in runs]
     assert len(set(told)) == len(told)
     assert all(json.loads(json.dumps(run.configuration)) == run.configuration for run in runs)
@@ -77,7 +77,7 @@ def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(terms, "train_grpo", practice)
     monkeypatch.setattr(terms, "distill", read)
     monkeypatch.setattr(terms, "thinned", list)  # of no steps
-    (run,) = (run for run in terms.runs() if run.key == f"{name}/1")
+    (run,) = (run for run in terms.runs() if run.key == f"{name}/0")
     result = terms.execute(run)
     assert json.loads(json.dumps(result)) == result
     assert result["before"]["hard"]["n"] == result["after"]["hard"]["n"] == 20
