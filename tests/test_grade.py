@@ -3,12 +3,14 @@
 The class is graded once, as an instructor would, and the tests look at what is there afterwards.
 """
 
+import ast
 import contextlib
 import copy
 import csv
 import dataclasses
 import hashlib
 import html
+import importlib
 import json
 import os
 import re
@@ -40,7 +42,7 @@ from exercise_counts_plugin import WrongAnswer, assignments, checks, wrong_answe
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from slingshot_grader import cli, pool, wire  # noqa: E402
+from slingshot_grader import cli, pool, stand_in, wire  # noqa: E402
 from slingshot_grader.assignment import names_needed, read_assignments  # noqa: E402
 from slingshot_grader.cli import EDITION  # noqa: E402
 from slingshot_grader.cli import main as grade  # noqa: E402
@@ -420,7 +422,7 @@ def write_class(folder: Path, prey: Prey) -> None:
     hand_in("missing-cells.ipynb", without(solved(), "-test", "imports", "claim-utilization"))
     hand_in("no-metadata.ipynb", solved())
     borrowed = "from slingshot import costs\ndef training_flops(n, d, again=False):\n"
-    borrowed += "    return costs.training_flops(n, d) * (4 / 3 if again else 1)"
+    borrowed += "    assert costs\n    return (8 if again else 6) * n * d"
     notebook_of("library", training_flops=borrowed)
     notebook_of("magics", "%time 1 + 1\n!true\n%pip --version", "display(1)", "exit()")
     notebook_of("scripts", SCRIPT)
@@ -1004,6 +1006,24 @@ def test_no_wrong_answer_is_left_out(rounds: Rounds) -> None:
     graded = {name: len(report["grades"]) for name, report in rounds.reports.items()}
     assert graded == {name: len(messages) for name, messages in rounds.expected.items()}
     assert sum(graded.values()) == len(wrong_answers())
+
+
+def test_whatever_an_assignment_gives_is_there_while_it_is_graded() -> None:
+    """Beside the checks: a name that the stand-in does not know would be an empty module."""
+    for assignment in assignments():
+        module = importlib.import_module(f"slingshot_exercises.{assignment}")
+        cells = [cell.source for cell in edition("source", assignment).cells]
+        (imports,) = (text for text in cells if f"from {module.__name__} import" in text)
+        (node,) = (
+            node
+            for node in ast.walk(ast.parse(imports))
+            if isinstance(node, ast.ImportFrom) and node.module == module.__name__
+        )
+        names = {alias.name for alias in node.names if not alias.name.startswith("check_")}
+        given = stand_in.GIVEN.get(module.__name__, {})
+        assert names == set(given)
+        stand = stand_in.StandIn(module.__name__)
+        assert all(getattr(stand, name) is getattr(module, name) for name in names)
 
 
 @pytest.mark.parametrize("assignment", assignments())

@@ -18,6 +18,7 @@ from tools.common import console  # noqa: E402
 console.prepare("make setup-instructor")
 
 import nbformat  # noqa: E402
+import nbgrader  # noqa: E402, F401 so that a set-up without it is noticed at once
 from nbformat import NotebookNode  # noqa: E402
 
 from slingshot_grader.assignment import make_student_edition  # noqa: E402

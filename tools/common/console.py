@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = ("tools", "tests", "slingshot_exercises", "slingshot_grader")
 # A pipe that nobody reads, the same on Windows, and a terminal that was closed.
 GONE = (errno.EPIPE, errno.EINVAL, errno.EIO)
 
@@ -91,4 +92,4 @@ def missing(error: BaseException, remedy: str) -> str:
 def is_ours(error: BaseException) -> bool:
     """Whether the module that is missing is one of this project, which no set-up would bring."""
     name = getattr(error, "name", None) or ""
-    return name.partition(".")[0] in ("tools", "tests")
+    return name.partition(".")[0] in OURS
