@@ -89,7 +89,7 @@ def test_the_search_works_from_a_file(page: Page, visit: Callable[[Page, str], N
 
 
 def test_a_sourced_number_shows_its_source(page: Page, visit: Callable[[Page, str], None]) -> None:
-    visit(page, "book/index.html")
+    visit(page, "book/story.html")
     number = page.locator(".fact", has_text="$5.576 million")
     assert "Table 1" in (number.get_attribute("data-source") or "")
     shown = "e => getComputedStyle(e, '::after').content"

@@ -102,7 +102,9 @@ class Session:
             self.restart()
         else:
             outputs, library = reply.get("outputs"), reply.get("library")
-            cell.done, cell.outputs = True, outputs[:60] if isinstance(outputs, list) else []
+            cell.done = True
+            if isinstance(outputs, list):  # a worker that was taken over sends what it likes
+                cell.outputs = [each for each in outputs[:60] if isinstance(each, dict)]
             if isinstance(library, list):
                 self.library = [each for each in library[:200] if isinstance(each, str)]
             if reply.get("late"):
