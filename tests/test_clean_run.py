@@ -221,6 +221,8 @@ def test_a_file_stays_in_one_process(tmp_path: Path) -> None:
 # --- hosts in the tests --------------------------------------------------------------------------
 
 NEVER_CONTACTED = {
+    "ast.in": "an operator of Python's grammar",
+    "socket.ipynb": "a socket in the file system, which nobody opens",
     "example.com": "a page names it, and the browser's request is aborted before it is sent",
     "example.org": "text of links, and what the checks of this file must find",
     "www.w3.org": "the name space of SVG",

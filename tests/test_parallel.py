@@ -290,7 +290,7 @@ EPLB = [
 
 @pytest.mark.parametrize(("load", "slots"), EPLB)
 def test_the_worked_example_of_deepseeks_balancer(load: list[int], slots: list[int]) -> None:
-    """github.com/deepseek-ai/EPLB, README: 12 experts in 4 groups, 2 nodes, 8 GPUs, 16 slots."""
+    """The README of EPLB by deepseek-ai: 12 experts in 4 groups, 2 nodes, 8 GPUs, 16 slots."""
     placement = place_experts(load, 8, 4, n_nodes=2, n_groups=4)
     assert [expert for rank in placement.ranks for expert in rank] == slots
 
