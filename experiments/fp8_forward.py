@@ -3,8 +3,9 @@
 The float32 models of fp8_training are trained again. Then their factors are rounded in the forward
 pass only, and the held-out loss is compared token by token. The rounding errors are also multiplied
 by a number before they are added, -1 among others: what turns its sign with that is of first order
-in the errors, and what does not is of second. Rounding toward zero, whose errors all point one way,
-is the control. The notebook fp8_training reads the results.
+in the errors, and what does not is of second. The control rounds toward zero: its errors all point
+one way and are about twice as large, so it stands beside twice the errors. The notebook
+fp8_training reads the results.
 """
 
 import sys
@@ -36,7 +37,7 @@ from slingshot.quant.blocks import Block
 from slingshot.train import train_language_model
 
 RECIPES: Final = {"FP8 blocks": BLOCKS, "FP8 per tensor": PER_TENSOR, "FP8 unscaled": UNSCALED}
-SEEDS = range(2)  # the change is plain in each
+SEEDS = range(2)  # the size of a change is plain in each, the sign of a first order is not
 TIMES: Final = (-2.0, -1.0, 2.0)  # of the rounding errors in blocks
 
 

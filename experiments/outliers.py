@@ -3,9 +3,8 @@
 SmolLM2-135M-Instruct reads the 12 windows of quantized_llm. Channels that are large in all tokens
 are counted site by site and layer by layer, and so is the largest number of all. Each layer's
 product is rounded alone, in six formats and with each remedy. Then the whole model is rotated and
-rounded in four formats; quantized_llm has it without a rotation. A seed draws the signs of the
-rotation and moves the weights by what means nothing: what seeds differ by is luck. The notebook
-quantize_real_llm reads the results.
+rounded in four formats; quantized_llm has it without a rotation. The signs of the rotation are
+drawn once, so the luck of a draw is not measured. The notebook quantize_real_llm reads the results.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""On which terms the experiment on reasoning compares, and what changes when they change.
+"""On which terms the experiment on reasoning compares, and what changes with others.
 
 Two of its sentences depend on settings. *Reward chooses among what the base could do*: here a
 student learns careful thoughts, and nothing else, from so few of them that it follows a swap only
@@ -6,7 +6,7 @@ sometimes; then it is reinforced. Its style cannot change, so whatever grows is 
 stands the same student with as many more operations of fine-tuning on the same few thoughts.
 
 *At equal operations distillation wins*: there the two differ in optimizer and in the number of
-swaps that they practise. Here each also has the optimizer of the other and the same range of swaps.
+swaps that they see. Here each also has the optimizer of the other and the same range of swaps.
 
 Base models, settings and test problems are those of the experiment on reasoning.
 """
@@ -65,11 +65,10 @@ ADAMW = replace(
 )
 # The optimizer of fine-tuning, for reinforcement learning; its schedule stays.
 MUON = FINE_TUNING
-ALL_SWAPS: Final = ((1, 12),)
+Swaps = tuple[int, int]
+ALL_SWAPS: Swaps = (1, 12)
 SEEDS: Final = (0,)
 """One seed: it tells nearly all from a guess, and nothing finer."""
-
-Swaps = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,13 @@ class Arm:
 
     ``"few"`` fine-tunes on few thoughts and then goes on: with a reward, or with the thoughts.
     ``"distill"`` fine-tunes on the teacher's verified traces with ``optimizer``, those of problems
-    with ``swaps[0]`` swaps. ``"reinforce"`` practises each of ``swaps`` with the operations of a
+    within the range of ``swaps``. ``"reinforce"`` practises on this range with the operations of a
     student's fine-tuning, with ``optimizer``, or with AdamW as `RL` says if there is none.
     """
 
     kind: Literal["few", "distill", "reinforce"]
     optimizer: TrainConfig | None = None
-    swaps: tuple[Swaps, ...] = (PRACTICE.swaps,)
+    swaps: Swaps = PRACTICE.swaps
     reward: bool = True
 
 
@@ -113,7 +112,7 @@ def configuration(arm: Arm, seed: int) -> dict[str, Any]:
     return {
         "kind": arm.kind,
         "reward": arm.reward,
-        "swaps": [list(swaps) for swaps in arm.swaps],
+        "swaps": list(arm.swaps),
         "optimizer": None if arm.optimizer is None else described(arm.optimizer),
         "traces": N_FEW if arm.kind == "few" else N_TRACES,
         "fine_tuning": described(HALF if arm.kind == "few" else FINE_TUNING),
@@ -178,7 +177,7 @@ def few(arm: Arm, seed: int) -> dict[str, Any]:
 
 def fine_tune(student: DecoderLM, arm: Arm, seed: int) -> dict[str, Any]:
     """Distill a student with the optimizer and the range of swaps of ``arm``."""
-    low, high = arm.swaps[0]
+    low, high = arm.swaps
     traces, _ = written(seed, "teacher", N_TRACES)
     verified = keep_verified(traces, GAME.verify)
     chosen = [each for each in verified if low <= len(GAME.read(each.problem)[1]) <= high]
@@ -188,30 +187,27 @@ def fine_tune(student: DecoderLM, arm: Arm, seed: int) -> dict[str, Any]:
 
 def reinforce(
     student: DecoderLM,
-    stages: tuple[Swaps, ...],
+    swaps: Swaps,
     budget: float,
     seed: int,
     optimizer: TrainConfig | None = None,
 ) -> dict[str, Any]:
-    """Reinforce a student on one range of swaps after another, each with a ``budget``."""
+    """Reinforce a student on problems with so many swaps, until a ``budget`` is used up."""
     steps: list[dict[str, Any]] = []
-    flops, seconds = 0.0, 0.0
-    for swaps in stages:
-        history = train_grpo(
-            student,
-            replace(GAME, swaps=swaps),
-            GAME.verify,
-            replace(RL, steps=5000, max_flops=budget),
-            seed=seed + 1,
-            optimizers=None if optimizer is None else make_optimizers(student, optimizer),
-            on_step=lambda step, rollouts: steps.append(described_step(step, rollouts)),
-            progress=False,
-        )
-        flops, seconds = flops + history.flops, seconds + history.seconds
+    history = train_grpo(
+        student,
+        replace(GAME, swaps=swaps),
+        GAME.verify,
+        replace(RL, steps=5000, max_flops=budget),
+        seed=seed + 1,
+        optimizers=None if optimizer is None else make_optimizers(student, optimizer),
+        on_step=lambda step, rollouts: steps.append(described_step(step, rollouts)),
+        progress=False,
+    )
     return {
         "rl_steps": len(steps),
-        "rl_flops": flops,
-        "rl_seconds": round(seconds, 1),
+        "rl_flops": history.flops,
+        "rl_seconds": round(history.seconds, 1),
         "steps": thinned(steps),
     }
 

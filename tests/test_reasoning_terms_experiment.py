@@ -82,7 +82,7 @@ def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch
     assert json.loads(json.dumps(result)) == result
     assert result["before"]["hard"]["n"] == result["after"]["hard"]["n"] == 20
     if arm.kind == "distill":
-        low, high = arm.swaps[0]
+        low, high = arm.swaps
         kept = [trace for trace in written if low <= trace.text.count("(") <= high]
         assert learned == [(kept, arm.optimizer)]
     elif arm.kind == "few":
@@ -90,7 +90,7 @@ def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch
         assert [len(traces) for traces, _ in learned] == [5] * (1 if arm.reward else 2)
         assert len(asked) == arm.reward
     else:
-        assert asked == list(arm.swaps)
+        assert asked == [arm.swaps]
         assert all((optimizers is None) == (arm.optimizer is None) for optimizers in moved_by)
 
 
