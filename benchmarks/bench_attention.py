@@ -16,8 +16,6 @@ holds slingshot back: absorbed, every head multiplies with all channels of the l
 core computes at less than half the rate of large matrices.
 """
 
-import importlib
-import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +24,19 @@ from typing import Any
 import timing
 import torch
 from torch import Tensor, nn
+from transformers import DeepseekV3Config, DynamicCache, LlamaConfig
+from transformers.models.deepseek_v3 import modeling_deepseek_v3
+from transformers.models.llama import modeling_llama
 
 from slingshot import sizes
-from slingshot.attention import Attention, KVCache, LatentAttention, LatentCache, TokenCache
+from slingshot.attention import (
+    Attention,
+    KVCache,
+    LatentAttention,
+    LatentCache,
+    TokenCache,
+    rotations,
+)
 from slingshot.lm import DecoderLM, LMConfig
 
 LENGTHS = (1024, 4096, 16384)
@@ -173,18 +181,17 @@ def measure_peers(length: int, rounds: int) -> list[dict[str, Any]]:
         ours, theirs = make(length)
         with torch.inference_mode():
             check_same(kind, ours, theirs)
-            pairs = []
-            for _ in range(rounds):
-                pairs.append((timing.time_calls(ours, 3), timing.time_calls(theirs, 3)))
-        ratios = [their.cpu / our.cpu for our, their in pairs]
+            timers = [partial(timing.time_calls, step, 3) for step in (ours, theirs)]
+            times = timing.in_turn(dict(zip(("ours", "theirs"), timers, strict=True)), rounds)
+        figures = timing.beside(times["theirs"], times["ours"])
         rows.append(
             {
                 "kind": kind,
                 "length": length,
-                "cpu": statistics.median(our.cpu for our, _ in pairs),
-                "theirs": statistics.median(their.cpu for _, their in pairs),
-                "ratio": statistics.median(ratios),
-                "spread": (min(ratios), max(ratios)),
+                "cpu": timing.median(times["ours"]).cpu,
+                "theirs": figures["cpu"],
+                "ratio": figures["ratio"],
+                "spread": figures["spread"],
             }
         )
     return rows
@@ -209,8 +216,7 @@ def randomize(module: nn.Module) -> None:
 
 def llama_steps(n_kv_heads: int, length: int) -> tuple[Step, Step]:
     """Return a step of ours and of LlamaAttention."""
-    llama = importlib.import_module("transformers.models.llama.modeling_llama")
-    settings = importlib.import_module("transformers").LlamaConfig(
+    settings = LlamaConfig(
         hidden_size=D_MODEL,
         num_attention_heads=N_HEADS,
         num_key_value_heads=n_kv_heads,
@@ -219,7 +225,7 @@ def llama_steps(n_kv_heads: int, length: int) -> tuple[Step, Step]:
     )
     ours = Attention(D_MODEL, N_HEADS, HEAD_DIM, n_kv_heads).eval()
     randomize(ours)
-    theirs = llama.LlamaAttention(settings, 0).eval()
+    theirs = modeling_llama.LlamaAttention(settings, 0).eval()
     theirs.load_state_dict(
         {
             f"{their}.weight": getattr(ours, our).weight
@@ -234,10 +240,9 @@ def llama_steps(n_kv_heads: int, length: int) -> tuple[Step, Step]:
     key, value = torch.randn(shape), torch.randn(shape)
     cache = KVCache(length + 1)
     cache.append(key, value)
-    turn = llama.LlamaRotaryEmbedding(settings)
-    rotation = importlib.import_module("slingshot.attention").rotations(
-        length + 1, HEAD_DIM, 10_000.0, torch.device("cpu")
-    )[:, length:]
+    turn = modeling_llama.LlamaRotaryEmbedding(settings)
+    turns = rotations(length + 1, HEAD_DIM, 10_000.0, torch.device("cpu"))
+    rotation = turns[:, length:]
     x = torch.randn(1, 1, D_MODEL)
 
     def step() -> Tensor:
@@ -249,8 +254,7 @@ def llama_steps(n_kv_heads: int, length: int) -> tuple[Step, Step]:
 
 def deepseek_steps(length: int) -> tuple[Step, Step]:
     """Return a step of ours, absorbed, and of DeepseekV3Attention."""
-    deepseek = importlib.import_module("transformers.models.deepseek_v3.modeling_deepseek_v3")
-    settings = importlib.import_module("transformers").DeepseekV3Config(
+    settings = DeepseekV3Config(
         hidden_size=D_MODEL,
         num_attention_heads=N_HEADS,
         num_key_value_heads=N_HEADS,
@@ -262,7 +266,7 @@ def deepseek_steps(length: int) -> tuple[Step, Step]:
         rope_interleave=False,
         attn_implementation="sdpa",
     )
-    theirs = deepseek.DeepseekV3Attention(settings, 0).eval()
+    theirs = modeling_deepseek_v3.DeepseekV3Attention(settings, 0).eval()
     randomize(theirs)
     ours = LatentAttention.from_deepseek(theirs.state_dict(), settings).eval()
     latents = torch.randn(1, length, LATENT.cached_elements)
@@ -272,7 +276,7 @@ def deepseek_steps(length: int) -> tuple[Step, Step]:
         latents[:, None, :, : LATENT.kv_lora_rank],
         latents[:, None, :, LATENT.kv_lora_rank :],
     )
-    turn = deepseek.DeepseekV3RotaryEmbedding(settings)
+    turn = modeling_deepseek_v3.DeepseekV3RotaryEmbedding(settings)
     rotation = ours.rotations(length + 1)[:, length:]
     x = torch.randn(1, 1, D_MODEL)
 
@@ -287,7 +291,7 @@ def their_step(
     layer: nn.Module, turn: nn.Module, x: Tensor, key: Tensor, value: Tensor, length: int
 ) -> Step:
     """Return a step of transformers behind a cache that holds ``key`` and ``value``."""
-    cache = importlib.import_module("transformers").DynamicCache()
+    cache = DynamicCache()
     cache.update(key.contiguous(), value.contiguous(), 0)
     places = turn(x, torch.tensor([[length]]))
 

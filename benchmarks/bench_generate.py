@@ -23,7 +23,6 @@ are modules, which can be replaced and hooked; functions of the same weights wou
 import importlib
 import itertools
 import logging
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -111,13 +110,12 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     contestants = make_contestants(case)
     check_same_tokens(case, contestants)
     temperature = 0.0 if case.end is None else 1.0
-    times: dict[str, list[timing.Seconds]] = {name: [] for name in contestants}
-    order = list(contestants)
-    for _ in range(rounds):
-        for name in order:
-            times[name].append(per_token(case, partial(contestants[name], temperature)))
-        order.reverse()
-    figures = {name: summary(times[name], times["slingshot"]) for name in contestants}
+    timers = {
+        name: partial(per_token, case, partial(write, temperature))
+        for name, write in contestants.items()
+    }
+    times = timing.in_turn(timers, rounds)
+    figures = {name: timing.beside(found, times["slingshot"]) for name, found in times.items()}
     return {**case._asdict(), "config": asdict(case.config), "contestants": figures}
 
 
@@ -127,19 +125,6 @@ def per_token(case: Case, write: Callable[[], Tensor | list[Tensor]]) -> timing.
     seconds = timing.time_calls(lambda: rows.extend(write()), calls=1)
     n_tokens = sum(len(up_to_end(row, case.end)) for row in rows)
     return timing.Seconds(seconds.cpu / n_tokens, seconds.wall / n_tokens)
-
-
-def summary(times: list[timing.Seconds], ours: list[timing.Seconds]) -> dict[str, Any]:
-    """Return medians, in seconds per token, and of the ratios to ours of the same round."""
-    ratios = [theirs.cpu / own.cpu for theirs, own in zip(times, ours, strict=True)]
-    wall_ratios = [theirs.wall / own.wall for theirs, own in zip(times, ours, strict=True)]
-    return {
-        "cpu": statistics.median(seconds.cpu for seconds in times),
-        "wall": statistics.median(seconds.wall for seconds in times),
-        "ratio": statistics.median(ratios),
-        "spread": (min(ratios), max(ratios)),
-        "wall_ratio": statistics.median(wall_ratios),
-    }
 
 
 def make_contestants(case: Case) -> dict[str, Write]:

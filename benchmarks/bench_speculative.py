@@ -9,9 +9,9 @@ It needs the file of the model, 93 MB (`python -m slingshot.pretrained`).
 """
 
 import logging
-import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import timing
@@ -102,20 +102,9 @@ def measure(name: str, calls: dict[str, Write], rounds: int) -> dict[str, Any]:
     for contestant, text in texts.items():
         if not torch.equal(text, texts["alone"]):
             sys.exit(f"{name}: {contestant} writes other tokens; nothing was timed")
-    times: dict[str, list[timing.Seconds]] = {contestant: [] for contestant in calls}
-    order = list(calls)
-    for _ in range(rounds):
-        for contestant in order:
-            times[contestant].append(timing.time_calls(calls[contestant], 1))
-        order.reverse()
-    figures = {}
-    for contestant, found in times.items():
-        ratios = [each.cpu / ours.cpu for each, ours in zip(found, times["lookup"], strict=True)]
-        figures[contestant] = {
-            "cpu": statistics.median(each.cpu for each in found),
-            "ratio": statistics.median(ratios),
-            "spread": (min(ratios), max(ratios)),
-        }
+    timers = {each: partial(timing.time_calls, call, 1) for each, call in calls.items()}
+    times = timing.in_turn(timers, rounds)
+    figures = {each: timing.beside(found, times["lookup"]) for each, found in times.items()}
     return {"prompt": name, "contestants": figures}
 
 

@@ -12,7 +12,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,19 +40,43 @@ def interleave(
     contestants: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1
 ) -> dict[str, Seconds]:
     """Return each contestant's median duration over ``rounds`` of ``calls`` calls."""
-    timings: dict[str, list[Seconds]] = {name: [] for name in contestants}
-    order = list(contestants)
-    for name in order:
-        time_calls(contestants[name], calls)  # warm caches and allocators
+    timers = {name: partial(time_calls, call, calls) for name, call in contestants.items()}
+    for timer in timers.values():
+        timer()  # warm caches and allocators
+    return {name: median(times) for name, times in in_turn(timers, rounds).items()}
+
+
+def in_turn(timers: Mapping[str, Callable[[], Seconds]], rounds: int) -> dict[str, list[Seconds]]:
+    """Return what each timer says in ``rounds``, each in the opposite order of the last."""
+    times: dict[str, list[Seconds]] = {name: [] for name in timers}
+    order = list(timers)
     for _ in range(rounds):
         for name in order:
-            timings[name].append(time_calls(contestants[name], calls))
+            times[name].append(timers[name]())
         order.reverse()
+    return times
+
+
+def median(times: Sequence[Seconds]) -> Seconds:
+    """Return the median of CPU time, and that of wall time."""
+    return Seconds(
+        statistics.median(each.cpu for each in times),
+        statistics.median(each.wall for each in times),
+    )
+
+
+def beside(times: Sequence[Seconds], ours: Sequence[Seconds]) -> dict[str, Any]:
+    """Return medians in seconds, and of the ratios of ``times`` to ``ours`` of the same round."""
+    ratios = [
+        Seconds(each.cpu / own.cpu, each.wall / own.wall)
+        for each, own in zip(times, ours, strict=True)
+    ]
+    of_cpu = [ratio.cpu for ratio in ratios]
     return {
-        name: Seconds(
-            statistics.median(t.cpu for t in times), statistics.median(t.wall for t in times)
-        )
-        for name, times in timings.items()
+        **median(times)._asdict(),
+        "ratio": median(ratios).cpu,
+        "spread": (min(of_cpu), max(of_cpu)),
+        "wall_ratio": median(ratios).wall,
     }
 
 

@@ -552,7 +552,7 @@ def test_router(
 @pytest.mark.parametrize("size", MAGNITUDES)
 @edges
 @given(whole=integers, n=rows, how=layouts, bad=specials, seed=seeds, grad=modes)
-@covers("HashRouter", "hash_table")
+@covers("HashRouter", "hash_table", "route")
 def test_hash_router(
     dtype: torch.dtype,
     whole: torch.dtype,
@@ -571,7 +571,7 @@ def test_hash_router(
     x = laid_out(with_special(numbers((n, 5), dtype, size, seed), bad), how)
     tokens = laid_out(torch.arange(n).remainder(5).to(whole), how)
     with mode(grad):
-        routing = outcome(lambda: router(x, tokens))
+        routing = outcome(lambda: moe.route(router, x, tokens))
     logits = outcome(lambda: moe.router_logits(x, router.weight))
     assert (routing is REFUSED) == (logits is REFUSED)
     if routing is REFUSED:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,17 +55,24 @@ def test_a_dependency_the_other_way_is_named(
     assert named in run.stdout
 
 
+def rooms(lines: list[str]) -> set[str]:
+    """The modules of the library that lines of a contract name."""
+    return set(re.findall(r"slingshot\.(\w+)", " ".join(lines)))
+
+
 def test_every_module_of_the_library_has_its_place() -> None:
     """One that no contract names could import what it likes."""
-    placed = " ".join(
-        name
-        for contract in SETTINGS["contracts"]
-        for name in [*contract.get("layers", []), *contract.get("source_modules", [])]
-    )
+    layers, prices, pages = SETTINGS["contracts"]
+    there = {path.stem for path in (ROOT / "src/slingshot").iterdir() if path.stem[0] != "_"}
+    there -= {"stored", "assets", "py"}  # and a file py.typed
     alone = {"costs", "serving", "rules"}  # nothing may import them; they take what is below
-    rooms = {path.stem for path in (ROOT / "src/slingshot").iterdir() if path.stem[0] != "_"}
-    rooms -= {"stored", "assets", "facts.yml", "py"}
-    assert {room for room in rooms if f"slingshot.{room}" not in placed} == alone
+    shown = rooms(pages["source_modules"])
+    placed = rooms(layers["layers"])
+    assert placed == there - alone - shown
+    assert rooms(prices["source_modules"]) == placed
+    assert rooms(prices["forbidden_modules"]) == alone
+    usable = {"facts", "stats", "progress", "tensors", "require"}  # no model is among them
+    assert rooms(pages["forbidden_modules"]) == placed - usable | alone
 
 
 def private_names(path: Path) -> list[str]:

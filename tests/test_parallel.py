@@ -2,14 +2,16 @@
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slingshot.moe import Experts, HashRouter, MoE, SwiGLU, TopKRouter, hash_table
 from slingshot.parallel import (
     ExpertParallel,
     Placement,
@@ -351,4 +353,68 @@ def test_a_placement_that_is_none_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Placement(3, ranks)
-    assert ExpertParallel.__doc__
+
+
+# --- one rank, in this process -------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone() -> Iterator[dist.ProcessGroup]:
+    """A group of one rank."""
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    group = dist.group.WORLD
+    assert group is not None
+    yield group
+    dist.destroy_process_group()
+
+
+def test_a_placement_for_other_ranks_is_named(alone: dist.ProcessGroup) -> None:
+    moe = MoE(TopKRouter(8, 4, 2), Experts(4, 8, 8))
+    with pytest.raises(ValueError, match="placement has 4 experts on 2 ranks; there are 4 on 1"):
+        ExpertParallel(moe, alone, in_order(4, 2))
+    with pytest.raises(ValueError, match="placement has 8 experts on 1 ranks; there are 4 on 1"):
+        ExpertParallel(moe, alone, in_order(8, 1))
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_router_that_goes_by_ids_gets_them(once: bool, alone: dist.ProcessGroup) -> None:
+    torch.manual_seed(0)
+    table = hash_table(torch.ones(10, dtype=torch.int64), 4, 2)
+    moe = MoE(HashRouter(8, 4, table), Experts(4, 8, 8), SwiGLU(8, 8))
+    layer = ExpertParallel(moe, alone, once=once)
+    x, tokens = torch.randn(2, 5, 8), torch.randint(10, (2, 5))
+    found, expected = layer(x, tokens).output, moe(x, tokens).output
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(found, expected) or once
+    with pytest.raises(ValueError, match="goes by ids and got no tokens"):
+        layer(x)
+
+
+def test_another_error_is_not_blamed_on_a_rank(
+    alone: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    layer = ExpertParallel(MoE(TopKRouter(8, 4, 2), Experts(4, 8, 8)), alone)
+    monkeypatch.setattr(layer.experts, "forward", no_memory)
+    with pytest.raises(RuntimeError, match="no memory") as caught:
+        layer(torch.randn(3, 8))
+    assert not isinstance(caught.value, RankLostError)
+
+
+def test_a_rank_that_is_lost_in_backward_is_named(
+    alone: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise RuntimeError("Connection closed by peer\nand a trace")
+
+    layer = ExpertParallel(MoE(TopKRouter(8, 4, 2), Experts(4, 8, 8)), alone)
+    output = layer(torch.randn(3, 8)).output.sum()
+    monkeypatch.setattr(dist, "all_to_all_single", closed)
+    monkeypatch.setattr(dist, "all_reduce", closed)
+    message = r"^rank 0: another rank is gone or does not answer \(Connection closed by peer\)$"
+    for call in (output.backward, layer.reduce_gradients):
+        with pytest.raises(RankLostError, match=message):
+            call()

@@ -191,12 +191,14 @@ def test_a_draft_is_kept_as_often_as_the_distributions_share() -> None:
     [
         ({"p": torch.ones(2, 4)}, "p has shape"),
         ({"p": torch.ones(3)}, "p has shape"),
-        ({"q": -torch.ones(2, 3)}, "a row of q is no distribution"),
-        ({"q": torch.zeros(2, 3)}, "a row of q is no distribution"),
+        ({"q": -torch.ones(2, 3)}, r"q\[0\] is no distribution, with numbers from -1"),
+        ({"q": torch.tensor([[1.0, 1, 0], [0, 0, 0]])}, r"q\[1\] is no .* and a sum of 0; "),
+        ({"q": torch.tensor([[1.0, 1, 0], [2, 2, -1]])}, r"q\[1\] is no .* numbers from -1 and"),
         ({"drafted": torch.tensor([0, 3])}, "drafted token 3 is not within"),
         ({"drafted": torch.tensor([0, 2])}, "q is 0 at the drafted token 2"),
-        ({"uniform": torch.tensor([0.0, 1.0])}, "uniform reaches 1.0"),
-        ({"uniform": torch.tensor([0.0, torch.nan])}, "uniform reaches nan"),
+        ({"uniform": torch.tensor([0.0, 1.0])}, r"uniform\[1\] is 1.0; give"),
+        ({"uniform": torch.tensor([0.0, torch.nan])}, r"uniform\[1\] is nan; give"),
+        ({"uniform": torch.tensor([0.0, -0.5])}, r"uniform\[1\] is -0.5; give"),
         ({"drafted": torch.zeros(2)}, "drafted has dtype"),
     ],
 )

@@ -64,6 +64,16 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return turned
 
 
+def _check_sequence(x: Tensor, rotation: Tensor | None, head_dim: int) -> None:
+    """Raise ``ValueError`` unless ``x`` is ``[B, S, d_model]`` and ``rotation``, if any, fits."""
+    turns = None if rotation is None else tuple(rotation.shape)
+    if x.ndim != 3 or turns not in (None, (2, x.shape[1], head_dim)):
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and rotation {turns}; "
+            f"pass [B, S, {x.shape[-1]}] and [2, S, {head_dim}]"
+        )
+
+
 # --- caches --------------------------------------------------------------------------------------
 
 
@@ -235,22 +245,13 @@ class Attention(nn.Module):
         another shape or type, and when a result is not finite.
         """
         x = check_input(x, self.d_model, self.query)
-        if x.ndim != 3 or rotation.shape != (2, x.shape[1], self.head_dim):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and rotation {tuple(rotation.shape)}; "
-                f"pass [B, S, {self.d_model}] and [2, S, {self.head_dim}]"
-            )
+        _check_sequence(x, rotation, self.head_dim)
         query = rotate(self._heads(self.query(x), self.n_heads), rotation)
         key = rotate(self._heads(self.key(x), self.n_kv_heads), rotation)
         value = self._heads(self.value(x), self.n_kv_heads)
         if cache is not None:
             key, value = cache.append(key, value)
-        if key.shape[2] > query.shape[2]:
-            found = attend_to_all(query, key, value)
-        else:
-            found = F.scaled_dot_product_attention(
-                query, key, value, is_causal=True, enable_gqa=self.n_heads != self.n_kv_heads
-            )
+        found = _attend(query, key, value)
         mixed: Tensor = self.output(found.transpose(1, 2).flatten(2))
         check_output(mixed, x)
         return mixed
@@ -284,6 +285,16 @@ def attend_to_all(query: Tensor, key: Tensor, value: Tensor, scale: float | None
         scores = rows.masked_fill(future, -math.inf).view_as(scores)
     found = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
     return found.view(*query.shape[:3], value.shape[3])
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """Causal attention of the last S of T tokens, as `attend_to_all`; quick where S is T."""
+    if key.shape[2] > query.shape[2]:
+        return attend_to_all(query, key, value, scale)
+    shared = key.shape[1] != query.shape[1]
+    return F.scaled_dot_product_attention(
+        query, key, value, is_causal=True, enable_gqa=shared, scale=scale
+    )
 
 
 def _future(n_new: int, n_tokens: int, device: torch.device) -> Tensor:
@@ -421,17 +432,11 @@ class LatentAttention(nn.Module):
         another shape or type, and when a result is not finite.
         """
         x = check_input(x, self.d_model, self.compress)
-        start = 0 if cache is None else cache.length
-        if rotation is None and x.ndim == 3:
+        _check_sequence(x, rotation, self.sizes.qk_rope_head_dim)
+        if rotation is None:
+            start = 0 if cache is None else cache.length
             dtype = torch.promote_types(x.dtype, torch.float32)
             rotation = self.rotations(start + x.shape[1], dtype)[:, start:].to(x.device)
-        rope = self.sizes.qk_rope_head_dim
-        shape = None if rotation is None else tuple(rotation.shape)
-        if x.ndim != 3 or rotation is None or shape != (2, x.shape[1], rope):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and rotation {shape}; "
-                f"pass [B, S, {self.d_model}] and [2, S, {rope}]"
-            )
         query = self._queries(x, rotation)
         latents = self._latents(x, rotation)
         if cache is not None:
@@ -462,9 +467,7 @@ class LatentAttention(nn.Module):
         plain, value = unpacked.split([s.qk_nope_head_dim, s.v_head_dim], dim=-1)
         shared = turning[:, None].expand(-1, self.n_heads, -1, -1)
         key = torch.cat([plain, shared], dim=-1)
-        if key.shape[2] > query.shape[2]:
-            return attend_to_all(query, key, value, self.scale)
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale)
+        return _attend(query, key, value, self.scale)
 
     def _find_absorbed(self, query: Tensor, latents: Tensor) -> Tensor:
         """Carry the queries to the latents, and what they find there to values; ``[B, H, S, v]``.
@@ -607,11 +610,7 @@ class LightningIndexer(nn.Module):
         ``ValueError`` for another shape or type.
         """
         x = check_input(x, self.d_model, self.query)
-        if x.ndim != 3 or rotation.shape != (2, x.shape[1], self.head_dim):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and rotation {tuple(rotation.shape)}; "
-                f"pass [B, S, {self.d_model}] and [2, S, {self.head_dim}]"
-            )
+        _check_sequence(x, rotation, self.head_dim)
         query = self.query(x).unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)
         query, key = rotate(query, rotation), rotate(self.key_norm(self.key(x)), rotation)
         if cache is not None:

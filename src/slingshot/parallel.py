@@ -13,12 +13,14 @@ several replicas and packs heavy experts with light ones.
 
 import atexit
 import datetime
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +31,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from slingshot import require
-from slingshot.moe import Experts, MixtureOutput, MoE, Routing
-from slingshot.tensors import check_input
+from slingshot.moe import Experts, MixtureOutput, MoE, Routing, route, sort_by_expert
+from slingshot.tensors import check_input, check_output
 
 # --- which rank holds which expert -------------------------------------------------------------
 
@@ -123,19 +125,16 @@ def place_experts(
     _check_divides("n_experts", n_experts, groups)
     for name, size in (("n_ranks", n_ranks), ("n_groups", groups), ("n_redundant", n_redundant)):
         _check_divides(name, size, n_nodes)
-    members = [
-        list(range(start, start + n_experts // groups))
-        for start in range(0, n_experts, n_experts // groups)
-    ]
+    size = n_experts // groups
+    members = [list(range(start, start + size)) for start in range(0, n_experts, size)]
     weights = [sum(told[e] for e in group) for group in members]
     per_node, slots = n_ranks // n_nodes, (n_experts + n_redundant) // n_ranks
     ranks: list[tuple[int, ...]] = []
-    for node in _pack(weights, list(range(groups)), n_nodes, groups // n_nodes):
+    for node in _pack(list(range(groups)), weights, n_nodes, groups // n_nodes):
         experts = [e for group in node for e in members[group]]
         items = _replicate([told[e] for e in experts], n_redundant // n_nodes, per_node)
-        counts = [items.count(i) for i in range(len(experts))]
-        shares = [told[experts[i]] / counts[i] for i in items]
-        packed = _pack(shares, items, per_node, slots)
+        shares = [told[e] / items.count(i) for i, e in enumerate(experts)]
+        packed = _pack(items, shares, per_node, slots)
         ranks += [tuple(experts[i] for i in rank) for rank in packed]
     return Placement(n_experts, tuple(ranks))
 
@@ -156,49 +155,30 @@ def _replicate(load: list[float], n_redundant: int, most: int) -> list[int]:
     return items
 
 
-def _pack(weights: list[float], items: list[int], n_packs: int, size: int) -> list[list[int]]:
-    """Put items in packs of a size, the heaviest first, each in the lightest that may take it."""
-    packs: list[list[int]] = [[] for _ in range(n_packs)]
-    totals = [0.0] * n_packs
-    for index in sorted(range(len(items)), key=lambda i: -weights[i]):
-        item = items[index]
-        free = [p for p in range(n_packs) if len(packs[p]) < size]
-        fit = [p for p in free if item not in packs[p]]
-        if not fit:
-            _make_room(
-                packs, totals, item, weights[index], free[0], dict(zip(items, weights, strict=True))
-            )
-            continue
-        lightest = min(fit, key=lambda p: totals[p])
-        packs[lightest].append(item)
-        totals[lightest] += weights[index]
-    return packs
+def _pack(items: list[int], weights: list[float], n_packs: int, size: int) -> list[list[int]]:
+    """Put items in packs of a size, the heaviest first, each in the lightest that may take it.
 
-
-def _make_room(
-    packs: list[list[int]],
-    totals: list[float],
-    item: int,
-    weight: float,
-    free: int,
-    weight_of: dict[int, float],
-) -> None:
-    """Put ``item`` in a full pack without it, whose lightest fitting item moves to ``free``.
-
-    Only packs that hold the item already have a free slot. A full one without it exists, as there
-    are at most as many replicas as packs, and holds something that the free pack does not.
+    ``weights[i]`` is that of item i. One that comes several times, at most once a pack, stands
+    nowhere twice.
     """
-    for p in sorted(range(len(packs)), key=lambda p: totals[p]):
-        moving = [other for other in packs[p] if other not in packs[free]]
-        if item in packs[p] or not moving:
-            continue
-        other = min(moving, key=lambda e: weight_of[e])
-        packs[p][packs[p].index(other)] = item
-        packs[free].append(other)
-        totals[p] += weight - weight_of[other]
-        totals[free] += weight_of[other]
-        return
-    raise RuntimeError("no pack can take a replica")
+    packs: list[list[int]] = [[] for _ in range(n_packs)]
+
+    def total(pack: list[int]) -> float:
+        return math.fsum(weights[item] for item in pack)
+
+    for item in sorted(items, key=lambda item: -weights[item]):
+        without = [pack for pack in packs if item not in pack]
+        free = [pack for pack in without if len(pack) < size]
+        lightest = min(free or without, key=total)
+        if not free:
+            # Whatever has room holds the item already. It takes something from the lightest pack
+            # that is full, which holds more than it and so an item that it does not hold.
+            roomy = next(pack for pack in packs if len(pack) < size)
+            moving = min((i for i in lightest if i not in roomy), key=lambda i: weights[i])
+            lightest.remove(moving)
+            roomy.append(moving)
+        lightest.append(item)
+    return packs
 
 
 def _loads(load: Sequence[float] | Tensor) -> list[float]:
@@ -254,6 +234,9 @@ class ExpertParallel(nn.Module):
     arXiv 2006.16668, §3; the deployment in DeepSeek-V3, arXiv 2412.19437, §3.2.2 and §3.4.
     """
 
+    _homes: Tensor
+    _n_homes: Tensor
+
     def __init__(
         self,
         moe: MoE,
@@ -281,54 +264,50 @@ class ExpertParallel(nn.Module):
             self.experts.down.copy_(moe.experts.down[mine])
         self.traffic: Traffic | None = None
         self.register_buffer("_homes", _table(self.placement), persistent=False)
+        replicas = torch.tensor(self.placement.replicas)
+        self.register_buffer("_n_homes", replicas, persistent=False)
 
-    def forward(self, x: Tensor) -> MixtureOutput:
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> MixtureOutput:
         """Mix the experts' answers for this rank's ``x [..., d_model]``, as `MoE` does.
 
-        Raises ``ValueError`` as `MoE` does, and `RankLostError` when another rank is gone.
+        Raises ``ValueError`` as `MoE` does, and `RankLostError` when another rank is gone; so do
+        the backward pass and `reduce_gradients`.
         """
-        x = check_input(x, self.router.d_model)
-        tokens = x.reshape(-1, self.d_model)
-        routing: Routing = self.router(tokens)
-        try:
-            output = self._exchange(tokens, routing).reshape(x.shape)
-        except RuntimeError as error:
-            raise RankLostError(_why(error, self.rank)) from error
+        x = check_input(x, self.d_model)
+        rows = x.reshape(-1, self.d_model)
+        routing = route(self.router, rows, tokens)
+        output = self._exchange(rows, routing).reshape(x.shape)
         if self.shared is not None:
             output = output + self.shared(x)
+            check_output(output, x)
         return MixtureOutput(output, routing)
 
     def _exchange(self, x: Tensor, routing: Routing) -> Tensor:
         """Send, compute, send back, and sum for each token in the order of its experts."""
-        k = routing.experts.shape[1]
-        experts, by_expert = routing.experts.flatten().sort(stable=True)
-        slots = self._choose_homes(experts)
+        dispatch = sort_by_expert(routing.experts, self.placement.n_experts)
+        slots = self._choose_homes(routing.experts.flatten()[dispatch.pairs])
         # By rank, and within a rank by expert: stable, so that tokens keep their order.
-        ranks = slots[:, 0]
-        order = ranks.argsort(stable=True)
-        pairs, ranks, local = by_expert[order], ranks[order], slots[order, 1]
-        tokens = pairs // k
-        # The rows that travel: one a pair, or one for each token that a rank sees at all.
-        keys = ranks * len(x) + tokens if self.once else torch.arange(len(pairs))
-        kept, row_of_pair = keys.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        ranks, order = slots[:, 0].sort(stable=True)
+        pairs, tokens, local = dispatch.pairs[order], dispatch.tokens[order], slots[order, 1]
+        # The rows that travel: one for each token that a rank sees at all, or one a pair.
         if self.once:
-            row_ranks, row_tokens = kept // max(1, len(x)), kept % max(1, len(x))
+            rows = torch.stack([ranks, tokens])
+            (row_ranks, row_tokens), row_of_pair = rows.unique(dim=1, return_inverse=True)  # type: ignore[no-untyped-call]
+            leaving = x.index_select(0, row_tokens)
         else:
-            row_ranks, row_tokens = ranks, tokens
+            row_ranks, row_of_pair = ranks, torch.arange(len(pairs))
+            # Two gathers, for the gradient of the first adds in the order of experts.
+            leaving = x.index_select(0, dispatch.tokens).index_select(0, order)
         sent_rows = row_ranks.bincount(minlength=self.n_ranks)
         sent_pairs = ranks.bincount(minlength=self.n_ranks)
         starts = (sent_rows.cumsum(0) - sent_rows)[ranks]
         notes = torch.stack([local, row_of_pair - starts], dim=1)
         got_rows, got_pairs = self._counts(sent_rows, sent_pairs)
-        if self.once:
-            leaving = x.index_select(0, row_tokens)
-        else:  # two gathers, for the gradient of the first adds in the order of experts
-            leaving = x.index_select(0, by_expert // k).index_select(0, order)
-        rows = all_to_all(leaving, sent_rows, got_rows, self.group)
+        received = all_to_all(leaving, sent_rows, got_rows, self.group)
         sent_weights = routing.weights.flatten()[pairs]
         weights = all_to_all(sent_weights, sent_pairs, got_pairs, self.group)
         got_notes = all_to_all(notes, sent_pairs, got_pairs, self.group)
-        results = self._compute(rows, weights, got_notes, got_rows, got_pairs)
+        results = self._compute(received, weights, got_notes, got_rows, got_pairs)
         back = all_to_all(results, got_rows, sent_rows, self.group)
         self.traffic = Traffic(
             dispatch=_leaving(leaving, sent_rows, self.rank),
@@ -340,7 +319,7 @@ class ExpertParallel(nn.Module):
             work=len(got_notes),
         )
         if not self.once:  # in the order of experts, as one process adds them
-            back, row_tokens = back[order.argsort()], by_expert // k
+            back, row_tokens = back[order.argsort()], dispatch.tokens
         sums = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         return sums.index_add(0, row_tokens, back.to(sums.dtype)).to(x.dtype)
 
@@ -348,17 +327,16 @@ class ExpertParallel(nn.Module):
         """The rank and slot ``[n, 2]`` of each of ``experts [n]``, sorted: replicas take turns."""
         counts = experts.bincount(minlength=self.placement.n_experts)
         turn = torch.arange(len(experts)) - (counts.cumsum(0) - counts)[experts]
-        replicas = torch.tensor(self.placement.replicas)
-        homes: Tensor = self._homes  # type: ignore[assignment]
         # Replica after replica in blocks, so that one with a single replica keeps its order.
-        which = turn * replicas[experts] // counts[experts].clamp(min=1)
-        return homes[experts, which]
+        which = turn * self._n_homes[experts] // counts[experts]
+        return self._homes[experts, which]
 
     def _counts(self, rows: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Tell every rank how much comes from here; return how much comes from each."""
         told = torch.stack([rows, pairs], dim=1)
         heard = torch.empty_like(told)
-        dist.all_to_all_single(heard, told, group=self.group)
+        with _others_answer(self.group):
+            dist.all_to_all_single(heard, told, group=self.group)
         return heard[:, 0].contiguous(), heard[:, 1].contiguous()
 
     def _compute(
@@ -387,7 +365,7 @@ class ExpertParallel(nn.Module):
         for parameter in shared:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad, group=self.group)
+            self._sum(parameter.grad)
         if max(self.placement.replicas) > 1:
             for parameter in (self.experts.gate_up, self.experts.down):
                 self._reduce_replicas(parameter)
@@ -398,8 +376,13 @@ class ExpertParallel(nn.Module):
         whole = parameter.new_zeros(self.placement.n_experts, *parameter.shape[1:])
         if parameter.grad is not None:
             whole[mine] = parameter.grad
-        dist.all_reduce(whole, group=self.group)
+        self._sum(whole)
         parameter.grad = whole[mine].clone()
+
+    def _sum(self, part: Tensor) -> None:
+        """Replace ``part`` by the sum of what all ranks have."""
+        with _others_answer(self.group):
+            dist.all_reduce(part, group=self.group)
 
 
 def _leaving(rows: Tensor, sent: Tensor, rank: int) -> int:
@@ -456,7 +439,8 @@ def all_to_all(rows: Tensor, sent: Tensor, received: Tensor, group: dist.Process
 
 def _send(rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
     out = rows.new_empty(sum(received), *rows.shape[1:])
-    dist.all_to_all_single(out, rows.contiguous(), received, sent, group=group)
+    with _others_answer(group):
+        dist.all_to_all_single(out, rows.contiguous(), received, sent, group=group)
     return out
 
 
@@ -467,9 +451,17 @@ class RankLostError(RuntimeError):
     """A rank ended, or did not answer in time, and the others cannot go on without it."""
 
 
-def _why(error: RuntimeError, rank: int) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"rank {rank}: another rank is gone or does not answer ({first})"
+@contextmanager
+def _others_answer(group: dist.ProcessGroup) -> Iterator[None]:
+    """Raise `RankLostError` where gloo says that a connection is closed or took too long."""
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error).strip() or type(error).__name__
+        raise RankLostError(
+            f"rank {dist.get_rank(group)}: another rank is gone or does not answer "
+            f"({told.splitlines()[0]})"
+        ) from error
 
 
 def join(seconds: float = 60.0) -> dist.ProcessGroup:
@@ -490,7 +482,7 @@ def join(seconds: float = 60.0) -> dist.ProcessGroup:
         timeout=datetime.timedelta(seconds=seconds),
     )
     group = dist.group.WORLD
-    assert group is not None
+    assert group is not None  # for mypy: it was made a moment ago
     atexit.register(_leave)
     return group
 

@@ -69,10 +69,6 @@ class StoredResults(Mapping[str, dict[str, Any]]):
         """Return how many runs there are, all seeds counted."""
         return len(self._runs)
 
-    def __contains__(self, key: object) -> bool:
-        """Whether this run of this seed is stored."""
-        return key in self._runs
-
     def _known(self) -> str:
         names = dict.fromkeys(key.rpartition("/")[0] for key in self._runs)
         return f"its runs are {', '.join(names)}, each with a seed, as in {next(iter(self._runs))}"

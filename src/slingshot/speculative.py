@@ -23,7 +23,7 @@ from slingshot.lm import (
     choose_tokens,
     in_eval_mode,
 )
-from slingshot.tensors import at_least_float32, check_within, real, whole
+from slingshot.tensors import at_least_float32, check_within, first, real, whole
 
 # --- the rule ------------------------------------------------------------------------------------
 
@@ -56,8 +56,8 @@ def accept(p: Tensor, q: Tensor, drafted: Tensor, uniform: Tensor) -> Accepted:
             f"uniform {tuple(uniform.shape)}; pass [N, V] twice and [N] twice"
         )
     check_within("drafted token", drafted, p.shape[1], "draft tokens of the vocabulary")
-    if bool(((uniform < 0) | ~(uniform < 1)).any()):
-        raise ValueError(f"uniform reaches {float(uniform.max())}; give numbers from 0 to below 1")
+    if bool((outside := (uniform < 0) | ~(uniform < 1)).any()):
+        raise ValueError(f"{first('uniform', uniform, outside)}; give numbers from 0 to below 1")
     there = drafted[:, None]
     p_drafted, q_drafted = p.gather(1, there)[:, 0], q.gather(1, there)[:, 0]
     if bool((q_drafted == 0).any()):
@@ -79,10 +79,12 @@ def _distribution(name: str, values: Tensor) -> Tensor:
     if values.ndim != 2:
         raise ValueError(f"{name} has shape {tuple(values.shape)}; pass [N, V]")
     sums = values.sum(dim=1, keepdim=True)
-    if bool((values < 0).any()) or not bool(((sums > 0) & sums.isfinite()).all()):
+    wrong = (values < 0).any(dim=1) | ~((sums > 0) & sums.isfinite())[:, 0]
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
         raise ValueError(
-            f"a row of {name} is no distribution, its sum is {sums.flatten()[:1]}; "
-            "give numbers of at least 0, not all 0"
+            f"{name}[{row}] is no distribution, with numbers from {values[row].min():.3g} and a "
+            f"sum of {sums[row, 0]:.3g}; give numbers of at least 0, not all 0"
         )
     return values / sums
 
@@ -335,15 +337,20 @@ class MultiTokenHead(nn.Module):
                 return Draft(text[:0])
             x = read(hidden[cache.length :], text[cache.length + 1 :])
             tokens: list[Tensor] = []
-            probabilities: list[Tensor] = []
+            logits: list[Tensor] = []
             for place in range(n):
                 if place:
                     x = read(x, tokens[-1])
-                token, shares = _draw(head.logits(model, x), temperature, source)
-                tokens.append(token)
-                probabilities.append(shares)
+                logits.append(head.logits(model, x))
+                uniform = None
+                if temperature:
+                    device = source.device if source else torch.device("cpu")
+                    uniform = torch.rand(1, generator=source, dtype=torch.float64, device=device)
+                    uniform = uniform.to(x.device)
+                tokens.append(choose_tokens(logits[-1], temperature, uniform))
             cache.length = len(hidden)
-            return Draft(torch.cat(tokens), torch.cat(probabilities) if temperature else None)
+            shares = _shares(torch.cat(logits), temperature) if temperature else None
+            return Draft(torch.cat(tokens), shares)
 
         return guess
 
@@ -353,17 +360,3 @@ def _shares(logits: Tensor, temperature: float) -> Tensor:
     logits = at_least_float32(logits)
     # Subtracted before the division, which a tiny temperature would let overflow.
     return ((logits - logits.amax(dim=-1, keepdim=True)).double() / temperature).softmax(dim=-1)
-
-
-def _draw(
-    logits: Tensor, temperature: float, source: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Draw a token from each row of ``logits [1, V]``; return it and the shares of all tokens."""
-    if not temperature:
-        return choose_tokens(logits, 0.0, None), logits
-    shares = _shares(logits, temperature)
-    device = source.device if source else torch.device("cpu")
-    number = torch.rand(len(logits), generator=source, dtype=torch.float64, device=device)
-    sums = shares.cumsum(dim=-1)
-    place = number.to(logits.device)[:, None] * sums[:, -1:]
-    return torch.searchsorted(sums, place, right=True)[:, 0], shares

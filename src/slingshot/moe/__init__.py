@@ -18,7 +18,7 @@ from slingshot.moe.balance import (
     update_expert_bias,
 )
 from slingshot.moe.dispatch import Dispatch, sort_by_expert
-from slingshot.moe.experts import Experts, MixtureOutput, MoE
+from slingshot.moe.experts import Experts, MixtureOutput, MoE, route
 from slingshot.moe.hashing import HashRouter, hash_table
 from slingshot.moe.routing import (
     Routing,
@@ -52,6 +52,7 @@ __all__ = [
     "load_balancing_loss",
     "mask_groups",
     "max_violation",
+    "route",
     "router_logits",
     "router_z_loss",
     "select_experts",

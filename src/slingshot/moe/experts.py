@@ -130,19 +130,26 @@ class MoE(nn.Module):
         """
         x = check_input(x, self.router.d_model)
         rows = x.reshape(-1, x.shape[-1])
-        if isinstance(self.router, TopKRouter):
-            routing = self.router(rows)
-        elif tokens is None:
-            raise ValueError(
-                "the router goes by ids and got no tokens; pass tokens of x.shape[:-1]"
-            )
-        else:
-            routing = self.router(rows, tokens.flatten())
+        routing = route(self.router, rows, tokens)
         output = self.experts(rows, routing.experts, routing.weights).reshape(x.shape)
         if self.shared is not None:
             output = output + self.shared(x)
             check_output(output, x)
         return MixtureOutput(output, routing)
+
+
+def route(router: TopKRouter | HashRouter, x: Tensor, tokens: Tensor | None = None) -> Routing:
+    """Route ``x [T, d_model]``, by the ids ``tokens`` of any shape where the router goes by them.
+
+    Raises ``ValueError`` as the router does, and when a `HashRouter` gets no ids.
+    """
+    if isinstance(router, TopKRouter):
+        routing: Routing = router(x)
+        return routing
+    if tokens is None:
+        raise ValueError("the router goes by ids and got no tokens; pass the id of each row of x")
+    routing = router(x, tokens.flatten())
+    return routing
 
 
 def _as_autocast_would(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """What a page needs: the look of its figures, figures that move, tables, and a notebook's set-up.
 
-Nothing of the library depends on this, and it depends on nothing of the library.
+Nothing of the library depends on this. Of the library it reads facts and stored results alone.
 """
 
 from slingshot.pages.drawings import DRAWINGS
