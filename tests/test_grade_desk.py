@@ -432,7 +432,7 @@ CANVAS = (
 )
 NBGRADER = (
     "assignment,student_id,raw_score,late_submission_penalty,score,max_score\n"
-    "claim,Ada,,,,11\nclaim,Bob,3,0,3,11\nclaim,Cy,,,,11\n"
+    "claim,Ada,,,,11\nclaim,Bob,3,0,3,11\nclaim,Cy,,,,11\nmoe,Ada,,,,11\nmoe,Bob,5,0,5,11\n"
 )
 CLASSROOM = (
     '"assignment_name","github_username","points_awarded","points_available"\n'
@@ -498,6 +498,8 @@ def test_grades_and_feedback_go_back_to_each_platform(
     assert "1 in no line of the exported file: Dan" in said
     assert command([*words, "--replace"]) == 1  # Dan is in no line still
     assert filled()[:3] == ["11", "8", ""]
+    if platform == "nbgrader":  # whose file has the other assignments, too
+        assert filled()[3:] == ["", "5"]
     with zipfile.ZipFile(tmp_path / "feedback.zip") as packed:
         assert FEEDBACK[platform] in packed.namelist()
         assert len(packed.namelist()) == 4
