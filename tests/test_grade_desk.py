@@ -315,6 +315,8 @@ ada,claim,run_time,0.5,"half: the idea is right, <b>see</b> me",
 ada,claim,export_limit,,,yes
 ada,claim,,,Well done,
 bob,claim,,7,after talking to Bob,
+bob,claim,,,after talking again,
+ada,claim,export_limit,,was ill,
 cy,claim,predictions,2,,
 none,,,,read on paper,
 """
@@ -365,6 +367,12 @@ def test_a_decision_without_effect_is_named(
         tmp_path, "overrides.csv", f"learner,assignment,exercise,points,comment,excused\n{line}\n"
     )
     assert any(words in name for name in graded())
+
+
+def test_a_deadline_of_no_assignment_is_named(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "ada.ipynb", worth(11))
+    decide(tmp_path, "rules.toml", "[deadlines]\nclam = 2026-10-05T12:00:00Z\n")
+    assert any("there is no assignment 'clam'; there are: claim" in name for name in graded())
 
 
 @pytest.mark.parametrize(

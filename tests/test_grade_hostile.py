@@ -614,7 +614,7 @@ def test_a_page_that_cannot_be_made_costs_no_grade(
 
     made = outcome.Report("graded")
     monkeypatch.setattr(examiner, "examine", lambda *arguments: (made, []))
-    monkeypatch.setattr(examiner.page, "render", fail)
+    monkeypatch.setattr(page, "render", fail)
     said: list[dict[str, Any]] = []
     submission = Submission("x", tmp_path, "claim", [])
     examiner.do_examine(said.append, submission, ASSIGNMENTS["claim"], SANDBOX, LIMITS, [])
@@ -641,7 +641,7 @@ def test_outputs_that_no_worker_of_ours_sends_are_left_out() -> None:
         {"result": picture},
         {"display": {"text/plain": "x"}},
     ]
-    bad = [None, 7, [], {}, "stream", {"stream": 1}, {"error": 1}, {"error": ["a"]},
+    bad: list[Any] = [None, 7, [], {}, "stream", {"stream": 1}, {"error": 1}, {"error": ["a"]},
            {"display": 1}, {"result": {"image/png": "A"}}]  # fmt: skip
     assert list(read_outputs([*good, *bad])) == good
     (empty,) = read_outputs([{"stream": deep, "text": deep, "more": "x"}])
