@@ -112,6 +112,7 @@ def test_the_solution_passes(assignment: str, exercise: str, test: Test) -> None
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.name)
 @TESTS
 def test_a_wrong_answer_is_refused(answer: WrongAnswer, test: Test) -> None:
+    """Each file is all that one learner wrote, so what several have in common stands in each."""
     code = answer.path.read_text("utf-8")
     message = namespace_of(answer.assignment, code)["MESSAGE"]
     with pytest.raises(CheckFailed) as caught:

@@ -18,6 +18,7 @@ from slingshot_grader.cli import EDITION
 from slingshot_grader.cli import main as grade
 from slingshot_grader.cluster import Cluster
 from slingshot_grader.files import Submission
+from slingshot_grader.outcome import Report
 from slingshot_grader.pool import LostError
 from slingshot_grader.processes import family
 from test_grade import (
@@ -162,6 +163,7 @@ class FakeClient:
         ({"version": "another"}, "another version of the course"),
         ({}, "another version of the course"),
         ({"version": "ours", "report": {"status": "perfect"}}, "answered what is no report"),
+        ({"version": "ours", "report": Report("graded").message()}, "on another assignment"),
         ({"version": "ours", "lost": "it ended early"}, "it ended early"),
     ],
 )

@@ -315,6 +315,8 @@ ada,claim,run_time,0.5,"half: the idea is right, <b>see</b> me",
 ada,claim,export_limit,,,yes
 ada,claim,,,Well done,
 bob,claim,,7,after talking to Bob,
+bob,claim,,,after talking again,
+ada,claim,export_limit,,was ill,
 cy,claim,predictions,2,,
 none,,,,read on paper,
 """
@@ -365,6 +367,12 @@ def test_a_decision_without_effect_is_named(
         tmp_path, "overrides.csv", f"learner,assignment,exercise,points,comment,excused\n{line}\n"
     )
     assert any(words in name for name in graded())
+
+
+def test_a_deadline_of_no_assignment_is_named(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "ada.ipynb", worth(11))
+    decide(tmp_path, "rules.toml", "[deadlines]\nclam = 2026-10-05T12:00:00Z\n")
+    assert any("there is no assignment 'clam'; there are: claim" in name for name in graded())
 
 
 @pytest.mark.parametrize(
@@ -432,7 +440,7 @@ CANVAS = (
 )
 NBGRADER = (
     "assignment,student_id,raw_score,late_submission_penalty,score,max_score\n"
-    "claim,Ada,,,,11\nclaim,Bob,3,0,3,11\nclaim,Cy,,,,11\n"
+    "claim,Ada,,,,11\nclaim,Bob,3,0,3,11\nclaim,Cy,,,,11\nmoe,Ada,,,,11\nmoe,Bob,5,0,5,11\n"
 )
 CLASSROOM = (
     '"assignment_name","github_username","points_awarded","points_available"\n'
@@ -498,6 +506,8 @@ def test_grades_and_feedback_go_back_to_each_platform(
     assert "1 in no line of the exported file: Dan" in said
     assert command([*words, "--replace"]) == 1  # Dan is in no line still
     assert filled()[:3] == ["11", "8", ""]
+    if platform == "nbgrader":  # whose file has the other assignments, too
+        assert filled()[3:] == ["", "5"]
     with zipfile.ZipFile(tmp_path / "feedback.zip") as packed:
         assert FEEDBACK[platform] in packed.namelist()
         assert len(packed.namelist()) == 4

@@ -25,14 +25,16 @@ import pytest
 from nbformat import NotebookNode
 
 from exercise_counts_plugin import assignments
-from slingshot_grader import batch, confine, files, notebook, outcome, wire
+from slingshot_grader import batch, confine, examiner, files, notebook, outcome, page, wire
 from slingshot_grader.batch import Batch, Settings
 from slingshot_grader.cli import EDITION
 from slingshot_grader.cli import main as grade
+from slingshot_grader.examine import refuse
 from slingshot_grader.files import Submission, UnreadableError
 from slingshot_grader.local import Local
 from slingshot_grader.pool import Job, LostError, Pool
 from slingshot_grader.processes import family
+from slingshot_grader.session import Run, read_outputs, remote_error
 from test_grade import (
     ALL,
     ASSIGNMENTS,
@@ -173,6 +175,10 @@ for value in gc.get_objects():
         type(value).run = lambda self, source: {"outputs": [None, 7, [], {}, {"stream": 1}, *big],
                                                 "late": ["x"], "library": [1, "x" * 9999]}
 """
+HALF = """
+def run_time(*arguments):
+    raise ValueError("\\udcff")
+"""
 TYPES = {
     "run_time": """
 import functools
@@ -210,6 +216,7 @@ def attacks(mark: str) -> dict[str, Attack]:
                                        "run_time": ""}), 0, "has no 'TRAINING_FLOPS'"),
         "hunts": Attack(with_cells(solved(**WRONG), HUNT, READ), 0),
         "half letters": Attack(loose, ALL),
+        "half letters in an error": Attack(solved(run_time=HALF), ALL - 1, "it raises ValueError"),
         "collides": Attack(solved(run_time=COLLIDE), ALL - 1, "it sends what is no answer"),
         "many cells": Attack(many, ALL),
         "a long line": Attack(wide, ALL),
@@ -552,11 +559,99 @@ def test_a_report_that_is_none_is_refused(change: dict[str, Any]) -> None:
         outcome.read_report({**REPORT, **change})
 
 
-def test_a_report_is_bounded() -> None:
-    long = {**REPORT, "remarks": ["x" * 10_000] * 1000, "notebook": "x" * 20_000_000}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"grades": []},
+        {"grades": [{**GRADE, "exercise": name, "grade_id": name} for name in "abcdef"]},
+        {"answers": {"../page": [1]}},
+    ],
+    ids=str,
+)
+def test_a_report_on_another_assignment_is_refused(change: dict[str, Any]) -> None:
+    claim = ASSIGNMENTS["claim"]
+    grades = [dataclasses.asdict(refuse(test, "wrong", "")) for test in claim.tests]
+    assert outcome.report_on(claim, {**REPORT, "grades": grades}).points == 0
+    with pytest.raises(ValueError, match="another assignment"):
+        outcome.report_on(claim, {**REPORT, "grades": grades, **change})
+
+
+def test_a_report_is_bounded_and_can_be_written() -> None:
+    long = {**REPORT, "remarks": ["\udcff" * 10_000] * 1000, "notebook": "x" * 20_000_000}
     read = outcome.read_report(long)
+    assert read.remarks[0].encode("utf-8")
     assert sum(map(len, read.remarks)) <= outcome.MOST_REMARKS * outcome.LONGEST_REMARK
     assert len(read.notebook) == outcome.LARGEST_PAGE
+
+
+@pytest.mark.parametrize("answer", [{}, {"assignment": 1}, {"assignment": "../x", "begun": True}])
+def test_an_assignment_that_is_none_gives_no_page_its_name(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    made, _ = new_batch(tmp_path, pool)
+    monkeypatch.setattr(pool, "ask", lambda job: answer)
+    assert made.identify(tmp_path / "a.ipynb") == ("", True)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"remarks": 3}, {"remarks": ["x", []]}, {"problem": {}}], ids=str
+)
+def test_an_answer_about_a_zip_that_is_none_is_a_problem_of_that_zip(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    made, _ = new_batch(tmp_path, pool)
+    monkeypatch.setattr(pool, "ask", lambda job: answer)
+    remarks, problem = made.unpack(tmp_path / "a.zip", tmp_path / "unpacked")
+    assert remarks == []
+    assert problem.startswith("a zip that cannot be unpacked")
+
+
+def test_a_page_that_cannot_be_made_costs_no_grade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> str:
+        raise RecursionError
+
+    made = outcome.Report("graded")
+    monkeypatch.setattr(examiner, "examine", lambda *arguments: (made, []))
+    monkeypatch.setattr(page, "render", fail)
+    said: list[dict[str, Any]] = []
+    submission = Submission("x", tmp_path, "claim", [])
+    examiner.do_examine(said.append, submission, ASSIGNMENTS["claim"], SANDBOX, LIMITS, [])
+    assert said == [{"report": made.message(), "whole": False}]
+
+
+def test_a_page_beyond_bounds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [notebook.Cell("a = 1", "", {})]
+    runs = [Run("a = 1", "", 1)]
+    assert "a" in page.render(cells, runs, ASSIGNMENTS["claim"])
+    monkeypatch.setattr(page, "LARGEST_PAGE", 5)
+    with pytest.raises(ValueError, match="a page of"):
+        page.render(cells, runs, ASSIGNMENTS["claim"])
+
+
+def test_outputs_that_no_worker_of_ours_sends_are_left_out() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    picture = {"text/plain": "x", "image/png": "AAAA"}
+    good = [
+        {"stream": "stdout", "text": "x"},
+        {"error": ["a", "b", "c"]},
+        {"result": picture},
+        {"display": {"text/plain": "x"}},
+    ]
+    bad: list[Any] = [None, 7, [], {}, "stream", {"stream": 1}, {"error": 1}, {"error": ["a"]},
+           {"display": 1}, {"result": {"image/png": "A"}}]  # fmt: skip
+    assert list(read_outputs([*good, *bad])) == good
+    (empty,) = read_outputs([{"stream": deep, "text": deep, "more": "x"}])
+    assert empty == {"stream": "", "text": ""}
+    assert list(read_outputs([{"display": {"image/png": "A" * 10_000_000}}])) == [
+        {"display": {"text/plain": ""}}
+    ]
+    assert len(list(read_outputs(good * 1000))) == wire.MOST_OUTPUTS
+    assert list(read_outputs(7)) == []
+    assert str(remote_error([deep, deep, deep])) == ""
 
 
 @pytest.mark.parametrize("place", ["file/x", "/proc/x"])

@@ -8,7 +8,7 @@ import ast
 import pytest
 
 from exercise_counts_plugin import cells, exercises
-from mutants import survivors
+from mutants import HIDDEN_SEED, accepted, survivors
 
 EACH = 20
 """Every twentieth mutant is tried here."""
@@ -126,6 +126,15 @@ def test_a_small_change_to_a_solution_is_refused(assignment: str, exercise: str)
     for seen, said, source in found:
         (new,) = (line.strip() for line in source.splitlines() if line not in solution)
         assert new in EQUAL.get(exercise, set()), (seen, said, new)
+
+
+@pytest.mark.parametrize(("assignment", "exercise"), exercises())
+@pytest.mark.parametrize("seed", [0, HIDDEN_SEED])
+def test_a_solution_is_accepted_where_its_mutants_are_tried(
+    assignment: str, exercise: str, seed: int
+) -> None:
+    solution = cells("source", assignment)[f"{assignment}-{exercise}"]
+    assert accepted(assignment, exercise, solution, seed)
 
 
 def test_a_mutant_that_survives_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

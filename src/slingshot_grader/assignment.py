@@ -57,8 +57,12 @@ class Assignment:
     @property
     def answers(self) -> frozenset[str]:
         """The grade ids of the cells that a learner writes."""
-        fixed = {test.grade_id for test in self.tests} | set(self.locked)
-        return self.ids - fixed
+        return self.ids - self.fixed
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The grade ids of the cells that are run as the source edition has them."""
+        return frozenset(self.locked).union(test.grade_id for test in self.tests)
 
     @property
     def ids(self) -> frozenset[str]:

@@ -31,7 +31,7 @@ from slingshot_grader.files import (
     write_atomically,
 )
 from slingshot_grader.layouts import Entry
-from slingshot_grader.outcome import Report, expect, read_report
+from slingshot_grader.outcome import Report, clean, expect, read_report, text
 from slingshot_grader.pool import Job, LostError, Pool
 from slingshot_grader.sandbox import SOURCE, Sandbox
 from slingshot_grader.session import Limits
@@ -191,8 +191,9 @@ class Batch:
         try:
             job = Job("identify", {"path": path, "assignments": self.assignments}, ARCHIVE_CLOCK)
             answer = self.pool.ask(job)
-            return str(answer.get("assignment", "")), bool(answer.get("begun"))
-        except LostError:
+            name = expect(answer.get("assignment"), str)
+            return name if name in self.assignments else "", expect(answer.get("begun"), bool)
+        except (LostError, ValueError):
             self.refuse_if_stopped()
             return "", True  # what it is will be said where it is graded
 
@@ -203,9 +204,9 @@ class Batch:
             answer = self.pool.ask(
                 Job("unpack", {"archive": archive, "target": target}, ARCHIVE_CLOCK)
             )
-            remarks = [str(each)[:200] for each in answer.get("remarks", [])]
-            return remarks, str(answer.get("problem", ""))[:200]
-        except LostError as error:
+            remarks = [text(each, 200) for each in expect(answer.get("remarks", []), list)[:10]]
+            return remarks, text(answer.get("problem", ""), 200)
+        except (LostError, ValueError) as error:
             self.refuse_if_stopped()
             return [], f"a zip that cannot be unpacked: {error}"
 
@@ -260,10 +261,8 @@ class Batch:
             if not self.pool.stop.is_set():
                 self.keep(submission, report)
         except Exception as error:
-            text = (
-                str(error) if isinstance(error, LostError) else f"{type(error).__name__}: {error}"
-            )
-            self.reports[self.code(submission)] = Report("not graded", [text[:300]])
+            why = str(error) if isinstance(error, LostError) else f"{type(error).__name__}: {error}"
+            self.reports[self.code(submission)] = Report("not graded", [clean(why)[:300]])
 
     def try_to_grade(self, submission: Submission, grader: Grader) -> Report:
         """Grade a submission, again if it changes meanwhile."""
@@ -361,6 +360,11 @@ class Batch:
             f"overrides.csv, line {each.line}: {why}"
             for each in self.overrides
             if (why := problem(each, standings))
+        ]
+        self.notes += [
+            f"rules.toml: there is no assignment {name!r}; there are: {', '.join(self.assignments)}"
+            for name in self.rules.deadlines
+            if name not in self.assignments
         ]
         part = self.output / "grades.csv.part"
         table.write_grades(part, standings, self.assignments)

@@ -17,6 +17,7 @@ from slingshot_grader import export
 from slingshot_grader.assignment import AssignmentError
 from slingshot_grader.batch import Batch, GradeError, Grader, Settings
 from slingshot_grader.desk import DeskError
+from slingshot_grader.layouts import is_zip
 from slingshot_grader.local import Local
 from slingshot_grader.pool import Pool
 from slingshot_grader.processes import adopt_orphans, close_memory
@@ -147,7 +148,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def read_settings(args: argparse.Namespace) -> Settings:
     """Return the settings; raise ``GradeError``."""
     folder: Path = args.submissions
-    zipped = folder.suffix.casefold() == ".zip" and folder.is_file()
+    zipped = is_zip(folder) and folder.is_file()
     if not str(folder) or folder == Path() or not (folder.is_dir() or zipped):
         raise GradeError(
             f"{str(folder)!r} is no folder of submissions; give one, for example "

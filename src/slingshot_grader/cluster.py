@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.files import Submission, UnreadableError, open_regular, parts
 from slingshot_grader.local import Local
-from slingshot_grader.outcome import Report, read_report
+from slingshot_grader.outcome import Report, report_on
 from slingshot_grader.pool import LostError, Pool
 from slingshot_grader.sandbox import SOURCE, Sandbox, find_sandbox
 
@@ -101,7 +101,7 @@ class Cluster:
         if lost := answer.get("lost"):
             raise LostError(str(lost)[:300])
         try:
-            return read_report(answer.get("report"))
+            return report_on(assignment, answer.get("report"))
         except ValueError as error:
             raise LostError(f"a worker answered what is no report: {error}") from error
 

@@ -42,6 +42,7 @@ from slingshot_grader.sandbox import Sandbox, command, environment, in_files, la
 from slingshot_grader.session import Limits, Run, Session, SessionOverError
 from slingshot_grader.similar import fingerprint
 
+LONGEST_MODULE = 100
 ALLOWED_IMPORTS = ("slingshot.facts", "slingshot.pages", "slingshot.require")
 
 
@@ -208,8 +209,7 @@ def changes(cells: Sequence[Cell], assignment: Assignment) -> Iterator[str]:
 
     A cell of an earlier edition is not called edited: an instructor may have mended it since.
     """
-    fixed = {test.grade_id for test in assignment.tests} | set(assignment.locked)
-    found: dict[str, list[str]] = {grade_id: [] for grade_id in sorted(fixed)}
+    found: dict[str, list[str]] = {grade_id: [] for grade_id in sorted(assignment.fixed)}
     for cell in cells:
         if cell.grade_id in found:
             found[cell.grade_id].append(state(cell, assignment.handed_out[cell.grade_id]))
@@ -265,7 +265,7 @@ def library_imports(cells: Sequence[Run], loaded: Sequence[str]) -> Iterator[str
     if not any(name.startswith("slingshot") for name in found):
         found |= set(loaded)  # imported in another way
     used = [
-        name
+        name[:LONGEST_MODULE]
         for name in sorted(found)
         if name.startswith("slingshot.") and not name.startswith(ALLOWED_IMPORTS)
     ]

@@ -24,11 +24,11 @@ from slingshot_grader import notebook, page, unzip
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.examine import examine
 from slingshot_grader.files import Submission, UnreadableError
+from slingshot_grader.pool import LONGEST_REPLY
 from slingshot_grader.processes import adopt_orphans, close_memory, kill_below
 from slingshot_grader.sandbox import Sandbox
 from slingshot_grader.session import Limits
 
-LONGEST_REPLY = 12_000_000
 SPARE_MEMORY = 3_000_000_000
 LARGEST_FILE = 300_000_000
 SECONDS = 60
@@ -50,8 +50,9 @@ def do_examine(
     """Grade a submission. The grade is said first: a page that cannot be made costs none."""
     report, cells = examine(submission, assignment, sandbox, limits, secrets, threading.Event())
     say({"report": report.message(), "whole": False})
-    report.notebook = page.render(cells, report.cells, assignment)
-    say({"report": report.message(), "whole": True})
+    with contextlib.suppress(Exception):
+        report.notebook = page.render(cells, report.cells, assignment)
+        say({"report": report.message(), "whole": True})
 
 
 def do_identify(say: Say, path: Path, assignments: dict[str, Assignment]) -> None:
@@ -125,7 +126,10 @@ def send(stream: BinaryIO, data: bytes) -> None:
 
 
 def in_a_fork(request: tuple[str, dict[str, Any]], requests: BinaryIO) -> bytes | None:
-    """Do a job in a child; return the last that it said, or ``None`` when the grader is gone."""
+    """Do a job in a child; return the last that it said and that is not too long.
+
+    ``None`` says that the grader is gone.
+    """
     prepare(request)
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -149,7 +153,7 @@ def in_a_fork(request: tuple[str, dict[str, Any]], requests: BinaryIO) -> bytes 
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:  # orphans that were adopted
             pass
-    whole = said.split(b"\n")[:-1]
+    whole = [line for line in said.split(b"\n")[:-1] if len(line) <= LONGEST_REPLY]
     if gone:
         return None
     return whole[-1] if whole else json.dumps({"failed": how_it_ended(status)}).encode()

@@ -18,17 +18,20 @@ from pathlib import Path
 from slingshot_grader.files import same_name
 
 EMPTY = {"", "-", "–", "N/A"}
-WITH_GRADE = {"graded", "stopped"}
 
 
 @dataclass(frozen=True)
 class Platform:
-    """How a platform's file is read: who a line is about, and where the grade goes."""
+    """How a platform's file is read: who a line is about, and where the grade goes.
+
+    ``assignment`` is the column that says what a line is about, where a file has lines on several.
+    """
 
     columns: tuple[str, ...]
     grade: str
     who: Callable[[dict[str, str]], str]
     by_number: bool
+    assignment: str = ""
 
 
 def last_number(text: str) -> str:
@@ -40,7 +43,9 @@ def last_number(text: str) -> str:
 PLATFORMS = {
     "moodle": Platform(("Identifier",), "Grade", lambda row: last_number(row["Identifier"]), True),
     "canvas": Platform(("ID",), "", lambda row: row["ID"].strip(), True),
-    "nbgrader": Platform(("student_id",), "score", lambda row: row["student_id"], False),
+    "nbgrader": Platform(
+        ("student_id", "assignment"), "score", lambda row: row["student_id"], False, "assignment"
+    ),
     "classroom": Platform(
         ("github_username",), "points_awarded", lambda row: row["github_username"], False
     ),
@@ -136,11 +141,6 @@ def read_grades(folder: Path, assignment: str) -> list[dict[str, str]]:
     return rows
 
 
-def has_grade(row: dict[str, str]) -> bool:
-    """Whether a row has points that are a grade."""
-    return row["points"] != ""
-
-
 def fill(
     grades: Iterable[dict[str, str]],
     exported: str,
@@ -165,6 +165,8 @@ def fill(
         who = same_name(platform.who({name: line[name] or "" for name in platform.columns}))
         if who not in due:
             continue
+        if platform.assignment and line[platform.assignment] != due[who]["assignment"]:
+            continue
         used.add(who)
         set_grade(line, column, due[who], filled, replace=replace)
     filled.strange = [row["learner"] for who, row in due.items() if who not in used]
@@ -186,7 +188,7 @@ def set_grade(
 ) -> None:
     """Put a learner's points into a line, unless there are others already."""
     there = (line[column] or "").strip()
-    if not has_grade(row):
+    if row["points"] == "":
         filled.blank.append(f"{row['learner']} ({row['status']})")
     elif there in EMPTY or same_number(there, row["points"]) or replace:
         line[column] = row["points"]

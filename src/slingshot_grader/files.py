@@ -99,8 +99,8 @@ def parts(submission: Submission) -> Iterator[tuple[str, Path]]:
         yield path.relative_to(submission.folder).as_posix(), path
 
 
-def copy(submission: Submission, target: Path) -> tuple[str, list[str]]:
-    """Copy a submission; return the hash of what was copied, and remarks.
+def copy(submission: Submission, target: Path | None) -> tuple[str, list[str]]:
+    """Copy a submission, or only read it; return the hash of what was read, and remarks.
 
     What is graded is the copy, so the hash is that of what was graded, whatever happens meanwhile
     to the files.
@@ -118,27 +118,16 @@ def copy(submission: Submission, target: Path) -> tuple[str, list[str]]:
             remarks.append(f"more than {LARGEST_FOLDER / 1e6:.0f} MB of files; not all were there")
             break
         result.update(entry(name, data))
-        copied = target / name
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        copied.write_bytes(data)
+        if target is not None:
+            copied = target / name
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(data)
     return result.hexdigest(), remarks
 
 
 def digest(submission: Submission) -> str:
     """Hash what was handed in, as :func:`copy` does."""
-    result, left = hashlib.sha256(), LARGEST_FOLDER
-    for name, path in parts(submission):
-        try:
-            with open_regular(path) as file:
-                data = file.read(left + 1)
-        except UnreadableError:
-            result.update(entry(name, None))
-            continue
-        left -= len(data)
-        if left < 0:
-            break
-        result.update(entry(name, data))
-    return result.hexdigest()
+    return copy(submission, None)[0]
 
 
 def entry(name: str, data: bytes | None) -> bytes:

@@ -28,11 +28,6 @@ class Cell:
     kind: str = "code"
 
 
-def read_notebook(path: Path) -> list[Cell]:
-    """Return the code cells; raise ``UnreadableError`` when the file is no notebook."""
-    return [cell for cell in read_cells(path) if cell.kind == "code"]
-
-
 def read_cells(path: Path) -> list[Cell]:
     """Return all cells; raise ``UnreadableError``, with the reason, when there are none."""
     data = read_regular(path, LARGEST_NOTEBOOK)
@@ -101,6 +96,5 @@ def is_begun(path: Path, assignment: Assignment) -> bool:
         cells = read_cells(path)
     except UnreadableError:
         return True
-    fixed = {test.grade_id for test in assignment.tests} | set(assignment.locked)
-    out = {name: cell.source for name, cell in assignment.handed_out.items() if name not in fixed}
+    out = {name: assignment.handed_out[name].source for name in assignment.answers}
     return any(cell.source != out.get(cell.grade_id, cell.source) for cell in cells)

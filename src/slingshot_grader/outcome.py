@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from slingshot_grader.assignment import Assignment
 from slingshot_grader.session import Run
 
 STATUSES = ("graded", "stopped", "unreadable", "not graded")
@@ -11,6 +12,7 @@ OUTCOMES = ("passed", "wrong", "not written", "stopped", "unreadable")
 LONGEST_TEXT = 20_000
 MOST_REMARKS = 40
 LONGEST_REMARK = 500
+LONGEST_NAME = 200
 LARGEST_PAGE = 8_000_000
 
 
@@ -66,24 +68,35 @@ def read_report(data: Any) -> Report:  # noqa: ANN401 from a process that has me
     status = expect(content.get("status"), str)
     if status not in STATUSES:
         raise ValueError(f"no status: {status[:40]!r}")
-    remarks = [expect(each, str)[:LONGEST_REMARK] for each in expect(content.get("remarks"), list)]
+    remarks = [text(each, LONGEST_REMARK) for each in expect(content.get("remarks"), list)]
     return Report(
         status,
         remarks[:MOST_REMARKS],
         [read_grade(each) for each in expect(content.get("grades"), list)[:200]],
         [],
         round(number(content.get("seconds")), 1),
-        expect(content.get("notebook"), str)[:LARGEST_PAGE],
-        expect(content.get("digest"), str)[:64],
+        text(content.get("notebook"), LARGEST_PAGE),
+        text(content.get("digest"), 64),
         read_answers(content.get("answers")),
     )
+
+
+def report_on(assignment: Assignment, data: Any) -> Report:  # noqa: ANN401
+    """Return the report if it is one on this assignment; raise ``ValueError`` otherwise."""
+    report = read_report(data)
+    due = [(test.exercise, test.grade_id, test.points) for test in assignment.tests]
+    if [(each.exercise, each.grade_id, each.most) for each in report.grades] != due:
+        raise ValueError("it is on another assignment")
+    if not report.answers.keys() <= assignment.answers:
+        raise ValueError("it has answers of another assignment")
+    return report
 
 
 def read_grade(data: Any) -> Grade:  # noqa: ANN401
     """Return one grade; raise ``ValueError``."""
     content: Mapping[str, Any] = expect(data, dict)
     exercise, grade_id, outcome, message = (
-        expect(content.get(name), str)[:LONGEST_TEXT]
+        text(content.get(name), LONGEST_TEXT)
         for name in ("exercise", "grade_id", "outcome", "message")
     )
     points, most = number(content.get("points")), number(content.get("most"))
@@ -96,7 +109,7 @@ def read_answers(data: Any) -> dict[str, list[int]]:  # noqa: ANN401
     """Return what similarity is told by; raise ``ValueError``."""
     found = expect(data, dict)
     return {
-        expect(name, str): [expect(each, int) for each in expect(marks, list)[:500]]
+        text(name, LONGEST_NAME): [expect(each, int) for each in expect(marks, list)[:500]]
         for name, marks in list(found.items())[:100]
     }
 
@@ -113,6 +126,11 @@ def expect(value: Any, kind: type) -> Any:  # noqa: ANN401
     if type(value) is not kind:
         raise ValueError(f"no {kind.__name__}")
     return value
+
+
+def text(value: Any, longest: int) -> str:  # noqa: ANN401
+    """Return a text that can be written, cut; raise ``ValueError`` for anything else."""
+    return clean(expect(value, str)[:longest])
 
 
 def clean(text: str) -> str:

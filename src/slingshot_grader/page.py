@@ -1,8 +1,6 @@
 """The pages: a frame that asks nobody for anything, and a learner's notebook in it."""
 
-import base64
 import html
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +11,7 @@ from pygments.formatters import HtmlFormatter
 
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.notebook import Cell
-from slingshot_grader.outcome import clean
+from slingshot_grader.outcome import LARGEST_PAGE, clean
 from slingshot_grader.session import Run
 
 LONGEST_LINE = 2_000
@@ -79,7 +77,8 @@ def breakable(name: str) -> str:
 def render(cells: Sequence[Cell], runs: Sequence[Run], assignment: Assignment) -> str:
     """What the learner wrote and what it showed, as HTML without anything active in it.
 
-    Text that the student edition has, too, is left out. What is shown is bounded altogether.
+    Text that the student edition has, too, is left out. What is shown is bounded altogether; raise
+    ``ValueError`` for a page that is too large even so: half of one would not be closed.
     """
     budget = Budget()
     ran = {run.number: run for run in runs}
@@ -99,6 +98,8 @@ def render(cells: Sequence[Cell], runs: Sequence[Run], assignment: Assignment) -
     notebook = nbformat.v4.new_notebook(cells=shown)  # type: ignore[no-untyped-call]
     exporter = HTMLExporter(template_name="basic", sanitize_html=True)  # type: ignore[no-untyped-call]
     body: str = exporter.from_notebook_node(notebook)[0]
+    if len(body) > LARGEST_PAGE:
+        raise ValueError(f"a page of {len(body)} letters")
     return clean(body)
 
 
@@ -131,34 +132,28 @@ class Budget:
 
 
 def outputs_of(run: Run, budget: Budget) -> list[NotebookNode]:
-    """The outputs of a cell, rebuilt piece by piece from what the worker said they were."""
-    outputs = []
-    for item in run.outputs:
-        try:
-            outputs.append(rebuild(item, budget))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            continue
+    """The outputs of a cell, and why it was stopped."""
+    outputs = [rebuild(item, budget) for item in run.outputs]
     if run.stopped:
         text = f"This cell {run.stopped}. The rest was run without it."
         outputs.append(output("error", ename="Stopped", evalue=run.stopped, traceback=[text]))
     return outputs
 
 
-def rebuild(item: Any, budget: Budget) -> NotebookNode:  # noqa: ANN401 a stranger's JSON
-    """One output; text stays text and a picture must be one. HTML and scripts have no way in."""
+def rebuild(item: dict[str, Any], budget: Budget) -> NotebookNode:
+    """One output (``session.read_output``): text and pictures. HTML and scripts have no way in."""
     if "stream" in item:
         name = "stderr" if item["stream"] == "stderr" else "stdout"
-        return output("stream", name=name, text=budget.cut(str(item["text"])))
+        return output("stream", name=name, text=budget.cut(item["text"]))
     if "error" in item:
-        name, value, trace = (budget.cut(str(part)) for part in item["error"])
+        name, value, trace = map(budget.cut, item["error"])
         return output("error", ename=name, evalue=value, traceback=trace.split("\n"))
-    shown = item.get("result") or item.get("display")
-    data = {"text/plain": budget.cut(str(shown.get("text/plain", "")))}
-    picture = shown.get("image/png")
-    if isinstance(picture, str) and len(picture) <= budget.pictures:
+    (shown,) = item.values()
+    data = {"text/plain": budget.cut(shown["text/plain"])}
+    picture = shown.get("image/png", "")
+    if 0 < len(picture) <= budget.pictures:
         budget.pictures -= len(picture)
-        data["image/png"] = re.sub(r"[^A-Za-z0-9+/=]", "", picture)
-        base64.b64decode(data["image/png"], validate=False)
+        data["image/png"] = picture
     return output("display_data", data=data)
 
 

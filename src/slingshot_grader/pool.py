@@ -60,7 +60,7 @@ class Examiner:
             self.process.stdin.write(len(data).to_bytes(8, "big") + data)
             self.process.stdin.flush()
             answer = self.answer(time.monotonic() + job.clock)
-        except (OSError, LostError, ValueError) as error:
+        except (OSError, LostError, ValueError, RecursionError) as error:
             self.end()
             raise LostError(str(error) or "the examiner has ended") from error
         if isinstance(failed := answer.get("failed"), str):

@@ -1,8 +1,10 @@
 """A learner's notebook at work: its cells run in a worker, and its functions callable from here."""
 
+import base64
 import contextlib
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,7 @@ from slingshot_grader import wire
 from slingshot_grader.link import Link, WorkerGoneError
 
 MOST_RESTARTS = 8
+MOST_MODULES = 200
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,11 @@ class Session:
             cell.done, cell.stopped = True, str(error)
             self.restart()
         else:
-            outputs, library = reply.get("outputs"), reply.get("library")
-            cell.done = True
-            if isinstance(outputs, list):  # a worker that was taken over sends what it likes
-                cell.outputs = [each for each in outputs[:60] if isinstance(each, dict)]
+            cell.done, cell.stopped = True, read_text(reply.get("late"), 100)
+            cell.outputs = list(read_outputs(reply.get("outputs")))
+            library = reply.get("library")
             if isinstance(library, list):
-                self.library = [each for each in library[:200] if isinstance(each, str)]
-            if reply.get("late"):
-                cell.stopped = str(reply["late"])[:100]
+                self.library = [read_text(each, 100) for each in library[:MOST_MODULES]]
 
     def ask(self, seconds: float, **request: Any) -> dict[str, Any]:  # noqa: ANN401
         """Ask the worker, within what is left of the time."""
@@ -167,8 +167,8 @@ class Session:
             reply = self.ask(self.limits.call, **request)
         except WorkerGoneError as error:
             raise self.no_answer(f"it {error}") from error
-        if reply.get("late"):
-            raise NoAnswerError(f"it {str(reply['late'])[:100]}")
+        if late := read_text(reply.get("late"), 100):
+            raise NoAnswerError(f"it {late}")
         if "raised" in reply:
             raise remote_error(reply["raised"])
         return reply
@@ -197,7 +197,7 @@ class RemoteFunction:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
         """Send the arguments, and return what comes back, with gradients if there are any."""
         result = self.session.call(self.__name__, arguments, keywords)
-        leaves = [value for value in arguments if getattr(value, "requires_grad", False)]
+        leaves = [value for value in arguments if wire.needs_gradient(value)]
         if not leaves:
             return result
         return connect(result, leaves, self.session, self.session.last_call)
@@ -218,31 +218,56 @@ def connect(result: Any, leaves: list[Any], session: Session, call: int) -> Any:
         def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ANN401
             return tuple(session.backward(call, list(gradients)))
 
-    ends = gradient_ends(result)
+    ends = wire.gradient_ends(result)
     if not ends:
         return result
     tied = iter(Remote.apply(*leaves))  # type: ignore[no-untyped-call]
     return replace_ends(result, tied)
 
 
-def gradient_ends(result: Any) -> list[Any]:  # noqa: ANN401
-    """The tensors of a result that have a gradient, in their order."""
-    if isinstance(result, list | tuple):
-        return [end for part in result for end in gradient_ends(part)]
-    return [result] if getattr(result, "requires_grad", False) else []
-
-
 def replace_ends(result: Any, tied: Any) -> Any:  # noqa: ANN401
     """The result with each such tensor replaced by the next of ``tied``."""
     if isinstance(result, list | tuple):
         return type(result)(replace_ends(part, tied) for part in result)
-    return next(tied) if getattr(result, "requires_grad", False) else result
+    return next(tied) if wire.needs_gradient(result) else result
+
+
+# --- what a worker that was taken over may have made up ------------------------------------------
+
+
+def read_text(value: Any, longest: int) -> str:  # noqa: ANN401 a stranger's JSON
+    """A text, cut; empty where it is none."""
+    return value[:longest] if isinstance(value, str) else ""
+
+
+def read_outputs(data: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    """The outputs of a cell, each in one of the forms that ``worker.Outputs`` has; no others."""
+    for item in data[: wire.MOST_OUTPUTS] if isinstance(data, list) else ():
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            yield read_output(item)
+
+
+def read_output(item: Any) -> dict[str, Any]:  # noqa: ANN401
+    """One output; raise of several kinds where it is none."""
+    longest = 2 * wire.MOST_TEXT  # the worker keeps to one, and says that it cut
+    if "stream" in item:
+        return {name: read_text(item[name], longest) for name in ("stream", "text")}
+    if "error" in item:
+        name, value, trace = item["error"]
+        return {"error": [read_text(part, longest) for part in (name, value, trace)]}
+    kind = "result" if "result" in item else "display"
+    shown = {"text/plain": read_text(item[kind].get("text/plain"), longest)}
+    picture = item[kind].get("image/png")
+    if isinstance(picture, str) and len(picture) <= wire.MOST_IMAGE:
+        shown["image/png"] = re.sub(r"[^A-Za-z0-9+/=]", "", picture)
+        base64.b64decode(shown["image/png"])
+    return {kind: shown}
 
 
 def remote_error(content: Any) -> Exception:  # noqa: ANN401 a stranger's JSON
     """Return an exception of the name, the text and the line that the worker reports."""
     try:
-        name, text, line = (str(part)[:1000] for part in content)
+        name, text, line = (read_text(part, 1000) for part in content)
     except (TypeError, ValueError):
         name, text, line = "Exception", "", ""
     if name == "NotImplementedError":

@@ -130,18 +130,19 @@ def set_penalty(standing: Standing, rules: Rules) -> None:
 
 
 def apply(override: Override, standing: Standing) -> None:
-    """Let a decision stand in place of what was found."""
+    """Let a decision stand in place of what was found, and beside what an earlier line decided."""
     if not override.exercise:
         standing.comment = override.comment or standing.comment
-        standing.excused = override.excused
-        standing.fixed = override.points
+        standing.excused = override.excused or standing.excused
+        standing.fixed = standing.fixed if override.points is None else override.points
         return
     for part in standing.parts:
         if part.name == override.exercise:
-            part.comment, part.excused = override.comment, override.excused
+            part.comment = override.comment or part.comment
+            part.excused = override.excused or part.excused
             if override.points is not None:
                 part.points, part.outcome = override.points, "by the instructor"
-            if override.excused:
+            if part.excused:
                 part.outcome = "excused"
 
 

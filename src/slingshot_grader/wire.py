@@ -10,6 +10,7 @@ decimal, a newline and so many bytes.
 import base64
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -24,8 +25,14 @@ MOST_KEYS = 1000
 """Of a set or a dictionary: keys that all collide take a time that grows with their square."""
 
 LONGEST_FRACTION = 4000  # digits, above which Python refuses to read a number
+LONGEST_RANGE = 1_000_000
 ARRAY_KINDS = "biuf"
+ARRAY_TYPE = re.compile(r"[<|][biuf]\d{1,2}")
 TORCH_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+
+MOST_OUTPUTS = 50  # of a cell
+MOST_TEXT = 20_000
+MOST_IMAGE = 1_500_000
 
 
 class WireError(Exception):
@@ -161,11 +168,13 @@ def _encode_tensor(value: Any) -> dict[str, Any]:  # noqa: ANN401 torch may be a
 
 
 def _decode_array(content: list[Any]) -> np.ndarray:
-    dtype_name, shape, text = content
-    dtype = np.dtype(dtype_name)
-    sizes = [int(size) for size in shape]
-    if dtype.kind not in ARRAY_KINDS or len(sizes) > MOST_DIMENSIONS or min(sizes, default=0) < 0:
-        raise ValueError(f"array of {dtype} and shape {sizes}")
+    name, shape, text = content
+    if not ARRAY_TYPE.fullmatch(name):
+        raise ValueError("no type of an array")
+    dtype = np.dtype(name)
+    sizes = [whole(size) for size in shape]
+    if len(sizes) > MOST_DIMENSIONS or min(sizes, default=0) < 0:
+        raise ValueError("no shape of an array")
     data = base64.b64decode(text, validate=True)
     if len(data) != math.prod(sizes) * dtype.itemsize:
         raise ValueError("an array does not have as many bytes as its shape says")
@@ -197,6 +206,14 @@ def _decode_scalar(content: list[Any]) -> Any:  # noqa: ANN401 a scalar of NumPy
     return scalar
 
 
+def _decode_range(content: list[Any]) -> range:
+    """A range that can be gone through: whoever reads it may make a list of it."""
+    found = range(*(whole(part) for part in content))
+    if len(found) > LONGEST_RANGE:
+        raise ValueError(f"a range of more than {LONGEST_RANGE} numbers")
+    return found
+
+
 def _decode_fraction(content: list[Any]) -> Fraction:
     above, below = (whole(part) for part in content)
     return Fraction(above, below) if below else Fraction(0)
@@ -225,7 +242,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "tuple": lambda content: tuple(decode(part) for part in content),
     "set": lambda content: set(_decode_keys(content)),
     "frozenset": lambda content: frozenset(_decode_keys(content)),
-    "range": lambda content: range(*(whole(part) for part in content)),
+    "range": _decode_range,
     "fraction": _decode_fraction,
     "dict": _decode_dict,
     "scalar": _decode_scalar,
@@ -233,3 +250,19 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "tensor": _decode_tensor,
     "opaque": _decode_opaque,
 }
+
+
+# --- gradients -------------------------------------------------------------------------------
+
+
+def gradient_ends(result: object) -> list[Any]:
+    """The tensors of a result that gradients start from, in the order that both ends count by."""
+    if isinstance(result, list | tuple):
+        return [end for part in result for end in gradient_ends(part)]
+    return [result] if needs_gradient(result) else []
+
+
+def needs_gradient(value: object) -> bool:
+    """Whether a value is a tensor that asks for a gradient."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor) and value.requires_grad

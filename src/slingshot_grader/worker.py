@@ -26,10 +26,14 @@ from traitlets import Type
 
 from slingshot_grader import stand_in, wire
 from slingshot_grader.confine import confine
+from slingshot_grader.wire import (
+    MOST_IMAGE,
+    MOST_OUTPUTS,
+    MOST_TEXT,
+    gradient_ends,
+    needs_gradient,
+)
 
-MOST_TEXT = 20_000
-MOST_OUTPUTS = 50
-MOST_IMAGE = 1_500_000
 MOST_IMAGES = 4_000_000  # of all pictures of a cell together
 KEPT_TYPES = ("text/plain", "image/png")
 
@@ -224,19 +228,6 @@ class Worker:
 def library() -> list[str]:
     """The modules of the course's library that have been imported, however that was written."""
     return sorted(name for name in list(sys.modules) if str(name).startswith("slingshot."))[:200]
-
-
-def needs_gradient(value: object) -> bool:
-    """Whether a value is a tensor that asks for a gradient."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor) and value.requires_grad
-
-
-def gradient_ends(result: object) -> list[Any]:
-    """The tensors of a result that gradients can start from, in their order."""
-    if isinstance(result, list | tuple):
-        return [end for part in result for end in gradient_ends(part)]
-    return [result] if needs_gradient(result) else []
 
 
 def describe_error(error: BaseException) -> list[str]:
