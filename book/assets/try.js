@@ -46,7 +46,7 @@ self.postMessage({ready: true});
   // "in the cell, line 3" instead of the address of a blob.
   const readable = (text) => text.replace(/^ *File ".*?", line (\d+).*$/gm, "Line $1:");
 
-  for (const cell of document.querySelectorAll(".try")) {
+  function enliven(cell) {
     const [code, run, reset, output] = ["code", "run", "reset", "output"].map((part) => cell.querySelector(`.try-${part}`));
     const original = code.value;
     let worker = null;
@@ -96,4 +96,7 @@ self.postMessage({ready: true});
       }
     });
   }
+
+  // The script stands before the page.
+  document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".try").forEach(enliven));
 })();

@@ -20,6 +20,7 @@ for _ in range(n):
         token = draw([max(a - b, 0) for a, b in zip(p, q)])
     counts[token] += 1
 
-print(f"accepted: {accepted / n:.3f}, by formula {sum(map(min, p, q)):.3f}")
+print(f"accepted: {accepted / n:.3f}")
+print(f"by formula: {sum(map(min, p, q)):.3f}")
 print("written: ", [round(count / n, 3) for count in counts])
 print("the model:", p)

@@ -15,7 +15,8 @@ def to_e4m3(x):
 
 
 nearest = to_e4m3(number)
-print(f"{number} becomes {nearest}, off by {100 * abs(nearest - number) / abs(number):.1f} percent")
+off = abs(nearest - number) / abs(number)
+print(f"{number} becomes {nearest}, off by {100 * off:.1f} percent")
 
 total = 1.0
 for _ in range(1000):

@@ -4,16 +4,19 @@ gpus = 4
 n_copies = 4  # beyond one of each; try 0
 
 copies = [1] * len(load)
-for _ in range(n_copies):  # one more of the expert whose copies have most to do
+for _ in range(n_copies):  # one more of whose copies have most to do
     busiest = max(range(len(load)), key=lambda e: load[e] / copies[e])
     copies[busiest] += 1
 
-pieces = sorted((load[e] / copies[e], e) for e in range(len(load)) for _ in range(copies[e]))
+pieces = []
+for e in range(len(load)):
+    pieces += copies[e] * [(load[e] / copies[e], e)]
 slots = -(-len(pieces) // gpus)
 work, held = [0.0] * gpus, [[] for _ in range(gpus)]
-for size, e in reversed(pieces):  # the heaviest first, to whoever has least to do
-    free = [g for g in range(gpus) if len(held[g]) < slots and e not in held[g]]
-    g = min(free or range(gpus), key=lambda g: work[g])
+for size, e in sorted(pieces, reverse=True):  # the heaviest first
+    room = [g for g in range(gpus) if len(held[g]) < slots]
+    free = [g for g in room if e not in held[g]]
+    g = min(free or room, key=lambda g: work[g])
     work[g] += size
     held[g].append(e)
 

@@ -2,8 +2,9 @@
 import math
 
 token = [1.0, 0.5]
-experts = [[1, 0], [0, 1], [-1, 0], [0, -1], [0.7, 0.7], [-0.7, 0.7], [-0.7, -0.7], [0.7, -0.7]]
-bias = [0, 0, 0, 0, 0, 0, 0, 0]  # decides who is chosen, and not how much it counts
+experts = [[1, 0], [0, 1], [-1, 0], [0, -1]]
+experts += [[0.7, 0.7], [-0.7, 0.7], [-0.7, -0.7], [0.7, -0.7]]
+bias = [0, 0, 0, 0, 0, 0, 0, 0]  # for the choice alone
 top_k = 2
 
 scores = []
@@ -17,4 +18,5 @@ total = sum(scores[e] for e in chosen)
 
 for e in range(8):
     gate = scores[e] / total if e in chosen else 0
-    print(f"expert {e}  score {scores[e]:.3f}  gate {gate:.3f}  {'#' * round(40 * gate)}")
+    bar = "#" * round(30 * gate)
+    print(f"expert {e}: {scores[e]:.3f}  gate {gate:.3f}  {bar}")

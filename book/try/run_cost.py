@@ -11,5 +11,4 @@ gpus = 2048  # fact: v3.gpus
 print(f"{gpu_hours / gpus / 24:.0f} days on {gpus:,} GPUs")
 
 for other in (1.0, 2.0, 4.0):
-    share = gpu_hours * other / cost
-    print(f"at {other:.0f} dollars an hour {gpu_hours * other:,.0f}, {share:.2f} of the above")
+    print(f"at {other:.0f} an hour: {gpu_hours * other / cost:.2f} of that")

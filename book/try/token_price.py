@@ -12,4 +12,5 @@ print(f"a million tokens written: {per_million:.3f} dollars")
 
 price = 2.19  # fact: price.r1.output
 print(f"the price was {price / per_million:.1f} times that")
-print(f"it must write {100 * per_million / price:.0f} percent of the day to pay its rent")
+share = per_million / price
+print(f"it pays its rent if it writes {100 * share:.0f} percent of the day")

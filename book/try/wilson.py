@@ -7,7 +7,8 @@ right, n = 24, 30
 def wilson(right, n, z=1.959964):
     share = right / n
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    spread = math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    half = z / (1 + z * z / n) * spread
     return 100 * (center - half), 100 * (center + half)
 
 
