@@ -128,12 +128,12 @@ def test_a_reader_changes_runs_stops_and_starts_again(open_cell: Callable[[str],
     assert "Line 2:" in said
     assert "ZeroDivisionError: division by zero" in said
     assert "blob" not in said
-    code.fill("print('a')\nwhile True:\n    pass")
+    code.fill("print('begun')\nwhile True:\n    pass")
     run.click()
-    expect(cell.locator(".try-output")).to_contain_text("a", timeout=60_000)
+    expect(cell.locator(".try-output")).to_contain_text("begun", timeout=60_000)
     expect(run).to_have_text("Stop")
     run.click()
-    assert finished(page, "wilson").strip() == "a\n(Stopped.)"
+    assert finished(page, "wilson").strip() == "begun\n(Stopped.)"
     code.fill("while True:\n    print('x' * 100)")
     run.click()
     assert "more than a page can show" in finished(page, "wilson")

@@ -7,11 +7,15 @@ random.seed(0)
 
 
 def draw(weights):
-    return random.choices(range(3), weights)[0]
+    point = random.random() * sum(weights)
+    for token in range(2):
+        point -= weights[token]
+        if point < 0:
+            return token
+    return 2
 
 
-n, accepted = 20000, 0
-counts = [0, 0, 0]
+n, accepted, counts = 5000, 0, [0, 0, 0]
 for _ in range(n):
     token = draw(q)
     if random.random() < p[token] / q[token]:
