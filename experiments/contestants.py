@@ -3,6 +3,7 @@
 *A third contestant*: the student writes and the teacher grades each of its tokens. It may use as
 many operations as the fine-tuning of a student does, its own writing and the teacher's reading
 included. Texts of the teacher and a reward, at the same bill, are in the experiment on reasoning.
+Elsewhere grading follows a first lesson from texts, so one arm spends half of the bill on each.
 
 *The objectives after GRPO* differ only where a batch is used more than once, since all ratios are 1
 before that. So each learns four times from a batch here. The teacher's base is reinforced as in the
@@ -28,6 +29,7 @@ from reasoning import (
     MIX,
     N_PROBLEMS,
     N_TESTS,
+    N_TRACES,
     PRACTICE,
     RL,
     SLIPS,
@@ -42,15 +44,16 @@ from reasoning import (
     teacher_base,
     thinned,
     without_none,
+    written,
 )
 
-from slingshot.distill import Divergence, distill_on_policy
+from slingshot.distill import Divergence, distill, distill_on_policy, keep_verified
 from slingshot.grpo import GRPOConfig, train_grpo
 from slingshot.train import TrainConfig
 
 SEEDS: Final = range(3)
 N_TEXTS = 16
-TOKENS_OF_A_TEXT = 62  # with its prompt, once the student writes as its teacher does
+TOKENS_OF_A_TEXT = 46  # with its prompt, as one run showed: how long the student writes
 BUDGET = operations(STUDENT, FINE_TUNING.tokens)  # of one student's fine-tuning
 N_UPDATES = 4
 
@@ -64,6 +67,8 @@ def bill(tokens: float) -> float:
 
 
 GRADED = replace(FINE_TUNING, steps=int(BUDGET / bill(N_TEXTS * TOKENS_OF_A_TEXT)))
+HALF = replace(FINE_TUNING, steps=FINE_TUNING.steps // 2)
+HALF_GRADED = replace(GRADED, steps=GRADED.steps // 2)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Arm:
 
     kind: Literal["on policy", "reinforce"]
     divergence: Divergence = "reverse"
+    texts_first: bool = False
     student_base: TrainConfig = STUDENT_BASE
     rl: GRPOConfig | None = None
 
@@ -83,6 +89,7 @@ def arms() -> dict[str, Arm]:
         "on policy, reverse": Arm("on policy"),
         "on policy, forward": Arm("on policy", "forward"),
         "on policy, mixed": Arm("on policy", "mixed"),
+        "texts, then on policy": Arm("on policy", texts_first=True),
         "four updates, dapo": Arm("reinforce", rl=often),
         "four updates, gspo": Arm("reinforce", rl=later(often, "gspo")),
         "four updates, cispo": Arm("reinforce", rl=later(often, "cispo")),
@@ -109,6 +116,7 @@ def configuration(arm: Arm, seed: int) -> dict[str, Any]:
     return {
         "kind": arm.kind,
         "divergence": arm.divergence,
+        "texts_first": arm.texts_first,
         "rl": without_none(rl) | bounds,
         "graded": described(GRADED),
         "n_texts": N_TEXTS,
@@ -137,23 +145,30 @@ def execute(run: Run) -> dict[str, Any]:
 def grade(arm: Arm, seed: int) -> dict[str, Any]:
     """Let the teacher grade what the student writes."""
     student = deepcopy(base(seed, STUDENT, arm.student_base, MIX).model)
-    before = measure(student)
+    before, graded, flops = measure(student), GRADED, 0.0
+    if arm.texts_first:
+        traces, _ = written(seed, "teacher", N_TRACES)
+        verified = keep_verified(traces, GAME.verify)
+        distill(student, GAME, verified, HALF, seed=seed, progress=False)
+        graded, flops = HALF_GRADED, operations(STUDENT, HALF.tokens)
+    between = measure(student)
     history = distill_on_policy(
         student,
         teacher(seed).model,
         GAME,
-        GRADED,
+        graded,
         n_texts=N_TEXTS,
         divergence=arm.divergence,
         seed=seed + 1,
         progress=False,
     )
-    stride = -(-GRADED.steps // 100)
+    stride = -(-graded.steps // 100)
     return {
         "before": before,
+        "between": between,
         "after": measure(student),
         "tokens": history.tokens,
-        "flops": bill(history.tokens),
+        "flops": flops + bill(history.tokens),
         "budget": BUDGET,
         "seconds": round(history.seconds, 1),
         "losses": [round(loss, 4) for loss in history.losses[::stride]],
