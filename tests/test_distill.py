@@ -1,6 +1,7 @@
 """Sampling, keeping and learning: each step alone, both distillations, and all together."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,16 +10,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot.completions import completion_batches
+from slingshot.completions import Example, completion_batches, completion_logits, padded
 from slingshot.distill import (
+    Divergence,
     distill,
     distill_logits,
+    distill_on_policy,
     encode_traces,
     hinton_loss,
     keep_verified,
     sample_traces,
+    token_divergence,
 )
 from slingshot.lm import DecoderLM, LMConfig, generate
+from slingshot.sampling import sample_answers
 from slingshot.tasks import Problem, ShellGame, Trace, Walk, write_traces
 from slingshot.train import TrainConfig, train_on_completions
 
@@ -288,3 +293,183 @@ def test_two_vocabularies_have_no_common_logits() -> None:
     message = f"the student has {TASK.vocabulary_size} tokens and the teacher "
     with pytest.raises(ValueError, match=message):
         distill_logits(make_model(), walker, TASK, [], SHORT)
+
+
+# --- on policy ---------------------------------------------------------------------------------
+
+
+def kl(p: list[float], q: list[float]) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.floats(0.01, 0.99))
+def test_a_divergence_is_what_its_name_says(seed: int, share: float) -> None:
+    logits, teacher, _ = make_logits(seed)
+    logits, teacher = logits.double(), teacher.double()
+    found = {
+        kind: token_divergence(logits, teacher, kind, teacher_share=share).tolist()
+        for kind in ("reverse", "forward", "mixed")
+    }
+    for row in range(3):
+        p, q = (each[row].softmax(dim=0).tolist() for each in (logits, teacher))
+        m = [share * b + (1 - share) * a for a, b in zip(p, q, strict=True)]
+        # Five terms of at most 10: float64 leaves 1e-14 of them.
+        assert found["reverse"][row] == pytest.approx(kl(p, q), abs=1e-13)
+        assert found["forward"][row] == pytest.approx(kl(q, p), abs=1e-13)
+        mixed = share * kl(q, m) + (1 - share) * kl(p, m)
+        assert found["mixed"][row] == pytest.approx(mixed, abs=1e-13)
+
+
+@pytest.mark.slow  # TRL takes seconds to import
+@pytest.mark.parametrize(("kind", "beta"), [("forward", 0), ("reverse", 1), ("mixed", 0.3)])
+def test_a_divergence_and_its_gradient_are_those_of_trl(kind: Divergence, beta: float) -> None:
+    from trl.experimental.gkd import GKDTrainer
+
+    logits, teacher, _ = make_logits(3)
+    logits.requires_grad_()
+    loss: Any = GKDTrainer.generalized_jsd_loss
+    # Its "batchmean" divides by the first dimension: rows here.
+    theirs = loss(logits, teacher, beta=beta)
+    ours = token_divergence(logits, teacher, kind, teacher_share=beta % 1 or 0.5).mean()
+    torch.testing.assert_close(ours, theirs)
+    expected, found = (torch.autograd.grad(each, logits)[0] for each in (theirs, ours))
+    torch.testing.assert_close(found, expected)
+    assert expected.abs().max() > 0.01
+
+
+def test_the_direction_decides_what_a_narrow_student_learns() -> None:
+    # The teacher finds tokens 0 and 3 likely, the student must take one hill of neighbors.
+    places = torch.arange(4.0)
+    teacher = torch.tensor([[0.45, 0.05, 0.05, 0.45]]).log()
+    heights: dict[str, Tensor] = {}
+    for kind in ("reverse", "forward"):
+        center = torch.tensor(1.0, requires_grad=True)
+        optimizer = torch.optim.Adam([center], lr=0.05)
+        for _ in range(300):
+            logits = -2 * (places - center).square()[None]
+            loss = token_divergence(logits, teacher, kind).sum()  # type: ignore[arg-type]
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        heights[kind] = (-2 * (places - center.detach()).square()).softmax(dim=0)
+    # Reversed, it does one of the two things; forward, it stands between both.
+    assert heights["reverse"].max() > 0.8
+    assert heights["reverse"].argmax() == 0
+    assert heights["forward"][1:3].sum() > 0.9
+
+
+def test_what_one_of_two_excludes() -> None:
+    all_but_one = torch.tensor([[0.0, 1.0, -math.inf]], requires_grad=True)
+    all_three = torch.tensor([[0.5, 0.0, 1.0]], requires_grad=True)
+    loss = token_divergence(all_but_one, all_three, "reverse").sum()
+    p, q = all_but_one.softmax(dim=1)[0], all_three.softmax(dim=1)[0]
+    assert loss.item() == pytest.approx(sum((p[i] * (p[i] / q[i]).log()).item() for i in (0, 1)))
+    (gradient,) = torch.autograd.grad(loss, all_but_one)
+    assert gradient.isfinite().all()
+    mixed = token_divergence(all_but_one, all_three, "mixed", teacher_share=0.9)
+    assert 0 < mixed.item() < math.log(10)
+    for logits, teacher, kind in (
+        (all_three, all_but_one, "reverse"),
+        (all_but_one, all_three, "forward"),
+    ):
+        with pytest.raises(ValueError, match=f"the {kind} divergence of row 0 is inf; give finite"):
+            token_divergence(logits, teacher, kind)  # type: ignore[arg-type]
+
+
+def test_no_gradient_of_a_divergence_reaches_the_teacher() -> None:
+    logits, teacher, _ = make_logits(0)
+    logits.requires_grad_()
+    teacher.requires_grad_()
+    for kind in ("reverse", "forward", "mixed"):
+        (gradient,) = torch.autograd.grad(token_divergence(logits, teacher, kind).sum(), logits)
+        assert gradient.any()
+    assert teacher.grad is None
+
+
+def on_policy(student: DecoderLM, teacher: DecoderLM, **options: Any) -> Any:  # noqa: ANN401
+    config = options.pop("config", SHORT)
+    options = {"n_texts": 6, "max_new_tokens": 8, "progress": False} | options
+    return distill_on_policy(student, teacher, TASK, config, **options)
+
+
+@pytest.mark.parametrize("kind", ["reverse", "forward", "mixed"])
+def test_the_student_is_graded_on_what_it_writes_itself(kind: Divergence) -> None:
+    student, teacher = make_model(0), make_model(1)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    generator = make_generator(4)
+    problems = [TASK.sample(generator) for _ in range(6)]
+    answers = sample_answers(student, TASK, problems, max_new_tokens=8, generator=generator)
+    logits, graded = [], []
+    for answer in answers:  # one at a time, without padding
+        batch = padded([Example(answer.prompt, answer.output)])
+        logits.append(completion_logits(student, batch)[0])
+        graded.append(completion_logits(teacher, batch)[0])
+    expected = token_divergence(torch.cat(logits), torch.cat(graded), kind).mean()
+    history = on_policy(student, teacher, divergence=kind, seed=4)
+    assert history.losses[0] == pytest.approx(expected.item(), rel=1e-4)
+    assert len(history.losses) == len(history.lengths) == 3
+    assert history.lengths[0] == sum(len(answer.output) for answer in answers) / 6
+    assert history.tokens > sum(len(a.prompt) + len(a.output) for a in answers)
+    assert history.seconds > 0
+    assert all(value.equal(before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_the_first_step_is_the_gradient_by_hand() -> None:
+    student, teacher = make_model(0), make_model(1)
+    generator = make_generator(0)
+    problems = [TASK.sample(generator) for _ in range(6)]
+    answers = sample_answers(student, TASK, problems, max_new_tokens=8, generator=generator)
+    batch = padded([Example(answer.prompt, answer.output) for answer in answers])
+    p, q = (completion_logits(model, batch)[0].softmax(dim=1) for model in (student, teacher))
+    loss = (p * (p.log() - q.detach().log())).sum() / int(batch.learned.sum())
+    expected = torch.autograd.grad(loss, list(student.parameters()))
+    on_policy(student, teacher, config=TrainConfig(1, clip=1e6))
+    found = [parameter.grad for parameter in student.parameters()]
+    torch.testing.assert_close(found, list(expected))
+
+
+def test_with_itself_as_teacher_a_student_has_nothing_to_learn() -> None:
+    history = on_policy(make_model(0), make_model(0))
+    assert history.losses[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_seed_fixes_what_the_student_writes() -> None:
+    first, again, other = (on_policy(make_model(0), make_model(1), seed=seed) for seed in (0, 0, 1))
+    assert first.losses == again.losses != other.losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["reverse", "forward", "mixed"])
+def test_a_student_comes_to_write_what_its_teacher_writes(kind: Divergence) -> None:
+    student, teacher = make_model(0), make_model(1)
+    config = TrainConfig(150, learning_rate=1e-2, muon_rate=0.02, warmup=5)
+    history = on_policy(student, teacher, config=config, n_texts=16, divergence=kind)
+    assert sum(history.losses[-5:]) / 5 < 0.2 * history.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_texts": 0}, "n_texts is 0; give at least 1"),
+        ({"divergence": "backward"}, "divergence 'backward' is unknown; use reverse, forward, mix"),
+        ({"teacher_share": 1.0}, r"teacher_share is 1\.0; give a share above 0 and below 1"),
+        ({"teacher_share": math.nan}, "teacher_share is nan; give a share above 0 and below 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
+    ],
+)
+def test_settings_of_grading_that_cannot_be_meant_are_named(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        on_policy(make_model(0), make_model(1), **options)
+
+
+def test_a_grade_needs_one_vocabulary_and_one_shape() -> None:
+    walker = DecoderLM(LMConfig(Walk().vocabulary_size, 16, 1, 2, 16))
+    with pytest.raises(ValueError, match=f"the student has {TASK.vocabulary_size} tokens and the"):
+        on_policy(make_model(), walker)
+    for shapes in (((2, 3), (2, 4)), ((3,), (3,)), ((2, 0), (2, 0))):
+        with pytest.raises(ValueError, match=r"pass \[N, V\] twice"):
+            token_divergence(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+    assert token_divergence(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -443,6 +443,63 @@ def test_hinton_loss(
     assert bool(gradient.isfinite().all())
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", MAGNITUDES)
+@pytest.mark.parametrize("kind", get_args(distill.Divergence))
+@edges
+@given(other=floats, n=rows, how=layouts, bad=specials, seed=seeds)
+@covers("token_divergence")
+def test_token_divergence(
+    dtype: torch.dtype,
+    other: torch.dtype,
+    kind: distill.Divergence,
+    n: int,
+    size: str,
+    how: str,
+    bad: float | None,
+    seed: int,
+) -> None:
+    logits = laid_out(numbers((n, 4), dtype, size, seed), how).clone().requires_grad_()
+    soft = laid_out(with_special(numbers((n, 4), other, size, seed + 1), bad), how)
+    found = outcome(lambda: distill.token_divergence(logits, soft, kind))
+    c = computed(dtype)
+
+    def log_softmax(x: Any) -> Any:  # noqa: ANN401
+        x = x - x.max(axis=1, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+
+    def kl(p: Any, q: Any) -> Any:  # noqa: ANN401
+        with np.errstate(invalid="ignore"):
+            return np.where(np.exp(p) == 0, 0, np.exp(p) * (p - q)).sum(axis=1)
+
+    x, t = exact(logits), exact(soft)
+    with np.errstate(all="ignore"):
+        p, q = log_softmax(x), log_softmax(t)
+        m = np.logaddexp(p, q) - np.log(2)
+        expected = {
+            "reverse": kl(p, q),
+            "forward": kl(q, p),
+            "mixed": (kl(p, m) + kl(q, m)) / 2,
+        }[kind]
+    if found is REFUSED:
+        wide = np.abs(x).max(initial=0) > torch.finfo(c).max / 64
+        wide |= np.abs(t[np.isfinite(t)]).max(initial=0) > torch.finfo(c).max / 64
+        wide |= np.nan_to_num(expected, nan=np.inf).max(initial=0) > torch.finfo(dtype).max / 2
+        assert (bad is not None and n) or wide
+        return
+    assert found.shape == (n,)
+    if not n:
+        return
+    # Logits are off by roundings of themselves; p, at most 1, by as many shares of itself.
+    size_of = np.abs(x).max() + np.abs(np.where(np.isfinite(t), t, 0)).max() + 8
+    gap = np.abs(np.where(np.isfinite(p - q), p - q, 0)).max()
+    off = unit(c) * size_of * 8
+    bound = 4 * (off + np.minimum(off, 1) * gap) + 16 * unit(c) * np.abs(expected)
+    assert_near(found, expected, bound)
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert bool(gradient.isfinite().all())
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("target", [-100, -1, 3, 100])
 def test_a_target_that_is_no_token_is_named(dtype: torch.dtype, target: int) -> None:
@@ -761,6 +818,9 @@ TRAINING: dict[str, Callable[[DecoderLM], Any]] = {
         TrainConfig(1, batch_tokens=99),
         progress=False,
     ),
+    "distill_on_policy": lambda model: distill.distill_on_policy(
+        model, make_model(), TASK, ONE_STEP, n_texts=2, max_new_tokens=3, progress=False
+    ),
     "train_grpo": lambda model: grpo.train_grpo(
         model,
         TASK,
@@ -775,7 +835,9 @@ TRAINING: dict[str, Callable[[DecoderLM], Any]] = {
 @pytest.mark.parametrize("name", list(TRAINING))
 @pytest.mark.parametrize("default", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("dtype", FLOATS)
-@covers(*TRAINING, "History", "GRPOHistory", "GRPOStep", "GRPOConfig", "TrainConfig")
+@covers(
+    *TRAINING, "History", "OnPolicyHistory", "GRPOHistory", "GRPOStep", "GRPOConfig", "TrainConfig"
+)
 def test_training_moves_weights_or_says_why_not(
     name: str, default: torch.dtype, dtype: torch.dtype
 ) -> None:
@@ -1022,6 +1084,8 @@ def test_what_was_made_in_inference_mode_can_be_learned_from() -> None:
     torch.autograd.backward(loss)
     logits = model(tokens[None]).logits[0]
     torch.autograd.backward(distill.hinton_loss(logits, teacher, tokens))
+    logits = model(tokens[None]).logits[0]
+    torch.autograd.backward(distill.token_divergence(logits, teacher).mean())
     distance = grpo.kl_estimate(model(tokens[None]).logits[0], teacher)
     torch.autograd.backward(distance.sum())
     longer = TrainConfig(1, batch_tokens=20)
@@ -1084,6 +1148,7 @@ def test_every_public_name_is_looked_at() -> None:
             "SwiGLU": "test_edges_moe.py looks at it",
             "undrawn_linear": "takes sizes that its callers have checked",
             "draw": "fills weights that its callers have made",
+            "padded": "distill_on_policy calls it with what it has sampled",
             "keep_verified": "takes and gives traces, which are text",
             "Problem": "holds text",
             "Trace": "holds text",

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import hypothesis.strategies as st
 import pytest
@@ -42,7 +42,7 @@ from slingshot.lm import DecoderLM, LMConfig
 from slingshot.tasks import Problem, ShellGame
 from slingshot.train import TrainConfig, make_optimizers
 
-VARIANTS: tuple[Variant, ...] = ("paper", "dapo", "dr_grpo")
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 KINDS: tuple[KL, ...] = ("k1", "k2", "k3")
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
@@ -152,6 +152,10 @@ def by_hand() -> dict[str, Any]:
         ("paper", -((1.2 + 1) / 2 - 0.8) / 2),
         ("dapo", -(1.2 + 1 - 0.8) / 3),
         ("dr_grpo", -(1.2 + 1 - 0.8) / (2 * 5)),
+        # The root of 1.5 is 1.2247, cut to 1.2; the other output has one token.
+        ("gspo", -(1.2 - 0.8) / 2),
+        # Weights 1.2, 1 and 0.8 on log-probabilities -1 + log 1.5, -2 and -3 + log 0.5.
+        ("cispo", -(1.2 * (math.log(1.5) - 1) - 2 - 0.8 * (math.log(0.5) - 3)) / 3),
     ],
 )
 def test_an_example_by_hand(variant: Variant, expected: float) -> None:
@@ -206,19 +210,24 @@ def token_by_token(
     rows: list[list[float]] = []
     for row in range(len(batch["advantages"])):
         worth, gains = batch["advantages"][row].item(), list[float]()
-        for place in range(batch["mask"].shape[1]):
-            if batch["mask"][row, place]:
-                now, old, ref = (
-                    batch[k][row, place].item() for k in ("log_p", "log_old", "log_ref")
-                )
-                ratio = math.exp(now) / math.exp(old)
-                gain = min(ratio * worth, min(max(ratio, 1 - low), 1 + high) * worth)
-                k3 = math.exp(ref) / math.exp(now) - math.log(math.exp(ref) / math.exp(now)) - 1
-                gains.append(gain - beta * k3)
+        places = [place for place in range(batch["mask"].shape[1]) if batch["mask"][row, place]]
+        tokens = [
+            [batch[name][row, place].item() for name in ("log_p", "log_old", "log_ref")]
+            for place in places
+        ]
+        of_output = math.prod(math.exp(now - old) for now, old, _ in tokens)
+        for now, old, ref in tokens:
+            ratio = math.exp(now) / math.exp(old)
+            if variant == "gspo":
+                ratio = of_output ** (1 / len(tokens))
+            near = min(max(ratio, 1 - low), 1 + high)
+            gain = near * worth * now if variant == "cispo" else min(ratio * worth, near * worth)
+            k3 = math.exp(ref) / math.exp(now) - math.log(math.exp(ref) / math.exp(now)) - 1
+            gains.append(gain - beta * k3)
         rows.append(gains)
-    if variant == "paper":
+    if variant in ("paper", "gspo"):
         return -statistics.fmean(sum(gains) / max(1, len(gains)) for gains in rows)
-    if variant == "dapo":
+    if variant in ("dapo", "cispo"):
         return -statistics.fmean(itertools.chain(*rows))
     return -sum(itertools.chain(*rows)) / (len(rows) * max_length)
 
@@ -260,6 +269,7 @@ def trl_loss(
     epsilon_high: float,
     beta: float,
     max_length: int,
+    level: str = "token",
 ) -> Tensor:
     """Call the loss of TRL's trainer on an object that has nothing but what the loss looks at."""
 
@@ -275,7 +285,7 @@ def trl_loss(
             self.accelerator = SimpleNamespace(
                 num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x
             )
-            self.importance_sampling_level = "token"
+            self.importance_sampling_level = level
             self.current_gradient_accumulation_steps = 1
             self.top_entropy_quantile = 1.0
             self.off_policy_mask_threshold = None
@@ -333,6 +343,41 @@ def test_loss_and_gradient_are_those_of_trl(
     assert expected.count_nonzero() > 5
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize(
+    ("loss_type", "level", "variant", "low", "high"),
+    [
+        ("grpo", "sequence", "gspo", 0.03, 0.04),
+        ("grpo", "sequence", "gspo", 0.1, 0.15),
+        # TRL's CISPO has no lower bound, and names the upper one itself.
+        ("cispo", "token", "cispo", 1.0, 4.0),
+        ("cispo", "token", "cispo", 1.0, 0.2),
+    ],
+)
+def test_later_objectives_are_those_of_trl(
+    trl: Any,  # noqa: ANN401
+    loss_type: str,
+    level: str,
+    variant: Variant,
+    low: float,
+    high: float,
+    moved: bool,
+    seed: int,
+) -> None:
+    batch = make_batch(seed) | ({} if moved else {"log_old": None})
+    upper = 1 + high if loss_type == "cispo" else high
+    options: dict[str, Any] = {"epsilon_low": low, "beta": 0.0}
+    theirs = trl_loss(
+        trl, batch, loss_type, **options, epsilon_high=upper, max_length=9, level=level
+    )
+    ours = grpo_loss(**batch, variant=variant, **options, epsilon_high=high)
+    torch.testing.assert_close(ours, theirs)
+    expected, found = (torch.autograd.grad(loss, batch["log_p"])[0] for loss in (theirs, ours))
+    torch.testing.assert_close(found, expected)
+    assert found.any()
+
+
 def test_without_old_log_probabilities_the_loss_is_that_of_trl(trl: Any) -> None:  # noqa: ANN401
     batch = make_batch(1) | {"log_old": None}
     options: dict[str, Any] = {"epsilon_low": 0.2, "epsilon_high": 0.2, "beta": 0.1}
@@ -359,6 +404,8 @@ def test_the_deviation_of_a_group_is_that_of_trl(trl: Any) -> None:  # noqa: ANN
         ("paper", [[1 / 2 / 3] * 2 + [0, 0], [1 / 4 / 3] * 4, [0] * 4]),
         ("dapo", [[1 / 6] * 2 + [0, 0], [1 / 6] * 4, [0] * 4]),
         ("dr_grpo", [[1 / 3 / 10] * 2 + [0, 0], [1 / 3 / 10] * 4, [0] * 4]),
+        ("gspo", [[1 / 3 / 2] * 2 + [0, 0], [1 / 3 / 4] * 4, [0] * 4]),
+        ("cispo", [[1 / 6] * 2 + [0, 0], [1 / 6] * 4, [0] * 4]),
     ],
 )
 def test_how_much_each_token_weighs(variant: Variant, weights: list[list[float]]) -> None:
@@ -423,6 +470,40 @@ def test_a_token_has_no_gradient_exactly_where_it_is_clipped(seed: int) -> None:
     assert torch.equal(gradient == 0, cut | ~batch["mask"])
 
 
+@repeatable
+@given(seed=st.integers(0, 10**6))
+def test_an_output_is_clipped_as_a_whole(seed: int) -> None:
+    batch = make_batch(seed) | {"log_ref": None}
+    loss = grpo_loss(**batch, variant="gspo", epsilon_low=0.05, epsilon_high=0.1)
+    (gradient,) = torch.autograd.grad(loss, batch["log_p"])
+    moved = (batch["log_p"] - batch["log_old"]).detach() * batch["mask"]
+    ratio = (moved.sum(dim=1) / batch["mask"].sum(dim=1).clamp(min=1)).exp()
+    cut = clipped(ratio, batch["advantages"], 0.05, 0.1)
+    assert torch.equal(gradient == 0, cut[:, None] | ~batch["mask"])
+
+
+@repeatable
+@given(seed=st.integers(0, 10**6))
+def test_a_bounded_weight_takes_no_gradient_away(seed: int) -> None:
+    batch = make_batch(seed) | {"log_ref": None}
+    loss = grpo_loss(**batch, variant="cispo", epsilon_low=0.1, epsilon_high=0.3)
+    (gradient,) = torch.autograd.grad(loss, batch["log_p"])
+    weight = (batch["log_p"] - batch["log_old"]).detach().exp().clamp(0.9, 1.3)
+    share = batch["mask"] / batch["mask"].sum()
+    torch.testing.assert_close(gradient, -weight * batch["advantages"][:, None] * share)
+
+
+@pytest.mark.parametrize("worth", [1.0, -1.0])
+def test_a_ratio_that_overflows_has_a_bounded_weight(worth: float) -> None:
+    log_p = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    log_old = torch.tensor([[-900.0, -2.0]])
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    loss = grpo_loss(
+        log_p, torch.tensor([worth]), mask, log_old=log_old, variant="cispo", epsilon_high=4.0
+    )
+    assert loss.item() == pytest.approx(worth * (5 * 1 + 2) / 2)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("epsilon", [0.0, 0.2])
 def test_before_the_model_moves_the_gradient_is_that_of_the_policy(
@@ -461,7 +542,7 @@ def test_leaving_out_what_is_worth_nothing_changes_only_the_length_of_the_gradie
     kept = {name: value[::2] for name, value in batch.items() if value is not None}
     (some,) = torch.autograd.grad(grpo_loss(**kept, variant=variant, max_length=9), batch["log_p"])
     tokens = batch["mask"].sum() / batch["mask"][::2].sum()
-    torch.testing.assert_close(some, all_rows * (tokens if variant == "dapo" else 2.0))
+    torch.testing.assert_close(some, all_rows * (tokens if variant in ("dapo", "cispo") else 2.0))
 
 
 @pytest.mark.parametrize(
@@ -483,10 +564,10 @@ def test_leaving_out_what_is_worth_nothing_changes_only_the_length_of_the_gradie
             r"log_ref has shape \(7,\) but log_p \(6, 7\); pass one valu",
         ),
         ({"log_ref": None, "beta": 0.1}, "beta is 0.1 but log_ref is None; score the tokens with"),
-        ({"epsilon_low": 1.0}, "epsilon_low is 1.0 and epsilon_high 0.2; give how far a ratio may"),
+        ({"epsilon_low": 1.1}, "epsilon_low is 1.1 and epsilon_high 0.2; give how far a ratio may"),
         ({"epsilon_high": math.nan}, "epsilon_low is 0.2 and epsilon_high nan; give how far"),
         ({"beta": -0.1}, "beta is -0.1; give 0 or a small positive number"),
-        ({"variant": "ppo"}, "variant 'ppo' is unknown; use paper, dapo, dr_grpo"),
+        ({"variant": "ppo"}, "variant 'ppo' is unknown; use paper, dapo, dr_grpo, gspo, cispo"),
         ({"variant": "dr_grpo"}, "max_length is None; dr_grpo divides by it, give max_new_tokens"),
         ({"kl": "k4", "beta": 0.1}, "kind 'k4' is unknown; use k1, k2, k3"),
     ],
@@ -756,13 +837,24 @@ def test_the_rate_climbs_and_falls_with_steps_or_flops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "scale", "high"),
-    [("paper", "group", 0.1), ("dapo", "group", 0.28), ("dr_grpo", "none", 0.1)],
+    ("variant", "scale", "low", "high"),
+    [
+        ("paper", "group", 0.2, None),
+        ("dapo", "group", 0.2, 0.28),
+        ("dr_grpo", "none", 0.2, None),
+        ("gspo", "group", 3e-4, 4e-4),
+        ("cispo", "group", 1.0, 4.0),
+    ],
 )
-def test_a_variant_brings_what_its_paper_changes(variant: Variant, scale: str, high: float) -> None:
-    config = GRPOConfig(1, variant=variant, epsilon_low=0.1)
-    assert (config.advantage_scale, config.upper_epsilon) == (scale, high)
-    other = replace(config, scale="group", epsilon_high=0.5)
+def test_a_variant_brings_what_its_paper_changes(
+    variant: Variant, scale: str, low: float, high: float | None
+) -> None:
+    config = GRPOConfig(1, variant=variant)
+    assert (config.advantage_scale, config.lower_epsilon) == (scale, low)
+    assert config.upper_epsilon == (low if high is None else high)
+    other = replace(config, scale="group", epsilon_low=0.1)
+    assert (other.lower_epsilon, other.upper_epsilon) == (0.1, high or 0.1)
+    other = replace(other, epsilon_high=0.5)
     assert (other.advantage_scale, other.upper_epsilon) == ("group", 0.5)
 
 
@@ -774,7 +866,7 @@ def test_a_variant_brings_what_its_paper_changes(variant: Variant, scale: str, h
         ({"n_rollouts": 1}, "n_rollouts is 1; give at least 2, to compare them with each other"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
         ({"n_updates": 0}, "n_updates is 0; give at least 1"),
-        ({"variant": "grpo"}, "variant 'grpo' is unknown; use paper, dapo, dr_grpo"),
+        ({"variant": "grpo"}, "variant 'grpo' is unknown; use paper, dapo, dr_grpo, gspo, cispo"),
         ({"scale": "batch"}, "scale 'batch' is unknown; use group, none"),
         ({"kl": "k0"}, "kl 'k0' is unknown; use k1, k2, k3"),
         ({"epsilon_low": 1.5}, "epsilon_low is 1.5 and epsilon_high 0.28; give how far a ratio"),
@@ -975,9 +1067,13 @@ def batch_of(rollouts: Rollouts, config: GRPOConfig) -> tuple[list[Tensor], list
     return sequences, [rollouts.n_prompt[row] for row in rows], advantages
 
 
-@pytest.mark.parametrize(("variant", "high"), [("paper", 0.01), ("dapo", 0.28), ("dr_grpo", 0.01)])
+@pytest.mark.parametrize(
+    ("variant", "high"),
+    [("paper", 0.01), ("dapo", 0.28), ("dr_grpo", 0.01), ("gspo", 4e-4), ("cispo", 0.02)],
+)
 def test_the_second_update_remembers_who_sampled(variant: Variant, high: float) -> None:
     config = replace(SHORT, steps=1, clip=1e6, variant=variant, epsilon_low=0.01, final=1.0)
+    config = replace(config, epsilon_high=high)
     sequences, n_prompt, advantages = batch_of(rollouts_of(make_model()), config)
     middle, model = make_model(), make_model()
     train(middle, config)  # one update is what two of them begin with
@@ -997,8 +1093,14 @@ def test_the_second_update_remembers_who_sampled(variant: Variant, high: float) 
     (step,) = train(model, replace(config, n_updates=2)).steps
     found = tuple(p.grad for p in model.parameters() if p.grad is not None)
     torch.testing.assert_close(found, expected)
-    cut = clipped((log_p - log_old).detach().exp(), advantages[:, None], 0.01, high)[mask]
-    assert 0 < cut.float().mean().item() / 2 == pytest.approx(step.clipped)
+    moved = (log_p - log_old).detach()
+    if variant == "gspo":
+        moved = (moved.sum(dim=1) / mask.sum(dim=1))[:, None].expand_as(moved)
+    if variant == "cispo":
+        cut = moved.exp() != moved.exp().clamp(0.99, 1 + high)
+    else:
+        cut = clipped(moved.exp(), advantages[:, None], 0.01, high)
+    assert 0 < cut[mask].float().mean().item() / 2 == pytest.approx(step.clipped)
 
 
 # --- a reference -------------------------------------------------------------------------------

@@ -65,6 +65,14 @@ def completion_logits(model: DecoderLM, batch: CompletionBatch) -> tuple[Tensor,
     return logits[learned], tokens[:, 1:][learned]
 
 
+def padded(examples: Sequence[Example]) -> CompletionBatch:
+    """Return one batch of all ``examples``, each padded to the longest."""
+    tokens = nn.utils.rnn.pad_sequence([torch.cat(each) for each in examples], batch_first=True)
+    prompts = torch.tensor([len(each.prompt) for each in examples], dtype=torch.int64)
+    lengths = prompts + torch.tensor([len(each.completion) for each in examples], dtype=torch.int64)
+    return CompletionBatch(tokens, completion_mask(prompts, lengths))
+
+
 # --- batches to learn from ---------------------------------------------------------------------
 
 

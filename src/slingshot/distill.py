@@ -10,9 +10,16 @@ so the two may differ in everything but language.
 The older meaning of the word is different: the student sees the teacher's probabilities of all
 tokens, and imitates those (`hinton_loss`). That tells more per token, and needs the teacher at hand
 and, in this form, one vocabulary for both.
+
+A third way is between this and reinforcement (`distill_on_policy`): the student writes, and the
+teacher's probabilities grade each of its tokens. So the student learns what to do where it goes
+itself, its own mistakes included, and hears at every token rather than once a text.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,12 +30,16 @@ from slingshot.completions import (
     Example,
     completion_batches,
     completion_logits,
+    padded,
 )
 from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.sampling import sample_answers
 from slingshot.tasks import Problem, Task, Trace
 from slingshot.tensors import at_least_float32, check_finite, check_within, real, whole
 from slingshot.train import History, TrainConfig, fit, train_on_completions
+
+Divergence = Literal["reverse", "forward", "mixed"]
+"""How far a student's probabilities are from its teacher's; see `token_divergence`."""
 
 
 def sample_traces(
@@ -111,12 +122,7 @@ def distill_logits(
     ``History.losses``. Raises as `distill` does, and ``ValueError`` if the two models do not share
     a vocabulary.
     """
-    ours, theirs = student.config.vocab_size, teacher.config.vocab_size
-    if ours != theirs:
-        raise ValueError(
-            f"the student has {ours} tokens and the teacher {theirs}; "
-            "logits need one vocabulary, distill needs only text"
-        )
+    _check_vocabularies(student, teacher)
     teacher = in_eval_mode(teacher)
 
     def loss(batch: CompletionBatch) -> Tensor:
@@ -127,6 +133,157 @@ def distill_logits(
 
     batches = completion_batches(encode_traces(task, traces), config.tokens_per_step, seed)
     return fit(student, loss, batches, config, progress=progress)
+
+
+@dataclass
+class OnPolicyHistory(History):
+    """What happened: ``losses`` are divergences, in nats per token that the student wrote.
+
+    ``tokens`` are those of all prompts and texts. The student has written (or read) each, the
+    teacher has graded it, and the student has learned from it: 2 N operations of the student, 2 N
+    of the teacher and 6 N of the student. ``seconds`` are CPU seconds of all of that. ``lengths``
+    are the mean tokens of a text, by step.
+    """
+
+    tokens: int = 0
+    lengths: list[float] = field(default_factory=list)
+
+
+def distill_on_policy(
+    student: DecoderLM,
+    teacher: DecoderLM,
+    task: Task,
+    config: TrainConfig,
+    *,
+    n_texts: int = 16,
+    max_new_tokens: int = 80,
+    divergence: Divergence = "reverse",
+    teacher_share: float = 0.5,
+    seed: int = 0,
+    progress: bool = True,
+) -> OnPolicyHistory:
+    """Let ``student`` write, and make each of its tokens as likely as ``teacher`` finds it.
+
+    In each of ``config.steps`` steps the student answers ``n_texts`` new problems of ``task``, at
+    temperature 1 and with at most ``max_new_tokens`` tokens. Both models read what it wrote, and
+    the loss is the mean of `token_divergence` over its tokens. No gradient goes through the
+    sampling. Nothing checks an answer: the teacher is the only judge. Sizes of batches in
+    ``config`` are unused.
+
+    Sources: GKD, Agarwal et al., arXiv 2306.13649, algorithm 1 with only texts of the student;
+    reverse divergence: MiniLLM, arXiv 2306.08543. Raises as `slingshot.train.fit` does, and
+    ``ValueError`` if the two models do not share a vocabulary, and for settings that cannot be
+    meant.
+    """
+    _check_vocabularies(student, teacher)
+    _check_divergence(divergence, teacher_share)
+    for name, number in (("n_texts", n_texts), ("max_new_tokens", max_new_tokens)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}; give at least 1")
+    teacher = in_eval_mode(teacher)
+    generator = torch.Generator().manual_seed(seed)
+    written = OnPolicyHistory()
+
+    def texts() -> Iterator[CompletionBatch]:
+        while True:
+            started = time.process_time()
+            problems = [task.sample(generator) for _ in range(n_texts)]
+            answers = sample_answers(
+                student, task, problems, max_new_tokens=max_new_tokens, generator=generator
+            )
+            batch = padded([Example(answer.prompt, answer.output) for answer in answers])
+            written.tokens += sum(len(answer.prompt) + len(answer.output) for answer in answers)
+            written.lengths.append(int(batch.learned.sum()) / n_texts)
+            written.seconds += time.process_time() - started
+            yield batch
+
+    def loss(batch: CompletionBatch) -> Tensor:
+        logits, _ = completion_logits(student, batch)
+        with torch.no_grad():
+            graded, _ = completion_logits(teacher, batch)
+        return token_divergence(logits, graded, divergence, teacher_share=teacher_share).mean()
+
+    longest = replace(config, batch_size=n_texts, sequence_length=max_new_tokens, batch_tokens=None)
+    history = fit(student, loss, texts(), longest, progress=progress)
+    written.losses, written.loads = history.losses, history.loads
+    written.seconds += history.seconds
+    return written
+
+
+def token_divergence(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    kind: Divergence = "reverse",
+    *,
+    teacher_share: float = 0.5,
+) -> Tensor:
+    """Return how far ``logits [N, V]`` are from the teacher's, ``[N]`` in nats.
+
+    With p the student's probabilities and q the teacher's, ``"reverse"`` is KL(p || q), a mean over
+    what the student would write: it costs to write what the teacher would not. ``"forward"`` is
+    KL(q || p), a mean over what the teacher would write: it costs to leave out what the teacher
+    might say. ``"mixed"`` is ``b KL(q || m) + (1 - b) KL(p || m)`` with ``m = b q + (1 - b) p``,
+    where b is ``teacher_share``: the Jensen-Shannon divergence at one half, and never infinite.
+
+    Mind the direction. Where texts call reverse what is forward here, the student learns to cover
+    all of the teacher instead of what it can do well (MiniLLM, arXiv 2306.08543, §2.1).
+
+    No gradient reaches the teacher. Results are at least float32. Source of ``"mixed"``: GKD,
+    arXiv 2306.13649, eq. 1. Raises ``ValueError`` for shapes that do not fit, for an unknown
+    ``kind``, a share that is not between 0 and 1, and a divergence that is not finite or overflows:
+    one of the two excludes what the other finds likely.
+    """
+    _check_divergence(kind, teacher_share)
+    logits, teacher_logits = real("logits", logits), real("teacher_logits", teacher_logits)
+    if logits.ndim != 2 or logits.shape != teacher_logits.shape or not logits.shape[1]:
+        raise ValueError(
+            f"logits have shapes {tuple(logits.shape)} and {tuple(teacher_logits.shape)}; "
+            "pass [N, V] twice"
+        )
+    ours = at_least_float32(logits).log_softmax(dim=1)
+    theirs = teacher_logits.detach().to(ours.dtype).log_softmax(dim=1)
+    if kind == "reverse":
+        divergence = _kl(ours, theirs)
+    elif kind == "forward":
+        divergence = _kl(theirs, ours)
+    else:
+        # What both exclude is left out; minus infinity twice would have no gradient.
+        ours, theirs = (each.clamp(min=torch.finfo(each.dtype).min / 4) for each in (ours, theirs))
+        share = torch.tensor(teacher_share, dtype=ours.dtype)
+        mixture = torch.logaddexp(theirs + share.log(), ours + (1 - share).log())
+        divergence = share * _kl(theirs, mixture) + (1 - share) * _kl(ours, mixture)
+    # A gradient is about as large, and has the type of logits.
+    fits = divergence.detach() <= torch.finfo(logits.dtype).max
+    if not fits.all():
+        row = int((~fits).nonzero()[0])
+        raise ValueError(
+            f"the {kind} divergence of row {row} is {divergence[row].item()}; give finite logits, "
+            'or "mixed" where one model excludes what the other may say'
+        )
+    return divergence
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return KL(p || q) of each row of log-probabilities; what p excludes adds nothing."""
+    excluded = log_p.exp() == 0
+    log_p, log_q = log_p.masked_fill(excluded, 0.0), log_q.masked_fill(excluded, 0.0)
+    return (log_p.exp() * (log_p - log_q)).masked_fill(excluded, 0.0).sum(dim=1)
+
+
+def _check_divergence(kind: str, teacher_share: float) -> None:
+    if kind not in get_args(Divergence):
+        raise ValueError(f"divergence {kind!r} is unknown; use {', '.join(get_args(Divergence))}")
+    if not 0 < teacher_share < 1:
+        raise ValueError(f"teacher_share is {teacher_share}; give a share above 0 and below 1")
+
+
+def _check_vocabularies(student: DecoderLM, teacher: DecoderLM) -> None:
+    ours, theirs = student.config.vocab_size, teacher.config.vocab_size
+    if ours != theirs:
+        raise ValueError(
+            f"the student has {ours} tokens and the teacher {theirs}; "
+            "logits need one vocabulary, distill needs only text"
+        )
 
 
 def hinton_loss(

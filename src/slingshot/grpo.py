@@ -18,6 +18,12 @@ and the variants differ in how tokens are added up, ``|o_i|`` being the length o
 - ``"dr_grpo"``: the sum over tokens divided by a constant, ``max_length``, then the mean over
   outputs (Dr. GRPO, arXiv 2503.20783, §3.2). The same paper does not divide advantages by the
   standard deviation. DAPO and Dr. GRPO both drop the term with beta.
+- ``"gspo"``: one ratio for each output, the geometric mean of those of its tokens, which is clipped
+  as a whole; then the mean over outputs (GSPO, arXiv 2507.18071, eqs. 5 and 7). Such a mean moves
+  far less than a token does, and the bounds are narrower: 3e-4 and 4e-4 there (§5.1).
+- ``"cispo"``: each token gains ``w_it A_i log p_it`` with the constant weight
+  ``w_it = clip(r_it, 1 - low, 1 + high)``; then as ``"dapo"`` (MiniMax-M1, arXiv 2506.13585,
+  eqs. 4 and 5). The clip bounds how much a token counts, and takes no gradient away.
 
 **Papers and code differ.** DeepSeek-R1 (arXiv 2501.12948, eqs. 1-3) and DeepSeek-V3 (arXiv
 2412.19437, eqs. 26-28) print one ratio for the whole output, the product of those of its tokens,
@@ -56,8 +62,8 @@ from slingshot.tensors import (
 Scale = Literal["group", "none"]
 """What an advantage is divided by: the standard deviation of its group, or nothing."""
 
-Variant = Literal["paper", "dapo", "dr_grpo"]
-"""How the tokens of a batch are added up; see the top of this module."""
+Variant = Literal["paper", "dapo", "dr_grpo", "gspo", "cispo"]
+"""What a token gains, and how tokens are added up; see the top of this module."""
 
 KL = Literal["k1", "k2", "k3"]
 """The three estimators of `kl_estimate`."""
@@ -213,9 +219,9 @@ def aggregate(
     # Not values * mask: a NaN behind the mask would come through.
     values = at_least_float32(values).masked_fill(~usable(mask), 0.0)
     rows = max(1, len(values))
-    if variant == "paper":
+    if variant in ("paper", "gspo"):
         total = (values.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / rows
-    elif variant == "dapo":
+    elif variant in ("dapo", "cispo"):
         total = values.sum() / mask.sum().clamp(min=1)
     else:
         total = values.sum() / (rows * (max_length or 1))
@@ -250,7 +256,7 @@ def grpo_loss(
 
     A ratio may be so large that it overflows. Where its advantage is positive it is clipped and its
     gradient is 0; where the advantage is 0 so is its part; where it is negative the loss itself
-    overflows.
+    overflows. With ``"cispo"`` it is clipped everywhere. ``epsilon_low=1`` sets no lower bound.
 
     Sources: PPO's clip: arXiv 1707.06347, eq. 7; two bounds for it: DAPO, arXiv 2503.14476, eq. 8,
     with 0.2 and 0.28. Raises ``ValueError`` for tensors that do not fit together, for settings that
@@ -272,10 +278,8 @@ def grpo_loss(
             "give log-probabilities of tokens that can be sampled"
         )
     worth = at_least_float32(worth)[:, None]
-    # And where a ratio this far above its clip has no influence: only a loss can be as large.
-    ceiling = math.log1p(epsilon_high) + 1
-    ratio = torch.where(worth < 0, moved, moved.clamp(max=ceiling)).exp()
-    loss = -torch.minimum(ratio * worth, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * worth)
+    clip = (epsilon_low, epsilon_high)
+    loss = _policy_losses(log_p.masked_fill(~mask, 0.0), moved, worth, mask, variant, clip)
     if beta and log_ref is not None:
         now, reference = log_p.masked_fill(~mask, 0.0), log_ref.detach().masked_fill(~mask, 0.0)
         loss = loss + beta * kl_estimate(now, reference, kl)
@@ -287,6 +291,37 @@ def grpo_loss(
             "batch, mask the token, or scale rewards down"
         )
     return aggregate(loss, mask, variant, max_length)
+
+
+def _policy_losses(
+    log_p: Tensor,
+    moved: Tensor,
+    worth: Tensor,
+    mask: Tensor,
+    variant: Variant,
+    clip: tuple[float, float],
+) -> Tensor:
+    """Return what each token loses, ``[R, T]``, without the pull towards a reference.
+
+    ``moved [R, T]`` is the logarithm of the ratio, ``worth [R, 1]`` the advantage.
+    """
+    low, high = clip
+    # A ratio this far above its clip has no influence, and would overflow: only a loss can be as
+    # large.
+    ceiling = math.log1p(high) + 1
+    if variant == "cispo":
+        weight = moved.detach().clamp(max=ceiling).exp().clamp(1 - low, 1 + high)
+        return -weight * worth * log_p
+    if variant == "gspo":
+        moved = _of_outputs(moved, mask)
+    ratio = torch.where(worth < 0, moved, moved.clamp(max=ceiling)).exp()
+    return -torch.minimum(ratio * worth, ratio.clamp(1 - low, 1 + high) * worth)
+
+
+def _of_outputs(moved: Tensor, mask: Tensor) -> Tensor:
+    """Return for each token of ``moved [R, T]`` the mean over the tokens of its output."""
+    mean = moved.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return mean.expand_as(moved)
 
 
 # --- the policy --------------------------------------------------------------------------------
@@ -357,9 +392,11 @@ class GRPOConfig:
     A step asks ``n_problems`` problems ``n_rollouts`` times each and makes ``n_updates`` updates
     with the answers. In the first the ratio is 1 and nothing can be clipped.
 
-    ``variant`` names the objective, with what its paper changes: ``scale=None`` divides advantages
-    by the standard deviation of their group, but for ``"dr_grpo"``; ``epsilon_high=None`` is 0.28
-    for ``"dapo"``, and ``epsilon_low`` for the others. ``beta`` and ``kl`` are the pull towards a
+    ``variant`` names the objective, with what its paper changes. ``scale=None`` divides advantages
+    by the standard deviation of their group, but for ``"dr_grpo"``. ``epsilon_low=None`` is 3e-4
+    for ``"gspo"``, 1 for ``"cispo"``, which sets no lower bound, and 0.2 for the others;
+    ``epsilon_high=None`` is 4e-4, 4 (ScaleRL, arXiv 2510.13786), 0.28 for ``"dapo"``, and
+    ``epsilon_low`` for the others. ``beta`` and ``kl`` are the pull towards a
     reference model. With ``mask_truncated`` an output that did not end teaches nothing, though its
     reward counts in its group (DAPO's overlong filtering, arXiv 2503.14476, §3.4).
 
@@ -383,7 +420,7 @@ class GRPOConfig:
     n_updates: int = 1
     variant: Variant = "dapo"
     scale: Scale | None = None
-    epsilon_low: float = 0.2
+    epsilon_low: float | None = None
     epsilon_high: float | None = None
     beta: float = 0.0
     kl: KL = "k3"
@@ -407,7 +444,7 @@ class GRPOConfig:
         _check_choice("variant", self.variant, get_args(Variant))
         _check_choice("scale", self.advantage_scale, get_args(Scale))
         _check_choice("kl", self.kl, get_args(KL))
-        _check_settings(self.epsilon_low, self.upper_epsilon, self.beta)
+        _check_settings(self.lower_epsilon, self.upper_epsilon, self.beta)
         for name in ("learning_rate", "clip", "max_flops"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -425,11 +462,18 @@ class GRPOConfig:
         return self.scale or ("none" if self.variant == "dr_grpo" else "group")
 
     @property
+    def lower_epsilon(self) -> float:
+        """What ``epsilon_low`` comes to with this ``variant``."""
+        if self.epsilon_low is not None:
+            return self.epsilon_low
+        return {"gspo": 3e-4, "cispo": 1.0}.get(self.variant, 0.2)
+
+    @property
     def upper_epsilon(self) -> float:
         """What ``epsilon_high`` comes to with this ``variant``."""
         if self.epsilon_high is not None:
             return self.epsilon_high
-        return 0.28 if self.variant == "dapo" else self.epsilon_low
+        return {"dapo": 0.28, "gspo": 4e-4, "cispo": 4.0}.get(self.variant, self.lower_epsilon)
 
     def rate(self, step: int, flops: float = 0.0) -> float:
         """Return the learning rate of ``step``, counted from 0, as a share of its peak.
@@ -447,8 +491,9 @@ class GRPOStep:
 
     ``reward`` is the mean over all rollouts and ``length`` that of their tokens. ``truncated`` is
     the share that did not end, ``equal`` the share of groups whose rewards are all equal.
-    ``loss``, ``kl`` (nats per token, from ``config.kl``) and ``clipped`` (the share of tokens) are
-    means over the updates; ``None`` where there was nothing to learn from or no reference.
+    ``loss``, ``kl`` (nats per token, from ``config.kl``) and ``clipped`` (the share of tokens whose
+    gradient the clip takes away; with ``"cispo"``, whose weight it changes) are means over the
+    updates; ``None`` where there was nothing to learn from or no reference.
     ``tokens_sampled`` and ``tokens_trained`` count prompts and outputs, not padding, the latter
     once for each update. ``flops`` are those of this step, ``seconds`` its CPU seconds without
     ``on_step``.
@@ -616,7 +661,7 @@ def _learn(
             log_old=log_old,
             log_ref=log_ref,
             variant=config.variant,
-            epsilon_low=config.epsilon_low,
+            epsilon_low=config.lower_epsilon,
             epsilon_high=config.upper_epsilon,
             beta=config.beta,
             kl=config.kl,
@@ -624,9 +669,7 @@ def _learn(
         )
         losses.append(finite_number("loss", loss, step))
         _move(model, optimizers, loss, config.clip, step)
-        ratio = (log_p.detach() - log_old).exp()
-        cut = clipped(ratio, advantages[:, None], config.epsilon_low, config.upper_epsilon)
-        shares.append(cut[mask].float().mean().item())
+        shares.append(_share_clipped(log_p.detach() - log_old, advantages, mask, config))
         if log_ref is not None:
             distances.append(kl_estimate(log_p.detach(), log_ref, config.kl)[mask].mean().item())
     n_tokens = sum(len(sequence) for sequence in sequences)
@@ -637,6 +680,19 @@ def _learn(
         tokens_trained=n_tokens * config.n_updates,
         tokens_referred=0 if reference is None else n_tokens,
     )
+
+
+def _share_clipped(moved: Tensor, advantages: Tensor, mask: Tensor, config: GRPOConfig) -> float:
+    """Return the share of tokens at which the clip of ``config.variant`` does something."""
+    low, high = config.lower_epsilon, config.upper_epsilon
+    if config.variant == "gspo":
+        moved = _of_outputs(moved, mask)
+    ratio = moved.exp()
+    if config.variant == "cispo":
+        cut = (ratio < 1 - low) | (ratio > 1 + high)
+    else:
+        cut = clipped(ratio, advantages[:, None], low, high)
+    return cut[mask].float().mean().item()
 
 
 def _adamw(weights: list[nn.Parameter], config: GRPOConfig) -> torch.optim.Optimizer:
@@ -716,10 +772,10 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_settings(epsilon_low: float, epsilon_high: float, beta: float) -> None:
-    if not 0 <= epsilon_low < 1 or not 0 <= epsilon_high < math.inf:
+    if not 0 <= epsilon_low <= 1 or not 0 <= epsilon_high < math.inf:
         raise ValueError(
             f"epsilon_low is {epsilon_low} and epsilon_high {epsilon_high}; "
-            "give how far a ratio may fall, below 1, and rise, such as 0.2 and 0.28"
+            "give how far a ratio may fall, at most 1, and rise, such as 0.2 and 0.28"
         )
     if not 0 <= beta < math.inf:
         raise ValueError(f"beta is {beta}; give 0 or a small positive number")
