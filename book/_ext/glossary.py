@@ -225,7 +225,7 @@ def link(words: str, term: Term, page: str) -> nodes.Node:
         refwarn=True,
         refdoc=page,
     )
-    return TermUse("", reference, meaning=plain(term.meaning), classes=["term-use"])
+    return TermUse("", "", reference, meaning=plain(term.meaning), classes=["term-use"])
 
 
 def plain(markdown: str) -> str:
