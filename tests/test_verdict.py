@@ -25,7 +25,7 @@ from verdict import (
     parse_rows,
     parts,
 )
-from what_changed import quarter_of, sections, stated_since
+from what_changed import counts, quarter_of, sections, stated_since
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS = load_claims(ROOT / "book" / "claims.yml")
@@ -219,8 +219,10 @@ def test_a_new_entry_and_a_new_fact_need_no_other_change() -> None:
         "a.b", 1, "1", "A thing", "article", "page 1", datetime.date(2027, 2, 3), "verified"
     )
     lines = sections([claim_with()], [fact])
-    assert lines[0].startswith("1 entries: 0 primary")
-    assert all(meaning in lines[0] for meaning in SINCE_KINDS.values())
+    counted = counts([claim_with()], [fact])
+    assert counted.startswith("Entries: 0 primary")
+    assert all(meaning in counted for meaning in SINCE_KINDS.values())
+    assert counted.endswith("Facts stated since: 1.")
     headings = [line for line in lines if line.startswith("## ")]
     assert headings == ["## January to March 2027", "## October to December 2026"]
     assert "- {fact}`a.b`: A thing (2027-02-03)" in lines

@@ -37,24 +37,36 @@ class WhatChanged(ClaimsDirective):
     def run(self) -> list[nodes.Node]:
         """Write the sections as Markdown and let the page's own parser read them."""
         self.env.note_dependency(str(FACTS_FILE))
-        claims = self.claims()
-        node = nodes.section()
+        claims, stated = self.claims(), stated_since()
+        # Headings are put where the page's own are, and what stands before them would come last.
+        counted = self.parse([counts(claims, stated)], nodes.container())
+        return counted + self.parse(sections(claims, stated), nodes.section(), match_titles=True)
+
+    def parse(
+        self, lines: list[str], node: nodes.Element, match_titles: bool = False
+    ) -> list[nodes.Node]:
+        """Read Markdown as this page would."""
         node.document = self.state.document
-        lines = StringList(sections(claims, stated_since()), self.arguments[0])
-        self.state.nested_parse(lines, 0, node, match_titles=True)
-        return node.children
+        text = StringList(lines, self.arguments[0])
+        self.state.nested_parse(text, 0, node, match_titles=match_titles)
+        return list(node.children)
+
+
+def counts(claims: Sequence[Claim], stated: Sequence[facts.Fact]) -> str:
+    """How many entries there are of each kind, and how many facts."""
+    kinds = Counter(entry.kind for claim in claims for entry in claim.since)
+    each = ", ".join(f"{kinds[kind]} {kind} ({meaning})" for kind, meaning in SINCE_KINDS.items())
+    return f"Entries: {each}. Facts stated since: {len(stated)}."
 
 
 def sections(claims: Sequence[Claim], stated: Sequence[facts.Fact]) -> list[str]:
-    """The counts, and for each quarter its events and, folded, its numbers."""
+    """For each quarter its events and, folded, its numbers."""
     entries = sorted(
         ((entry, claim) for claim in claims for entry in claim.since),
         key=lambda pair: pair[0].date,
         reverse=True,
     )
-    kinds = Counter(entry.kind for entry, _ in entries)
-    counts = ", ".join(f"{kinds[kind]} {kind} ({meaning})" for kind, meaning in SINCE_KINDS.items())
-    lines = [f"{len(entries)} entries: {counts}. {len(stated)} facts were stated since.", ""]
+    lines: list[str] = []
     quarters = {quarter_of(entry.date) for entry, _ in entries}
     quarters |= {quarter_of(fact.as_of) for fact in stated}
     for quarter in sorted(quarters, reverse=True):
