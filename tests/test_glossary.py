@@ -181,8 +181,7 @@ SKIPPED = {"h1", "h2", "h3", "h4", "h5", "h6", "code", "pre", "blockquote", "scr
            "svg", "nav", "form", "summary", "figure", "header", "mjx-container"}  # fmt: skip
 VOID = {"br", "img", "input", "hr", "meta", "link", "source", "col", "wbr"}
 SKIPPED_CLASSES = {"cell_output", "quiz", "claim-quote", "claim-tags", "fact", "math",
-                   "verdict", "admonition-title", "headerlink", "highlight",
-                   "claims-summary"}  # fmt: skip
+                   "admonition-title", "headerlink", "highlight", "claims-summary"}  # fmt: skip
 
 
 class Sentences(HTMLParser):
@@ -199,6 +198,7 @@ class Sentences(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         fields = {name: value or "" for name, value in attrs}
         classes = set(fields.get("class", "").split())
+        self.pieces.append(("\0", ""))  # a word that is marked up in part is no use of it
         if tag == "article" and "bd-article" in classes:
             self.in_article = True
         if tag in VOID:
@@ -214,6 +214,7 @@ class Sentences(HTMLParser):
         self.open.append((tag, skipped, term))
 
     def handle_endtag(self, tag: str) -> None:
+        self.pieces.append(("\0", ""))
         if tag in VOID:
             return
         while self.open:
@@ -226,8 +227,6 @@ class Sentences(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.in_article and not any(skipped for _, skipped, _ in self.open):
             self.pieces.append((data, self.linked))
-        elif self.in_article:
-            self.pieces.append(("\0", ""))  # words do not join across what is no prose
 
 
 def unlinked(html: str, terms: list[Term]) -> list[str]:
