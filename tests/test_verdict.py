@@ -224,7 +224,8 @@ def test_a_new_entry_and_a_new_fact_need_no_other_change() -> None:
     assert all(meaning in counted for meaning in SINCE_KINDS.values())
     assert counted.endswith("Facts stated since: 1.")
     headings = [line for line in lines if line.startswith("## ")]
-    assert headings == ["## January to March 2027", "## October to December 2026"]
+    assert lines[2] == counted
+    assert headings == ["## In numbers", "## January to March 2027", "## October to December 2026"]
     assert "- {fact}`a.b`: A thing (2027-02-03)" in lines
     (told,) = [line for line in lines if "It rained." in line]
     assert told.startswith("- **December 1, 2026.** It rained. [copy]{.since-kind}")

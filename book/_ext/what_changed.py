@@ -37,19 +37,11 @@ class WhatChanged(ClaimsDirective):
     def run(self) -> list[nodes.Node]:
         """Write the sections as Markdown and let the page's own parser read them."""
         self.env.note_dependency(str(FACTS_FILE))
-        claims, stated = self.claims(), stated_since()
-        # Headings are put where the page's own are, and what stands before them would come last.
-        counted = self.parse([counts(claims, stated)], nodes.container())
-        return counted + self.parse(sections(claims, stated), nodes.section(), match_titles=True)
-
-    def parse(
-        self, lines: list[str], node: nodes.Element, match_titles: bool = False
-    ) -> list[nodes.Node]:
-        """Read Markdown as this page would."""
+        node = nodes.section()
         node.document = self.state.document
-        text = StringList(lines, self.arguments[0])
-        self.state.nested_parse(text, 0, node, match_titles=match_titles)
-        return list(node.children)
+        lines = StringList(sections(self.claims(), stated_since()), self.arguments[0])
+        self.state.nested_parse(lines, 0, node, match_titles=True)
+        return node.children
 
 
 def counts(claims: Sequence[Claim], stated: Sequence[facts.Fact]) -> str:
@@ -60,13 +52,14 @@ def counts(claims: Sequence[Claim], stated: Sequence[facts.Fact]) -> str:
 
 
 def sections(claims: Sequence[Claim], stated: Sequence[facts.Fact]) -> list[str]:
-    """For each quarter its events and, folded, its numbers."""
+    """The counts, then for each quarter its events and, folded, its numbers."""
     entries = sorted(
         ((entry, claim) for claim in claims for entry in claim.since),
         key=lambda pair: pair[0].date,
         reverse=True,
     )
-    lines: list[str] = []
+    # A heading comes first: what stands before it would be put behind all sections.
+    lines = ["## In numbers", "", counts(claims, stated), ""]
     quarters = {quarter_of(entry.date) for entry, _ in entries}
     quarters |= {quarter_of(fact.as_of) for fact in stated}
     for quarter in sorted(quarters, reverse=True):
