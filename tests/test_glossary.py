@@ -181,7 +181,8 @@ SKIPPED = {"h1", "h2", "h3", "h4", "h5", "h6", "code", "pre", "blockquote", "scr
            "svg", "nav", "form", "summary", "figure", "header", "mjx-container"}  # fmt: skip
 VOID = {"br", "img", "input", "hr", "meta", "link", "source", "col", "wbr"}
 SKIPPED_CLASSES = {"cell_output", "quiz", "claim-quote", "claim-tags", "fact", "math",
-                   "admonition-title", "headerlink", "highlight", "claims-summary"}  # fmt: skip
+                   "admonition-title", "headerlink", "highlight", "claims-summary",
+                   "pasted-text"}  # fmt: skip
 
 
 class Sentences(HTMLParser):

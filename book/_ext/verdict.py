@@ -258,14 +258,16 @@ def _draw_row(axes: Axes, row: Row, y: float, first: float, closer: float) -> No
 
 def describe(rows: Sequence[Row]) -> str:
     """Say in words what the figure shows."""
-    lines = [
-        f"{row.name}: {row.first.text} {row.first.words}, {row.closer.text} {row.closer.words}"
-        for row in rows
-    ]
     return (
-        f"{len(rows)} ratios on a logarithmic axis, at their largest and at a closer look. "
-        + "; ".join([*lines[:-1], lines[-1] + "."])
+        f"{len(rows)} ratios on a logarithmic axis, at their largest and at a closer look."
+        f" {'; '.join(map(words_of, rows))}."
     )
+
+
+def words_of(row: Row) -> str:
+    """A row in words."""
+    first, closer = row.first, row.closer
+    return f"{row.name}: {first.text} {first.words}, {closer.text} {closer.words}"
 
 
 class CloserLook(SphinxDirective):
@@ -281,13 +283,13 @@ class CloserLook(SphinxDirective):
         except ValueError as error:
             raise self.error(f"closer-look: {error}") from error
         svg = to_svg(draw(rows), alt=describe(rows), prefix="closer-look")
-        items = "".join(
-            f"<li>{html.escape(row.name)}: {row.first.text} {html.escape(row.first.words)},"
-            f" {row.closer.text} {html.escape(row.closer.words)}</li>"
-            for row in rows
-        )
-        folded = f"<details><summary>The same as a list</summary><ul>{items}</ul></details>"
-        return [nodes.raw("", f'<div class="figure">{svg}</div>{folded}', format="html")]
+        start = f'<div class="figure">{svg}</div><details><summary>The same as a list</summary>'
+        items = [nodes.list_item("", nodes.paragraph("", words_of(row))) for row in rows]
+        return [
+            nodes.raw("", start, format="html"),
+            nodes.bullet_list("", *items),
+            nodes.raw("", "</details>", format="html"),
+        ]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
