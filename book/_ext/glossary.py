@@ -2,7 +2,7 @@
 
 ``{glossary-terms} glossary.yml`` writes the page. A transform goes through every chapter and links
 the first use of each term, so no chapter has a link to keep: not in headings, code, other links,
-quotations and quizzes, and where two terms begin at one place the longer one counts.
+quotations, quizzes and what is folded, and where two terms begin at one place the longer counts.
 """
 
 import functools
@@ -170,6 +170,17 @@ def is_prose(node: nodes.Node) -> bool:
     return True
 
 
+def sentences(document: nodes.document) -> list[nodes.Text]:
+    """The prose of a page in its order, without what is folded: a reader meets that later."""
+    found, folded = [], 0
+    for node in document.findall():
+        if isinstance(node, nodes.raw):
+            folded += node.astext().count("<details") - node.astext().count("</details")
+        elif not folded and is_prose(node):
+            found.append(node)
+    return found
+
+
 class LinkTerms(SphinxTransform):
     """Link the first use of each term in a chapter."""
 
@@ -182,7 +193,7 @@ class LinkTerms(SphinxTransform):
         if part is None or page in WITHOUT_LINKS:
             return
         self.env.note_dependency(str(TERMS_FILE))
-        texts = list(self.document.findall(is_prose))
+        texts = sentences(self.document)
         uses: dict[int, list[tuple[re.Match[str], Term]]] = {}
         found = first_uses([text.astext() for text in texts], terms_of(part, all_terms()))
         for number, match, term in found:
