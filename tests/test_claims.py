@@ -5,6 +5,8 @@ the real ledger; the others plant one fault each into a copy and expect to see i
 """
 
 import copy
+import datetime
+import functools
 import json
 import re
 from collections import Counter
@@ -17,7 +19,7 @@ import yaml
 from pybtex.database import parse_file, parse_string
 
 from citations import label_of
-from ledger import load_claims
+from ledger import ARTICLE_ENDS, bears_on, entry_line, load_claims
 from slingshot import facts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,9 +27,17 @@ IDS = [str(n) for n in range(1, 37)] + ["36b"] + [str(n) for n in range(37, 51)]
 CLASSES = {"computable", "checkable", "opinion"}
 VERDICTS = {"confirmed", "nuanced", "contradicted", "not checkable"}
 FIELDS = {"id", "quote", "class", "verdict", "finding", "sources"}
+OPTIONAL = {"computed_in", "not_computable", "measured", "since"}
+# What an entry of a kind may rest on: a number that is only reported makes it a report.
+MAY_USE = {
+    "primary": {"verified"},
+    "copy": {"verified", "secondary"},
+    "reported": {"verified", "secondary", "reported"},
+}
 MAX_QUOTE_WORDS = 15
 MIN_REASON = 40
 
+GLUE_ROLE = re.compile(r"\{glue:text\}`\.\./notebooks/(\w+)\.ipynb::(\w+)[^`]*`")
 FACT_ROLE = re.compile(r"\{fact\}`([^`]*)`")
 # A number with a currency before it, or with a unit or a scale after it: 5.6 million, $5, 39%.
 TYPED_NUMBER = re.compile(
@@ -61,7 +71,7 @@ def claim_problems(
     if missing := [field for field in sorted(FIELDS) if not claim.get(field)]:
         return [f"no {field}" for field in missing]
     found = []
-    if unknown := claim.keys() - FIELDS - {"computed_in", "not_computable"}:
+    if unknown := claim.keys() - FIELDS - OPTIONAL:
         found.append(f"unknown fields {unknown}")
     if claim["class"] not in CLASSES:
         found.append(f"class {claim['class']!r}")
@@ -79,7 +89,55 @@ def claim_problems(
             found.append(f"fact {key!r} does not exist")
     if typed := TYPED_NUMBER.search(FACT_ROLE.sub("", claim["finding"])):
         found.append(f"typed number {typed.group()!r}")
+    found += measured_problems(claim, fact_keys, root)
+    for entry in claim.get("since", ()):
+        found += [f"since {entry.get('date')}: {p}" for p in since_problems(entry, bib_keys)]
     return found + place_problems(claim, root)
+
+
+def since_problems(entry: dict[str, Any], bib_keys: Set[str]) -> list[str]:
+    """Name the faults of what came after that the loader does not refuse."""
+    found = []
+    if (key := entry["source"]["key"]) not in bib_keys:
+        found.append(f"source {key!r} is not in the bibliography")
+    if typed := TYPED_NUMBER.search(FACT_ROLE.sub("", entry["text"])):
+        found.append(f"typed number {typed.group()!r}")
+    for name in FACT_ROLE.findall(entry["text"]):
+        if name not in facts.keys():  # noqa: SIM118 a function of the module, not of a dict
+            found.append(f"fact {name!r} does not exist")
+        elif (sure := facts.get(name).confidence) not in MAY_USE[entry["kind"]]:
+            found.append(f"it is {entry['kind']}, and {name!r} is only {sure}")
+        elif (day := facts.get(name).as_of) <= ARTICLE_ENDS:
+            found.append(f"fact {name!r} is of {day}, before the article")
+    return found
+
+
+def measured_problems(claim: dict[str, Any], fact_keys: Set[str], root: Path) -> list[str]:
+    """Name the faults of the number that carries a verdict."""
+    text = claim.get("measured", "")
+    if not text:
+        return ["computable, and nothing measured"] if claim["class"] == "computable" else []
+    found = [
+        f"fact {key!r} does not exist" for key in FACT_ROLE.findall(text) if key not in fact_keys
+    ]
+    values = GLUE_ROLE.findall(text)
+    for doc, name in values:
+        if name not in glued(root / "notebooks" / f"{doc}.ipynb"):
+            found.append(f"{doc!r} glues no {name!r}")
+    if not values and not FACT_ROLE.search(text):
+        found.append("nothing in what was measured is computed or looked up")
+    if typed := TYPED_NUMBER.search(GLUE_ROLE.sub("", FACT_ROLE.sub("", text))):
+        found.append(f"typed number {typed.group()!r}")
+    return found
+
+
+@functools.cache
+def glued(notebook: Path) -> frozenset[str]:
+    """The names of the values that a notebook hands to the pages."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"] if notebook.exists() else []
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    names = [output.get("metadata", {}).get("scrapbook", {}).get("name") for output in outputs]
+    return frozenset(name for name in names if name)
 
 
 def place_problems(claim: dict[str, Any], root: Path) -> list[str]:
@@ -165,6 +223,41 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put(not_computable="Both stand here, which cannot be."), "exactly one of"),
     (drop("computed_in"), "exactly one of"),
     (put(source="misspelled"), "unknown fields"),
+    (put(measured="a great deal"), "nothing in what was measured"),
+    (put(measured="{fact}`v3.cost.totl`"), "fact 'v3.cost.totl' does not exist"),
+    (put(measured="{fact}`v3.gpus`, or 2048 GPUs"), "typed number '2048 GPUs'"),
+    (
+        put(measured="{glue:text}`../notebooks/training_cost.ipynb::bill:s`"),
+        "'training_cost' glues no 'bill'",
+    ),
+    (
+        put(measured="{glue:text}`../notebooks/nowhere.ipynb::bill:s`"),
+        "'nowhere' glues no 'bill'",
+    ),
+]
+SINCE = {
+    "date": datetime.date(2025, 9, 23),
+    "kind": "primary",
+    "source": {"key": "stargate2025", "where": "page 1"},
+    "text": "It grew.",
+}
+
+
+def later(**fields: object) -> Callable[[dict[str, Any]], None]:
+    """Let one thing come after the first claim, with these fields changed."""
+    return put(since=[{**SINCE, **fields}])
+
+
+FAULTS += [
+    (later(source={"key": "nobody2026", "where": "page 1"}), "'nobody2026' is not in the bib"),
+    (later(text="It cost $5 million."), "typed number '$5'"),
+    (later(text="It cost {fact}`since.v31.tokns`."), "fact 'since.v31.tokns' does not exist"),
+    (later(text="It took {fact}`since.v31.tokens`."), "'since.v31.tokens' is only secondary"),
+    (
+        later(kind="copy", text="By {fact}`since.ernie45.total`."),
+        "'since.ernie45.total' is only reported",
+    ),
+    (later(text="It cost {fact}`v3.cost.total`."), "is of 2024-12-26, before the article"),
 ]
 
 
@@ -225,6 +318,17 @@ def test_loader_of_the_book_reads_every_claim(ledger: Ledger) -> None:
         ),
         (put(computed_in=None), "claim 1: computed_in is None; give doc and label"),
         (put(computed_in={"doc": "book/claims", "label": ""}), "claim 1: computed_in is"),
+        (later(date="2025-9"), "claim 1: since: date is '2025-9'; give a day or a month"),
+        (later(date="2026-13"), "claim 1: since: date is '2026-13'; give a day or a month"),
+        (later(date=datetime.date(2025, 1, 20)), r"2025, 1, 20.* after 2025-01-31"),
+        (later(date="2025-01"), "after 2025-01-31"),
+        (later(kind="rumor"), "kind 'rumor' is not one of primary, copy, reported"),
+        (later(text=" "), "claim 1: since has no text"),
+        (later(source={"key": "article"}), "claim 1: since: source is"),
+        (later(sources=[]), "give date, kind, source, text and perhaps also"),
+        (put(since=["later"]), "claim 1: since is 'later'"),
+        (later(also=["51"]), "claim 1: since names '51' in also"),
+        (later(also=["1"]), "claim 1: since names '1' in also"),
     ],
 )
 def test_loader_of_the_book_refuses(
@@ -250,6 +354,28 @@ def test_loader_of_the_book_refuses_what_is_no_ledger(
     (tmp_path / "claims.yml").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=message):
         load_claims(tmp_path / "claims.yml")
+
+
+def test_what_came_after_is_told_once_and_found_by_each_claim_it_bears_on() -> None:
+    claims = load_claims(ROOT / "book/claims.yml")
+    entries = [entry for claim in claims for entry in claim.since]
+    assert {entry.kind for entry in entries} == {"primary", "copy", "reported"}
+    shown = [(claim.id, found) for claim in claims for _, found in bears_on(claim.id, claims)]
+    assert len(shown) == sum(1 + len(entry.also) for entry in entries)
+    for claim in claims:
+        dates = [found.date for _, found in bears_on(claim.id, claims)]
+        assert dates == sorted(dates)
+
+
+def test_an_entry_says_when_and_how_it_was_read(ledger: Ledger, tmp_path: Path) -> None:
+    claim = copy.deepcopy(ledger[0])
+    later(date="2026-06", kind="reported")(claim)
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump([claim]), "utf-8")
+    (loaded,) = load_claims(tmp_path / "claims.yml")
+    (entry,) = loaded.since
+    assert entry.when == "June 2026"
+    line = "**June 2026.** It grew. [reported]{.since-kind} {cite:p}`stargate2025`, page 1."
+    assert entry_line(entry) == line
 
 
 # --- labels of sources -------------------------------------------------------------------------

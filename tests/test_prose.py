@@ -372,8 +372,10 @@ def words_in_data() -> Iterator[tuple[str, str]]:
     """Our own words in the ledger and in the facts, with their place."""
     claims: list[dict[str, Any]] = yaml.safe_load((ROOT / "book/claims.yml").read_text("utf-8"))
     for claim in claims:
-        for field in ("finding", "not_computable"):
+        for field in ("finding", "not_computable", "measured"):
             yield f"claims.yml, claim {claim['id']}, {field}", claim.get(field) or ""
+        for entry in claim.get("since", ()):
+            yield f"claims.yml, claim {claim['id']}, {entry['date']}", entry["text"]
     file = ROOT / "src/slingshot/facts.yml"
     entries: dict[str, dict[str, Any]] = yaml.safe_load(file.read_text("utf-8"))
     for key, entry in entries.items():

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from ledger import ARTICLE_ENDS
 from slingshot import facts
 from timeline import LANES, Event, describe, draw, parse_events
 
@@ -22,9 +23,9 @@ BODY = [
 ]
 
 
-def story() -> list[str]:
-    """The body of the directive on the page that has it."""
-    page = (ROOT / "book" / "story.md").read_text("utf-8")
+def story(name: str = "story") -> list[str]:
+    """The body of the directive on a page that has it."""
+    page = (ROOT / "book" / f"{name}.md").read_text("utf-8")
     return page.partition("```{timeline}\n")[2].partition("```")[0].splitlines()
 
 
@@ -98,8 +99,15 @@ def test_each_dot_stands_on_the_lane_of_its_event() -> None:
     assert all(np.asarray(dot.get_xdata())[0] == lines[dot.get_color()] for dot in dots)
 
 
-def test_no_label_covers_another_or_leaves_the_figure() -> None:
-    assert collisions(draw(parse_events(story()))) == []
+@pytest.mark.parametrize("name", ["story", "two_years_on"])
+def test_no_label_covers_another_or_leaves_the_figure(name: str) -> None:
+    assert collisions(draw(parse_events(story(name)))) == []
+
+
+def test_the_second_timeline_goes_on_where_the_article_ends() -> None:
+    dates = [event.date for event in parse_events(story("two_years_on"))]
+    assert dates[0] > ARTICLE_ENDS
+    assert {date.year for date in dates} == {2025, 2026}
 
 
 def test_a_collision_would_be_found() -> None:

@@ -3,9 +3,13 @@
 ``{claims-ledger}`` writes one article per claim and the controls that filter and sort them;
 ``{claims-summary}`` writes the count of each verdict. Both work without a kernel, and the ledger is
 complete without JavaScript: the script only hides and reorders what is there.
+
+A verdict stays on the date of the article. What came after it is folded below as "since then".
 """
 
+import datetime
 import html
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,6 +23,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
+from slingshot import facts
+
 KINDS = {
     "computable": "a reader can compute it",
     "checkable": "a public source can settle it",
@@ -30,6 +36,12 @@ VERDICTS = {
     "contradicted": "the sources or the sums say otherwise",
     "not checkable": "nothing public can settle it",
 }
+SINCE_KINDS = {
+    "primary": "read in the document itself",
+    "copy": "read in a copy or a quotation of the document",
+    "reported": "reported by others; the document was not seen",
+}
+ARTICLE_ENDS = datetime.date(2025, 1, 31)  # the article is of January 2025
 MAX_QUOTE_WORDS = 15
 
 
@@ -50,8 +62,33 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Since:
+    """What came after the article and bears on a claim, and on the claims named in ``also``.
+
+    ``date`` is a day, or, with ``whole_month``, the first of a month of which no day is known.
+    """
+
+    date: datetime.date
+    whole_month: bool
+    kind: str
+    source: Source
+    also: tuple[str, ...]
+    text: str
+
+    @property
+    def when(self) -> str:
+        """The day as a sentence prints it, or the month."""
+        month = facts.MONTHS[self.date.month - 1]
+        day = "" if self.whole_month else f" {self.date.day},"
+        return f"{month}{day} {self.date.year}"
+
+
+@dataclass(frozen=True)
 class Claim:
-    """One claim of the article. Exactly one of ``computed_in`` and ``not_computable`` is set."""
+    """One claim of the article. Exactly one of ``computed_in`` and ``not_computable`` is set.
+
+    ``measured`` is Markdown with the number that carries the verdict, or empty.
+    """
 
     id: str
     quote: str
@@ -61,6 +98,8 @@ class Claim:
     sources: tuple[Source, ...]
     computed_in: Target | None
     not_computable: str
+    measured: str = ""
+    since: tuple[Since, ...] = ()
 
 
 def load_claims(path: Path) -> list[Claim]:
@@ -72,6 +111,11 @@ def load_claims(path: Path) -> list[Claim]:
     claims = [_parse_claim(entry) for entry in entries]
     if repeated := [id for id, count in Counter(c.id for c in claims).items() if count > 1]:
         raise ValueError(f"claim {repeated[0]} stands more than once in {path.name}")
+    ids = {claim.id for claim in claims}
+    for claim in claims:
+        for entry in claim.since:
+            if wrong := [id for id in entry.also if id not in ids or id == claim.id]:
+                raise ValueError(f"claim {claim.id}: since names {wrong[0]!r} in also")
     return claims
 
 
@@ -107,7 +151,41 @@ def _parse_claim(entry: object) -> Claim:
         sources=tuple(Source(**source) for source in entry["sources"]),
         computed_in=Target(**target) if target else None,
         not_computable=entry.get("not_computable", ""),
+        measured=(entry.get("measured") or "").strip(),
+        since=tuple(_parse_since(f"{name}: since", item) for item in entry.get("since", ())),
     )
+
+
+def _parse_since(name: str, entry: object) -> Since:
+    """Read one entry of what came after; raise ``ValueError`` naming the field that is wrong."""
+    if not isinstance(entry, dict) or entry.keys() - {"also"} != {"date", "kind", "source", "text"}:
+        raise ValueError(f"{name} is {entry!r}; give date, kind, source, text and perhaps also")
+    if entry["kind"] not in SINCE_KINDS:
+        known = ", ".join(SINCE_KINDS)
+        raise ValueError(f"{name}: kind {entry['kind']!r} is not one of {known}")
+    if not (entry["text"] or "").strip():
+        raise ValueError(f"{name} has no text")
+    _check_fields(f"{name}: source", entry["source"], Source)
+    date, whole_month = parse_date(name, entry["date"])
+    return Since(
+        date=date,
+        whole_month=whole_month,
+        kind=entry["kind"],
+        source=Source(**entry["source"]),
+        also=tuple(entry.get("also", ())),
+        text=entry["text"].strip(),
+    )
+
+
+def parse_date(name: str, value: object) -> tuple[datetime.date, bool]:
+    """Return a day after the article, and whether ``value`` names only its month: "2026-06"."""
+    whole_month = isinstance(value, str) and bool(re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", value))
+    date = datetime.date.fromisoformat(f"{value}-01") if whole_month else value
+    if not isinstance(date, datetime.date) or date <= ARTICLE_ENDS:
+        raise ValueError(
+            f'{name}: date is {value!r}; give a day or a month ("2026-06") after {ARTICLE_ENDS}'
+        )
+    return date, whole_month
 
 
 def _check_fields(name: str, entry: object, kind: type[Source] | type[Target]) -> None:
@@ -149,7 +227,7 @@ def close_article(writer: HTML5Translator, node: ClaimArticle) -> None:
     writer.body.append("</article>\n")
 
 
-class _ClaimsDirective(SphinxDirective):
+class ClaimsDirective(SphinxDirective):
     """Reads the file named in the argument, relative to the page."""
 
     required_arguments = 1
@@ -164,7 +242,7 @@ class _ClaimsDirective(SphinxDirective):
             raise self.error(f"{self.arguments[0]}: {error}") from error
 
 
-class ClaimsLedger(_ClaimsDirective):
+class ClaimsLedger(ClaimsDirective):
     """All claims, with the controls."""
 
     def run(self) -> list[nodes.Node]:
@@ -172,11 +250,12 @@ class ClaimsLedger(_ClaimsDirective):
         claims = self.claims()
         ledger = nodes.container(classes=["ledger"])
         ledger += nodes.raw("", controls(claims), format="html")
-        ledger += [self.article(claim, order) for order, claim in enumerate(claims)]
+        for order, claim in enumerate(claims):
+            ledger += self.article(claim, order, bears_on(claim.id, claims))
         return [ledger]
 
-    def article(self, claim: Claim, order: int) -> nodes.Node:
-        """One claim: number and quote, verdict, finding, sources, and where it is computed."""
+    def article(self, claim: Claim, order: int, since: list[tuple[Claim, Since]]) -> nodes.Node:
+        """One claim: number and quote, verdict, finding, sources, place, and what came after."""
         article = ClaimArticle(
             claim=claim.id,
             kind=claim.kind,
@@ -208,7 +287,45 @@ class ClaimsLedger(_ClaimsDirective):
             place,
         ]
         self.state.nested_parse(StringList(lines, self.arguments[0]), 0, article)
+        if since:
+            article += self.later(claim, since)
         return article
+
+    def later(self, claim: Claim, since: list[tuple[Claim, Since]]) -> nodes.Node:
+        """What came after the article, folded, so that nobody takes it for the verdict."""
+        found = nodes.container(classes=["claim-since"])
+        found.document = self.state.document
+        lines = [
+            f"- {entry_line(entry)}"
+            if owner.id == claim.id
+            else f"- {{ref}}`{entry.when}, at claim {owner.id} <ledger-{owner.id}>`"
+            for owner, entry in since
+        ]
+        self.state.nested_parse(StringList(lines, self.arguments[0]), 0, found)
+        summary = f"Since then, and apart from the verdict ({len(since)})"
+        found.insert(0, nodes.raw("", f"<details><summary>{summary}</summary>", format="html"))
+        found += nodes.raw("", "</details>", format="html")
+        return found
+
+
+def bears_on(id: str, claims: list[Claim]) -> list[tuple[Claim, Since]]:
+    """What came after and bears on a claim, by date, each with the claim that tells it."""
+    found = [
+        (claim, entry)
+        for claim in claims
+        for entry in claim.since
+        if claim.id == id or id in entry.also
+    ]
+    return sorted(found, key=lambda pair: (pair[1].date, pair[0].id != id))
+
+
+def entry_line(entry: Since) -> str:
+    """One entry in Markdown: when, what, how it was read, and where."""
+    text = " ".join(entry.text.split())
+    return (
+        f"**{entry.when}.** {text} [{entry.kind}]{{.since-kind}}"
+        f" {{cite:p}}`{entry.source.key}`, {entry.source.where}."
+    )
 
 
 def controls(claims: list[Claim]) -> str:
@@ -238,7 +355,7 @@ def controls(claims: list[Claim]) -> str:
 """
 
 
-class ClaimsSummary(_ClaimsDirective):
+class ClaimsSummary(ClaimsDirective):
     """How many claims have which verdict, as bars that link to the filtered ledger."""
 
     def run(self) -> list[nodes.Node]:
