@@ -35,6 +35,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 import torch
+from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor, nn
 
 from slingshot import sizes
@@ -70,8 +71,12 @@ Reward = Callable[[Problem, str], float]
 
 
 def group_advantages(
-    rewards: Tensor, *, scale: Scale = "group", correction: int = 1, eps: float = 1e-4
-) -> Tensor:
+    rewards: Real[Tensor, "P G"],
+    *,
+    scale: Scale = "group",
+    correction: int = 1,
+    eps: float = 1e-4,
+) -> Float[Tensor, "P G"]:
     """Return by how much each of ``rewards [P, G]`` is above its group's mean, ``[P, G]`` float.
 
     With ``scale="group"`` in standard deviations of the group plus ``eps``; ``correction=1``
@@ -115,7 +120,7 @@ def group_advantages(
     return advantages
 
 
-def all_equal(rewards: Tensor) -> Tensor:
+def all_equal(rewards: Real[Tensor, "P G"]) -> Bool[Tensor, "P"]:
     """Return which groups of ``rewards [P, G]`` have no two different ones: ``[P]`` bool.
 
     Raises ``ValueError`` for another shape and for NaN, which differs from itself.
@@ -127,7 +132,9 @@ def all_equal(rewards: Tensor) -> Tensor:
     return (rewards == rewards[:, :1]).all(dim=1)
 
 
-def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
+def kl_estimate(
+    log_p: Float[Tensor, "*shape"], log_ref: Float[Tensor, "*shape"], kind: KL = "k3"
+) -> Float[Tensor, "*shape"]:
     """Estimate KL(p || ref) from log-probabilities of what was sampled from p, in nats.
 
     ``log_p`` and ``log_ref`` have one shape, which the result has too: an estimate for each sample.
@@ -169,8 +176,11 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
 
 
 def clipped(
-    ratio: Tensor, advantages: Tensor, epsilon_low: float = 0.2, epsilon_high: float = 0.2
-) -> Tensor:
+    ratio: Float[Tensor, "*shape"],
+    advantages: Real[Tensor, "..."],
+    epsilon_low: float = 0.2,
+    epsilon_high: float = 0.2,
+) -> Bool[Tensor, "*shape"]:
     """Return where the clip takes the gradient away, bool of the shape of ``ratio``.
 
     That is where a token has moved as far as it may in the direction that its advantage asks for.
@@ -193,8 +203,11 @@ def clipped(
 
 
 def aggregate(
-    values: Tensor, mask: Tensor, variant: Variant, max_length: int | None = None
-) -> Tensor:
+    values: Float[Tensor, "R T"],
+    mask: Bool[Tensor, "R T"],
+    variant: Variant,
+    max_length: int | None = None,
+) -> Float[Tensor, ""]:
     """Add up ``values [R, T]`` where ``mask [R, T]`` is true, as ``variant`` does: a scalar.
 
     A row without any token adds 0, and counts as a row. Nothing at all gives 0. ``max_length`` is
@@ -227,19 +240,19 @@ def aggregate(
 
 
 def grpo_loss(
-    log_p: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
+    log_p: Float[Tensor, "R T"],
+    advantages: Real[Tensor, "R"],
+    mask: Bool[Tensor, "R T"],
     *,
-    log_old: Tensor | None = None,
-    log_ref: Tensor | None = None,
+    log_old: Float[Tensor, "R T"] | None = None,
+    log_ref: Float[Tensor, "R T"] | None = None,
     variant: Variant = "paper",
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
     beta: float = 0.0,
     kl: KL = "k3",
     max_length: int | None = None,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Return the loss of a batch, a scalar: the objective at the top of this module, negated.
 
     ``log_p [R, T]`` are the log-probabilities of the tokens of R outputs, with a gradient;
@@ -303,12 +316,12 @@ class Rollouts:
     """
 
     problems: list[Problem]
-    sequences: list[Tensor]
+    sequences: list[Int64[Tensor, "_"]]
     n_prompt: list[int]
     texts: list[str]
-    rewards: Tensor
-    lengths: Tensor
-    ended: Tensor
+    rewards: Float32[Tensor, "P G"]
+    lengths: Int64[Tensor, "P G"]
+    ended: Bool[Tensor, "P G"]
 
     @property
     def tokens(self) -> int:
@@ -661,7 +674,9 @@ def _move(
         optimizer.step()
 
 
-def worth_learning(rollouts: Rollouts, config: GRPOConfig) -> tuple[list[int], Tensor]:
+def worth_learning(
+    rollouts: Rollouts, config: GRPOConfig
+) -> tuple[list[int], Float32[Tensor, "rows"]]:
     """Return which rollouts teach something, as rows of ``sequences``, and their advantages."""
     rewards = rollouts.rewards
     advantages = group_advantages(rewards, scale=config.advantage_scale)
@@ -695,7 +710,7 @@ def _record(
     )
 
 
-def _as_floats(rewards: Tensor) -> Tensor:
+def _as_floats(rewards: Real[Tensor, "P G"]) -> Float[Tensor, "P G"]:
     """Return rewards in at least float32; ``ValueError`` unless they are finite and fit in it."""
     if rewards.is_complex():
         raise ValueError(f"rewards has dtype {rewards.dtype}; pass numbers")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -126,7 +127,7 @@ class History:
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    loads: Tensor | None = None
+    loads: Int64[Tensor, "steps L E"] | None = None
 
 
 def fit(
@@ -262,7 +263,7 @@ class Balancing:
 
 def train_language_model(
     model: DecoderLM,
-    tokens: Tensor,
+    tokens: Integer[Tensor, "N"],
     config: TrainConfig,
     *,
     balancing: Balancing | None = None,
@@ -310,7 +311,9 @@ def train_language_model(
     return history
 
 
-def balance_loss(routings: list[Routing], balancing: Balancing, batch_size: int) -> Tensor:
+def balance_loss(
+    routings: list[Routing], balancing: Balancing, batch_size: int
+) -> Float[Tensor, ""]:
     """Return what ``balancing`` adds to the loss for one batch of ``batch_size`` sequences.
 
     Raises ``ValueError`` when the tokens of a routing are not those of ``batch_size`` sequences.
@@ -330,7 +333,9 @@ def balance_loss(routings: list[Routing], balancing: Balancing, batch_size: int)
     return balancing.strength * total
 
 
-def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+def shuffled_windows(
+    tokens: Integer[Tensor, "N"], length: int, batch_size: int, seed: int
+) -> Iterator[Int64[Tensor, "B length_1"]]:
     """Yield batches ``[B, length + 1]`` of windows of ``tokens [N]``, in a random order, forever.
 
     Windows overlap by the one token that ends one and begins the next, so that no token is
@@ -386,8 +391,8 @@ def train_on_completions(
 
 @torch.no_grad()
 def token_losses(
-    model: DecoderLM, tokens: Tensor, *, length: int = 128, batch_size: int = 64
-) -> Tensor:
+    model: DecoderLM, tokens: Integer[Tensor, "N"], *, length: int = 128, batch_size: int = 64
+) -> Float[Tensor, "N-1"]:
     """Return the loss in nats of each token but the first of ``tokens [N]``: ``[N - 1]`` float32.
 
     The text is read in windows of ``length``, so a token sees at most that many before it. The mean

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Float64, Int64, Integer, Real
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from slingshot.moe.routing import TopKRouter
 from slingshot.tensors import at_least_float32, check_finite, check_within, first, real, whole
 
 
-def expert_load(experts: Tensor, n_experts: int) -> Tensor:
+def expert_load(experts: Integer[Tensor, "..."], n_experts: int) -> Int64[Tensor, "E"]:
     """Count how often each expert was chosen: ``experts [T, k]`` to counts ``[E]`` int64.
 
     Raises ``ValueError`` when ``experts`` is not integer or names an expert outside 0 to E - 1.
@@ -28,7 +29,7 @@ def expert_load(experts: Tensor, n_experts: int) -> Tensor:
     return experts.flatten().bincount(minlength=n_experts)
 
 
-def max_violation(load: Tensor) -> float:
+def max_violation(load: Real[Tensor, "E"]) -> float:
     """Return by how much the busiest expert exceeds the mean: (max - mean) / mean of ``load [E]``.
 
     0 is perfect balance. The ceiling is E / k - 1, when every token takes the same k experts. It is
@@ -46,7 +47,9 @@ def max_violation(load: Tensor) -> float:
     return (counts.max().item() - mean) / mean
 
 
-def load_balancing_loss(scores: Tensor, experts: Tensor, n_experts: int) -> Tensor:
+def load_balancing_loss(
+    scores: Float[Tensor, "T E"], experts: Integer[Tensor, "T k"], n_experts: int
+) -> Float[Tensor, ""]:
     """Return E · Σ f_i P_i over the whole batch: 1.0 at balance for any k, E / k at collapse.
 
     ``f_i`` is the share of all ``experts [T, k]`` slots that went to expert i, ``P_i`` the mean of
@@ -69,7 +72,7 @@ def load_balancing_loss(scores: Tensor, experts: Tensor, n_experts: int) -> Tens
     return n_experts * (share * probability).sum()
 
 
-def sequence_balance_loss(scores: Tensor, top_k: int) -> Tensor:
+def sequence_balance_loss(scores: Float[Tensor, "B S E"], top_k: int) -> Float[Tensor, ""]:
     """Return DeepSeek-V3's loss for ``scores [B, S, E]``: the mean over B sequences of Σ f_i P_i.
 
     As `load_balancing_loss`, but each sequence must be balanced by itself, and f counts who would
@@ -91,7 +94,7 @@ def sequence_balance_loss(scores: Tensor, top_k: int) -> Tensor:
     return (frequency * probability).sum(dim=-1).mean()
 
 
-def router_z_loss(logits: Tensor) -> Tensor:
+def router_z_loss(logits: Float[Tensor, "T E"]) -> Float[Tensor, ""]:
     """Return the mean over tokens of ``logsumexp(logits [T, E])`` squared: keeps logits small.
 
     It is (ln E)², not 0, when all logits are 0. Source: Zoph et al., arXiv 2202.08906, eq. 5, where
@@ -116,7 +119,7 @@ def router_z_loss(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
+def update_expert_bias(router: TopKRouter, load: Real[Tensor, "E"], speed: float) -> None:
     """Move each expert's bias by ``speed`` toward balance: up if it was idle, down if it was busy.
 
     Call it once after each optimizer step with the ``load [E]`` of the whole batch, summed over all
@@ -150,11 +153,11 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
 class ExpertChoice(NamedTuple):
     """Each expert's tokens: ``tokens [E, C]`` int64 and their ``weights [E, C]``."""
 
-    tokens: Tensor
-    weights: Tensor
+    tokens: Int64[Tensor, "E C"]
+    weights: Float[Tensor, "E C"]
 
 
-def expert_choice(logits: Tensor, capacity: int) -> ExpertChoice:
+def expert_choice(logits: Float[Tensor, "T E"], capacity: int) -> ExpertChoice:
     """Let each expert take the ``capacity`` tokens that score highest for it, of ``logits [T, E]``.
 
     The load is equal by construction. But the number of experts per token varies, down to none, and
@@ -174,7 +177,7 @@ def expert_choice(logits: Tensor, capacity: int) -> ExpertChoice:
     return ExpertChoice(best.indices, best.values)
 
 
-def _counts(load: Tensor) -> Tensor:
+def _counts(load: Real[Tensor, "E"]) -> Float64[Tensor, "E"]:
     """The load in float64; raise ``ValueError`` unless it holds counts."""
     counts = load.double()
     if not counts.isfinite().all() or counts.min() < 0:
@@ -184,7 +187,7 @@ def _counts(load: Tensor) -> Tensor:
     return counts
 
 
-def _shares(scores: Tensor) -> Tensor:
+def _shares(scores: Float[Tensor, "*T E"]) -> Float[Tensor, "*T E"]:
     """Divide each row by its sum; a row of zeros, where every sigmoid underflowed, stays zeros."""
     sums = scores.sum(dim=-1, keepdim=True)
     if not sums.isfinite().all():

@@ -7,6 +7,7 @@ So the (token, expert) pairs are sorted by expert, once, and each expert gets it
 from itertools import pairwise
 from typing import NamedTuple
 
+from jaxtyping import Int64, Integer
 from torch import Tensor
 
 from slingshot import require
@@ -21,8 +22,8 @@ class Dispatch(NamedTuple):
     the next one's begin.
     """
 
-    pairs: Tensor
-    tokens: Tensor
+    pairs: Int64[Tensor, "n_pairs"]
+    tokens: Int64[Tensor, "n_pairs"]
     bounds: list[int]
 
     def blocks(self) -> list[tuple[int, slice]]:
@@ -40,7 +41,7 @@ class Dispatch(NamedTuple):
         return max(end - start for start, end in pairwise(self.bounds))
 
 
-def sort_by_expert(experts: Tensor, n_experts: int) -> Dispatch:
+def sort_by_expert(experts: Integer[Tensor, "T k"], n_experts: int) -> Dispatch:
     """Sort ``experts [T, k]`` once, so that the tokens of each expert are one slice.
 
     Raises ``ValueError`` unless they are integers from 0 to ``n_experts - 1`` in two dimensions.

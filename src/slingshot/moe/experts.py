@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,7 +38,12 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(n_experts, d_model, d_expert))
         draw(self.gate_up, self.down)
 
-    def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "T d"],
+        experts: Integer[Tensor, "T k"],
+        weights: Float[Tensor, "T k"],
+    ) -> Float[Tensor, "T d"]:
         """Run each token through its experts.
 
         Raises ``ValueError`` when shapes or dtypes do not fit, an expert does not exist, or results
@@ -68,9 +74,13 @@ class Experts(nn.Module):
 
 
 def _one_after_another(
-    x: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch
-) -> Tensor:
-    """Mix the answers of all experts for ``x [T, d_model]``: what `Experts` does, in plain steps.
+    x: Float[Tensor, "T d"],
+    weights: Float[Tensor, "T k"],
+    gate_up: Float[Tensor, "E 2*h d"],
+    down: Float[Tensor, "E d h"],
+    dispatch: Dispatch,
+) -> Float[Tensor, "T d"]:
+    """Mix the answers of all experts: what `Experts` does, in plain steps.
 
     The packed tensors are taken apart once, by ``unbind``, whose gradient is one tensor. The
     gradient of ``gate_up[e]`` would be zeros as large as the whole with one slice filled, for each
@@ -122,7 +132,9 @@ class MoE(nn.Module):
         self.experts = experts
         self.shared = shared
 
-    def forward(self, x: Tensor, tokens: Tensor | None = None) -> MixtureOutput:
+    def forward(
+        self, x: Float[Tensor, "*T d"], tokens: Integer[Tensor, "*T"] | None = None
+    ) -> MixtureOutput:
         """Mix the experts' answers for ``x [..., d_model]``; the routing has one row per token.
 
         ``tokens [...]`` are the ids of the tokens, which only a `HashRouter` looks at. Raises
@@ -138,7 +150,11 @@ class MoE(nn.Module):
         return MixtureOutput(output, routing)
 
 
-def route(router: TopKRouter | HashRouter, x: Tensor, tokens: Tensor | None = None) -> Routing:
+def route(
+    router: TopKRouter | HashRouter,
+    x: Float[Tensor, "T d"],
+    tokens: Integer[Tensor, "..."] | None = None,
+) -> Routing:
     """Route ``x [T, d_model]``, by the ids ``tokens`` of any shape where the router goes by them.
 
     Raises ``ValueError`` as the router does, and when a `HashRouter` gets no ids.

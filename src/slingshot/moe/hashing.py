@@ -7,6 +7,7 @@ It is the control for every claim about what a router learns. It also stands in 
 import math
 
 import torch
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
 from slingshot.moe.routing import Routing, expert_scores, gate_weights, router_logits
@@ -27,7 +28,7 @@ class HashRouter(nn.Module):
 
     table: Tensor
 
-    def __init__(self, d_model: int, n_experts: int, table: Tensor) -> None:
+    def __init__(self, d_model: int, n_experts: int, table: Integer[Tensor, "V k"]) -> None:
         """Draw ``weight`` as a `TopKRouter` does; keep ``table`` as a buffer."""
         super().__init__()
         if d_model < 1:
@@ -47,7 +48,7 @@ class HashRouter(nn.Module):
         nn.init.normal_(self.weight, std=0.5 / math.sqrt(d_model))
         self.register_buffer("table", table)
 
-    def forward(self, x: Tensor, tokens: Tensor) -> Routing:
+    def forward(self, x: Float[Tensor, "T d"], tokens: Integer[Tensor, "T"]) -> Routing:
         """Route ``x [T, d_model]``, what the model has made of the ids ``tokens [T]``.
 
         Raises ``ValueError`` when the two do not belong together, for an id that the table lacks,
@@ -72,7 +73,9 @@ class HashRouter(nn.Module):
         )
 
 
-def hash_table(counts: Tensor, n_experts: int, top_k: int, *, seed: int = 0) -> Tensor:
+def hash_table(
+    counts: Integer[Tensor, "V"], n_experts: int, top_k: int, *, seed: int = 0
+) -> Int64[Tensor, "V k"]:
     """Deal ``top_k`` of ``n_experts`` experts to each token: ``[V, k]`` int64, balanced by count.
 
     ``counts [V]`` say how often each token occurs. The most frequent are dealt first, each to the
