@@ -279,7 +279,7 @@ class Attention(nn.Module):
         key = rotate(self._heads(self.key(x), self.n_kv_heads), rotation)
         return query, key, self._heads(self.value(x), self.n_kv_heads)
 
-    def _heads(self, x: Float[Tensor, "B S H*D"], n_heads: int) -> Float[Tensor, "B H S D"]:
+    def _heads(self, x: Float[Tensor, "B S H_D"], n_heads: int) -> Float[Tensor, "B H S D"]:
         """Give each head its channels."""
         return x.view(*x.shape[:2], n_heads, self.head_dim).transpose(1, 2)
 
@@ -612,7 +612,7 @@ def _from_deepseek(
     return ours
 
 
-def _pairs_apart(weight: Float[Tensor, "H*D d"], n_heads: int, rope: int) -> Float[Tensor, "H*D d"]:
+def _pairs_apart(weight: Float[Tensor, "H_D d"], n_heads: int, rope: int) -> Float[Tensor, "H_D d"]:
     """Reorder the last ``rope`` rows of each head: the even ones, then the odd ones.
 
     DeepSeek puts the two channels of a rotary pair side by side, `rotate` half a head apart.
