@@ -118,7 +118,7 @@ def test_rewards_may_be_right_or_wrong() -> None:
         (torch.zeros(4), {}, r"rewards has shape \(4,\); pass \[problems, outputs\]"),
         (torch.tensor([[0, math.nan]]), {}, "a reward is nan; each must be finite"),
         (torch.tensor([[-math.inf, 0]]), {}, "a reward is -inf; each must be finite"),
-        (torch.zeros(1, 2), {"scale": "batch"}, "scale 'batch' is unknown; use group, none"),
+        (torch.zeros(1, 2), {"scale": "batch"}, "scale 'batch' is unknown; use group or none"),
         (torch.zeros(1, 2), {"correction": 2}, "correction is 2 and eps 0.0001; give 0 or 1, and"),
         (torch.zeros(1, 2), {"eps": -1.0}, "correction is 1 and eps -1.0; give 0 or 1, and 0 or a"),
     ],
@@ -486,9 +486,9 @@ def test_leaving_out_what_is_worth_nothing_changes_only_the_length_of_the_gradie
         ({"epsilon_low": 1.0}, "epsilon_low is 1.0 and epsilon_high 0.2; give how far a ratio may"),
         ({"epsilon_high": math.nan}, "epsilon_low is 0.2 and epsilon_high nan; give how far"),
         ({"beta": -0.1}, "beta is -0.1; give 0 or a small positive number"),
-        ({"variant": "ppo"}, "variant 'ppo' is unknown; use paper, dapo, dr_grpo"),
+        ({"variant": "ppo"}, "variant 'ppo' is unknown; use paper, dapo or dr_grpo"),
         ({"variant": "dr_grpo"}, "max_length is None; dr_grpo divides by it, give max_new_tokens"),
-        ({"kl": "k4", "beta": 0.1}, "kind 'k4' is unknown; use k1, k2, k3"),
+        ({"kl": "k4", "beta": 0.1}, "kind 'k4' is unknown; use k1, k2 or k3"),
     ],
 )
 def test_a_batch_that_does_not_fit_together_is_named(changes: dict[str, Any], message: str) -> None:
@@ -554,7 +554,7 @@ def test_an_estimate_of_two_shapes_is_named() -> None:
         ValueError, match=r"log_p has shape \(2,\) and log_ref \(3,\); pass the sam"
     ):
         kl_estimate(torch.zeros(2), torch.zeros(3))
-    with pytest.raises(ValueError, match="kind 'k0' is unknown; use k1, k2, k3"):
+    with pytest.raises(ValueError, match="kind 'k0' is unknown; use k1, k2 or k3"):
         kl_estimate(torch.zeros(2), torch.zeros(2), "k0")  # type: ignore[arg-type]
 
 
@@ -774,9 +774,9 @@ def test_a_variant_brings_what_its_paper_changes(variant: Variant, scale: str, h
         ({"n_rollouts": 1}, "n_rollouts is 1; give at least 2, to compare them with each other"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
         ({"n_updates": 0}, "n_updates is 0; give at least 1"),
-        ({"variant": "grpo"}, "variant 'grpo' is unknown; use paper, dapo, dr_grpo"),
-        ({"scale": "batch"}, "scale 'batch' is unknown; use group, none"),
-        ({"kl": "k0"}, "kl 'k0' is unknown; use k1, k2, k3"),
+        ({"variant": "grpo"}, "variant 'grpo' is unknown; use paper, dapo or dr_grpo"),
+        ({"scale": "batch"}, "scale 'batch' is unknown; use group or none"),
+        ({"kl": "k0"}, "kl 'k0' is unknown; use k1, k2 or k3"),
         ({"epsilon_low": 1.5}, "epsilon_low is 1.5 and epsilon_high 0.28; give how far a ratio"),
         ({"beta": math.inf}, "beta is inf; give 0 or a small positive number"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; give a positive finite number"),

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slingshot import require, sizes
-from slingshot.tensors import at_least_float32, check_input, check_output, check_within, real, whole
+from slingshot.tensors import (
+    at_least_float32,
+    check_input,
+    check_output,
+    check_shapes,
+    check_within,
+    real,
+    whole,
+)
 
 # --- positions -----------------------------------------------------------------------------------
 
@@ -89,8 +97,7 @@ class TokenCache:
 
     def __init__(self, room: int) -> None:
         """Start with no tokens; ``ValueError`` for no room."""
-        if room < 1:
-            raise ValueError(f"room is {room}; give the largest number of tokens, at least 1")
+        require.counts(room=room)
         self.room = room
         self._length = 0
         self._parts: list[Tensor] = []
@@ -196,8 +203,7 @@ class LatentCache(TokenCache):
         Raises ``ValueError`` for more tokens than there is room, and for tensors that differ in
         more than S from those before.
         """
-        if latent.ndim != 3:
-            raise ValueError(f"latent has shape {tuple(latent.shape)}; pass [B, S, width]")
+        check_shapes("pass [B, S, width]", latent=latent)
         self._check_next("latent", latent, "pass the same rows and width")
         return self._append(latent)[0]
 
@@ -686,11 +692,7 @@ def indexer_loss(
     Raises ``ValueError`` for shapes that do not belong together.
     """
     scores, attention = real("scores", scores), real("attention", attention)
-    if attention.ndim != 4 or scores.shape != attention[:, 0].shape:
-        raise ValueError(
-            f"scores has shape {tuple(scores.shape)} and attention {tuple(attention.shape)}; "
-            "pass [B, S, T] and [B, H, S, T]"
-        )
+    check_shapes("pass [B, S, T] and [B, H, S, T]", scores=scores, attention=attention)
     target = at_least_float32(attention.detach()).mean(dim=1)
     target = target / target.sum(dim=-1, keepdim=True)
     guess = at_least_float32(scores).log_softmax(dim=-1)

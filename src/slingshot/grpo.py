@@ -38,7 +38,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor, nn
 
-from slingshot import sizes
+from slingshot import require, sizes
 from slingshot.completions import token_log_probs
 from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.progress import progress_bar
@@ -48,6 +48,7 @@ from slingshot.tensors import (
     at_least_float32,
     check_finite,
     check_learning,
+    check_shapes,
     finite_number,
     first,
     real,
@@ -94,7 +95,7 @@ def group_advantages(
             f"rewards has shape {tuple(rewards.shape)}; pass [problems, outputs] with at least 2 "
             "outputs, a group of one has nothing to compare with"
         )
-    _check_choice("scale", scale, get_args(Scale))
+    require.one_of(get_args(Scale), scale=scale)
     if correction not in (0, 1) or not 0 <= eps < math.inf:
         raise ValueError(
             f"correction is {correction} and eps {eps}; give 0 or 1, and 0 or a small number"
@@ -125,8 +126,7 @@ def all_equal(rewards: Real[Tensor, "P G"]) -> Bool[Tensor, "P"]:
 
     Raises ``ValueError`` for another shape and for NaN, which differs from itself.
     """
-    if rewards.ndim != 2:
-        raise ValueError(f"rewards has shape {tuple(rewards.shape)}; pass [problems, outputs]")
+    check_shapes("pass [problems, outputs]", rewards=rewards)
     if (nan := rewards.isnan()).any():
         raise ValueError(f"{first('rewards', rewards, nan)}; each must be a number")
     return (rewards == rewards[:, :1]).all(dim=1)
@@ -154,7 +154,7 @@ def kl_estimate(
     for log-probabilities that are not finite or so far apart that the estimate overflows.
     """
     log_p, log_ref = real("log_p", log_p), real("log_ref", log_ref)
-    _check_choice("kind", kind, get_args(KL))
+    require.one_of(get_args(KL), kind=kind)
     if log_p.shape != log_ref.shape:
         raise ValueError(
             f"log_p has shape {tuple(log_p.shape)} and log_ref {tuple(log_ref.shape)}; "
@@ -215,7 +215,7 @@ def aggregate(
     float32. Raises ``ValueError`` when it does not get it, for shapes that differ, and for a result
     that is not finite.
     """
-    _check_choice("variant", variant, get_args(Variant))
+    require.one_of(get_args(Variant), variant=variant)
     if values.ndim != 2 or mask.shape != values.shape or mask.dtype != torch.bool:
         raise ValueError(
             f"values has shape {tuple(values.shape)} and mask {tuple(mask.shape)} with dtype "
@@ -417,9 +417,9 @@ class GRPOConfig:
             raise ValueError(
                 f"n_rollouts is {self.n_rollouts}; give at least 2, to compare them with each other"
             )
-        _check_choice("variant", self.variant, get_args(Variant))
-        _check_choice("scale", self.advantage_scale, get_args(Scale))
-        _check_choice("kl", self.kl, get_args(KL))
+        require.one_of(get_args(Variant), variant=self.variant)
+        require.one_of(get_args(Scale), scale=self.advantage_scale)
+        require.one_of(get_args(KL), kl=self.kl)
         _check_settings(self.epsilon_low, self.upper_epsilon, self.beta)
         for name in ("learning_rate", "clip", "max_flops"):
             value = getattr(self, name)
@@ -725,11 +725,6 @@ def _as_floats(rewards: Real[Tensor, "P G"]) -> Float[Tensor, "P G"]:
     return at_least_float32(rewards)
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} {value!r} is unknown; use {', '.join(choices)}")
-
-
 def _check_settings(epsilon_low: float, epsilon_high: float, beta: float) -> None:
     if not 0 <= epsilon_low < 1 or not 0 <= epsilon_high < math.inf:
         raise ValueError(
@@ -747,11 +742,7 @@ def _check_batch(
     log_old: Tensor | None,
     log_ref: Tensor | None,
 ) -> None:
-    if log_p.ndim != 2 or advantages.shape != log_p.shape[:1]:
-        raise ValueError(
-            f"log_p has shape {tuple(log_p.shape)} and advantages {tuple(advantages.shape)}; "
-            "pass [outputs, tokens] and [outputs]"
-        )
+    check_shapes("pass [outputs, tokens] and [outputs]", log_p=log_p, advantages=advantages)
     for name, tensor in (("log_p", log_p), ("log_old", log_old), ("log_ref", log_ref)):
         if tensor is not None:
             real(name, tensor)

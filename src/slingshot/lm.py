@@ -9,13 +9,13 @@ book differ when they are compared.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Integer
 from torch import Tensor, nn
 
-from slingshot import sizes
+from slingshot import require, sizes
 from slingshot.attention import (
     Attention,
     KVCache,
@@ -89,8 +89,7 @@ class LMConfig:
             raise ValueError(
                 f"{name} is {self.rotary_width}; RoPE turns pairs of channels, give an even one"
             )
-        if self.activation not in ("swiglu", "relu2"):
-            raise ValueError(f"activation {self.activation!r} is unknown; use swiglu or relu2")
+        require.one_of(get_args(Activation), activation=self.activation)
         if self.experts and self.activation != "swiglu":
             raise ValueError(
                 f"activation is {self.activation} but experts are always SwiGLU; "

@@ -24,7 +24,7 @@ from slingshot.lm import (
     choose_tokens,
     in_eval_mode,
 )
-from slingshot.tensors import at_least_float32, check_within, first, real, whole
+from slingshot.tensors import at_least_float32, check_shapes, check_within, first, real, whole
 
 # --- the rule ------------------------------------------------------------------------------------
 
@@ -56,11 +56,7 @@ def accept(
     """
     p, q = _distribution("p", p), _distribution("q", q)
     drafted, uniform = whole("drafted", drafted), real("uniform", uniform).double()
-    if p.shape != q.shape or drafted.shape != p.shape[:1] or uniform.shape != p.shape[:1]:
-        raise ValueError(
-            f"p has shape {tuple(p.shape)}, q {tuple(q.shape)}, drafted {tuple(drafted.shape)} and "
-            f"uniform {tuple(uniform.shape)}; pass [N, V] twice and [N] twice"
-        )
+    check_shapes("pass [N, V] twice and [N] twice", p=p, q=q, drafted=drafted, uniform=uniform)
     check_within("drafted token", drafted, p.shape[1], "draft tokens of the vocabulary")
     if bool((outside := (uniform < 0) | ~(uniform < 1)).any()):
         raise ValueError(f"{first('uniform', uniform, outside)}; give numbers from 0 to below 1")

@@ -26,6 +26,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor
 
+from slingshot import require
 from slingshot.tensors import whole
 
 Style = Literal["direct", "skip", "careful"]
@@ -247,8 +248,7 @@ class StateTask(ABC):
         Raises ``ValueError`` for an unknown style, a share that is none, a prompt of another task,
         or slips without a ``generator``.
         """
-        if style not in get_args(Style):
-            raise ValueError(f"style {style!r} is unknown; use {', '.join(get_args(Style))}")
+        require.one_of(get_args(Style), style=style)
         if not 0 <= slips <= 1 or not 0 <= noticed <= 1:
             raise ValueError(f"slips is {slips} and noticed {noticed}; give shares from 0 to 1")
         if slips and generator is None:

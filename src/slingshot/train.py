@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.completions import (
     CompletionBatch,
     Example,
@@ -234,6 +235,10 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 # --- language models -------------------------------------------------------------------------
 
 
+Method = Literal["none", "auxiliary", "sequence", "bias"]
+"""The ways to balance of `Balancing`."""
+
+
 @dataclass(frozen=True)
 class Balancing:
     """How the load of the experts is kept even, and how strongly.
@@ -246,15 +251,12 @@ class Balancing:
     Raises ``ValueError`` for an unknown ``method`` or a strength that does not fit it.
     """
 
-    method: Literal["none", "auxiliary", "sequence", "bias"] = "none"
+    method: Method = "none"
     strength: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that there is a strength where one is needed."""
-        if self.method not in ("none", "auxiliary", "sequence", "bias"):
-            raise ValueError(
-                f"method {self.method!r} is unknown; use none, auxiliary, sequence or bias"
-            )
+        require.one_of(get_args(Method), method=self.method)
         if self.method == "none" and self.strength:
             raise ValueError(f"strength is {self.strength} but method is none; choose a method")
         if self.method != "none" and not 0 < self.strength < math.inf:

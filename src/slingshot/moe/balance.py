@@ -12,8 +12,17 @@ from jaxtyping import Float, Float64, Int64, Integer, Real
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.moe.routing import TopKRouter
-from slingshot.tensors import at_least_float32, check_finite, check_within, first, real, whole
+from slingshot.tensors import (
+    at_least_float32,
+    check_finite,
+    check_shapes,
+    check_within,
+    first,
+    real,
+    whole,
+)
 
 
 def expert_load(experts: Integer[Tensor, "..."], n_experts: int) -> Int64[Tensor, "E"]:
@@ -21,8 +30,7 @@ def expert_load(experts: Integer[Tensor, "..."], n_experts: int) -> Int64[Tensor
 
     Raises ``ValueError`` when ``experts`` is not integer or names an expert outside 0 to E - 1.
     """
-    if n_experts < 1:
-        raise ValueError(f"n_experts is {n_experts}; give at least 1")
+    require.counts(n_experts=n_experts)
     experts = whole("experts", experts, "pass the integer Routing.experts")
     remedy = f"give the router's n_experts instead of {n_experts}"
     check_within("expert", experts, n_experts, remedy)
@@ -36,8 +44,7 @@ def max_violation(load: Real[Tensor, "E"]) -> float:
     MaxVio of Wang et al., arXiv 2408.15664. Raises ``ValueError`` when ``load`` is not a vector of
     counts with a positive sum.
     """
-    if load.ndim != 1 or load.numel() == 0:
-        raise ValueError(f"load has shape {tuple(load.shape)}; pass the counts [E] of one layer")
+    check_shapes("pass the counts [E] of one layer", load=load, empty=False)
     counts = _counts(load)
     mean = counts.mean().item()
     if mean == 0:
@@ -82,12 +89,10 @@ def sequence_balance_loss(scores: Float[Tensor, "B S E"], top_k: int) -> Float[T
     ``[B, S, E]`` with at least one token, ``top_k`` is not within 1 and E, or a score is negative
     or not finite. Computed in at least float32.
     """
-    if scores.ndim != 3:
-        raise ValueError(f"scores has shape {tuple(scores.shape)}; pass [sequences, tokens, E]")
+    check_shapes("pass [sequences, tokens, E]", scores=scores)
     n_experts = scores.shape[-1]
     scores = _check_scores(scores.flatten(0, 1), n_experts).view(scores.shape)
-    if not 1 <= top_k <= n_experts:
-        raise ValueError(f"top_k is {top_k}; choose 1 to {n_experts} experts")
+    require.whole("top_k", top_k, 1, n_experts)
     chosen = torch.zeros_like(scores).scatter_(-1, scores.topk(top_k, dim=-1).indices, 1.0)
     frequency = n_experts / top_k * chosen.mean(dim=1)
     probability = _shares(scores).mean(dim=1)
@@ -103,8 +108,7 @@ def router_z_loss(logits: Float[Tensor, "T E"]) -> Float[Tensor, ""]:
     """
     limit = torch.finfo(real("logits", logits).dtype).max
     logits = at_least_float32(real("logits", logits))
-    if logits.ndim != 2 or not logits.numel():
-        raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
+    check_shapes("pass [tokens, experts]", logits=logits, empty=False)
     largest = logits.logsumexp(dim=-1)
     loss = largest.square().mean()
     # The gradient, of the type of the logits, is twice the logsumexp, shared by T tokens.
@@ -168,11 +172,9 @@ def expert_choice(logits: Float[Tensor, "T E"], capacity: int) -> ExpertChoice:
     ``[T, E]`` with an expert and finite, and ``capacity`` is within 1 and T.
     """
     logits = at_least_float32(real("logits", logits))
-    if logits.ndim != 2 or not logits.shape[1]:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
+    check_shapes("pass [tokens, experts]", logits=logits, empty=False)
     check_finite("logits", logits, "check what feeds the router")
-    if not 1 <= capacity <= len(logits):
-        raise ValueError(f"capacity is {capacity}; give 1 to {len(logits)} tokens")
+    require.whole("capacity", capacity, 1, len(logits))
     best = F.softmax(logits, dim=-1).T.topk(capacity, dim=-1)
     return ExpertChoice(best.indices, best.values)
 
@@ -200,10 +202,7 @@ def _shares(scores: Float[Tensor, "*T E"]) -> Float[Tensor, "*T E"]:
 
 def _check_scores(scores: Tensor, n_experts: int) -> Tensor:
     scores = real("scores", scores)
-    if scores.ndim != 2 or scores.shape[1] != n_experts or not scores.numel():
-        raise ValueError(
-            f"scores has shape {tuple(scores.shape)}; pass [tokens, {n_experts}] with a token"
-        )
+    check_shapes(f"pass [tokens, {n_experts}] with a token", scores=scores, empty=False)
     if not (good := (scores >= 0) & scores.isfinite()).all():
         raise ValueError(f"{first('scores', scores, ~good)}; pass Routing.scores, from 0 to 1")
     wide = at_least_float32(scores)

@@ -11,7 +11,7 @@ from jaxtyping import Int64, Integer
 from torch import Tensor
 
 from slingshot import require
-from slingshot.tensors import check_within, whole
+from slingshot.tensors import check_shapes, check_within, whole
 
 
 class Dispatch(NamedTuple):
@@ -48,8 +48,7 @@ def sort_by_expert(experts: Integer[Tensor, "T k"], n_experts: int) -> Dispatch:
     """
     require.counts(n_experts=n_experts)
     experts = whole("experts", experts, "pass Routing.experts of the same tokens")
-    if experts.ndim != 2:
-        raise ValueError(f"experts has shape {tuple(experts.shape)}; pass [T, k]")
+    check_shapes("pass [T, k]", experts=experts)
     check_within("expert", experts, n_experts, "route among the experts that there are")
     flat = experts.flatten()
     # Stable, so that an expert meets its tokens in their own order: gathers then run forward

@@ -13,7 +13,7 @@ from slingshot.moe.dispatch import Dispatch, sort_by_expert
 from slingshot.moe.fast import run_experts
 from slingshot.moe.hashing import HashRouter
 from slingshot.moe.routing import Routing, TopKRouter
-from slingshot.tensors import at_least_float32, check_input, check_output, usable
+from slingshot.tensors import at_least_float32, check_input, check_output, check_shapes, usable
 
 
 class Experts(nn.Module):
@@ -181,8 +181,7 @@ def _as_autocast_would(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _check_routed(x: Tensor, experts: Tensor, weights: Tensor, d_model: int) -> None:
     """Raise ``ValueError`` unless tokens, choices and weights belong together."""
-    if x.ndim != 2 or x.shape[1] != d_model:
-        raise ValueError(f"x has shape {tuple(x.shape)}; pass [tokens, {d_model}]")
+    check_shapes(f"pass [tokens, {d_model}]", x=x)
     if experts.ndim != 2 or len(experts) != len(x):
         raise ValueError(
             f"experts has shape {tuple(experts.shape)} for {len(x)} tokens; "

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
+from slingshot import require
 from slingshot.moe.routing import Routing, expert_scores, gate_weights, router_logits
-from slingshot.tensors import check_within, real, whole
+from slingshot.tensors import check_shapes, check_within, real, whole
 
 
 class HashRouter(nn.Module):
@@ -31,8 +32,7 @@ class HashRouter(nn.Module):
     def __init__(self, d_model: int, n_experts: int, table: Integer[Tensor, "V k"]) -> None:
         """Draw ``weight`` as a `TopKRouter` does; keep ``table`` as a buffer."""
         super().__init__()
-        if d_model < 1:
-            raise ValueError(f"d_model is {d_model}; give the width of x, at least 1")
+        require.counts(d_model=d_model)
         table = whole("table", table, "pass the experts of each token, int64")
         if table.ndim != 2 or not table.shape[1]:
             raise ValueError(f"table has shape {tuple(table.shape)}; pass [tokens, experts]")
@@ -55,11 +55,7 @@ class HashRouter(nn.Module):
         and for NaN and infinity.
         """
         x, tokens = real("x", x), whole("tokens", tokens, "pass the ids of the tokens")
-        if x.ndim != 2 or x.shape[1] != self.d_model or tokens.shape != x.shape[:1]:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and tokens {tuple(tokens.shape)}; "
-                f"pass [T, {self.d_model}] and [T]"
-            )
+        check_shapes(f"pass [T, {self.d_model}] and [T]", x=x, tokens=tokens)
         check_within("token", tokens, len(self.table), "make a table of the whole vocabulary")
         scores = expert_scores(router_logits(x, self.weight))
         experts = self.table[tokens]
@@ -88,8 +84,7 @@ def hash_table(
     counts = whole("counts", counts, "count the tokens, with bincount()")
     if counts.ndim != 1 or (counts < 0).any():
         raise ValueError(f"counts has shape {tuple(counts.shape)}; pass [V], each at least 0")
-    if not 1 <= top_k <= n_experts:
-        raise ValueError(f"top_k is {top_k}; choose 1 to {n_experts} experts")
+    require.whole("top_k", top_k, 1, n_experts)
     generator = torch.Generator().manual_seed(seed)
     load = torch.zeros(n_experts, dtype=torch.float64)
     table = torch.empty(len(counts), top_k, dtype=torch.int64)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.tensors import at_least_float32, check_finite, check_within, first, real, whole
 
 Score = Literal["sigmoid", "softmax"]
@@ -76,10 +77,9 @@ class TopKRouter(nn.Module):
     ) -> None:
         """Draw ``weight`` and set ``expert_bias`` to zero."""
         super().__init__()
-        if d_model < 1:
-            raise ValueError(f"d_model is {d_model}; give the width of x, at least 1")
+        require.counts(d_model=d_model)
         _check_selection(n_experts, top_k, n_groups, topk_groups)
-        _check_score(score)
+        require.one_of(get_args(Score), score=score)
         _check_route_scale(route_scale)
         self.d_model = d_model
         self.n_experts = n_experts
@@ -155,7 +155,7 @@ def expert_scores(logits: Float[Tensor, "*T_E"], score: Score = "sigmoid") -> Fl
     for another ``score``, and for logits that have none: NaN, and where 1 is shared, infinity or
     nothing above minus infinity.
     """
-    _check_score(score)
+    require.one_of(get_args(Score), score=score)
     logits = real("logits", logits)
     if score == "softmax" and (logits.ndim < 1 or not logits.shape[-1]):
         raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [T, E] with an expert")
@@ -284,13 +284,7 @@ def _by_group(values: Float[Tensor, "*T E"], n_groups: int) -> Float[Tensor, "*T
 
 def _check_groups(n_experts: int, n_groups: int, topk_groups: int = 1) -> None:
     """Raise ``ValueError`` unless E experts split into groups of which some can be kept."""
-    for name, size in (
-        ("n_experts", n_experts),
-        ("n_groups", n_groups),
-        ("topk_groups", topk_groups),
-    ):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; give at least 1")
+    require.counts(n_experts=n_experts, n_groups=n_groups, topk_groups=topk_groups)
     if n_experts % n_groups:
         raise ValueError(
             f"{n_experts} experts do not divide into {n_groups} groups; "
@@ -310,8 +304,7 @@ def _check_groups(n_experts: int, n_groups: int, topk_groups: int = 1) -> None:
 def _check_selection(n_experts: int, top_k: int, n_groups: int, topk_groups: int) -> None:
     """Raise ``ValueError`` unless k experts can be chosen from the groups that are kept."""
     _check_groups(n_experts, n_groups, topk_groups)
-    if top_k < 1:
-        raise ValueError(f"top_k is {top_k}; choose at least 1 expert per token")
+    require.counts(top_k=top_k)
     if top_k > n_experts:
         raise ValueError(f"top_k {top_k} exceeds n_experts {n_experts}; choose at most all experts")
     kept = n_experts // n_groups * topk_groups
@@ -327,11 +320,6 @@ def _check_biased(biased: Tensor) -> Tensor:
     if biased.ndim < 1:
         raise ValueError(f"biased has shape {tuple(biased.shape)}; pass [T, E]")
     return biased
-
-
-def _check_score(score: str) -> None:
-    if score not in get_args(Score):
-        raise ValueError(f"score {score!r} is unknown; use {' or '.join(get_args(Score))}")
 
 
 def _check_route_scale(route_scale: float) -> None:

@@ -25,6 +25,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.formats import E2M1, E4M3, E8M0, FloatFormat
 from slingshot.quant.rounding import (
     SMALLEST_SCALE,
@@ -187,8 +188,8 @@ def quantize(
     x = as_matrix(x)
     _check_format(fmt)
     sizes = block_sizes(block, x)
-    _check_choice("scale", scale, get_args(Scale))
-    _check_choice("rule", rule, get_args(Rule))
+    require.one_of(get_args(Scale), scale=scale)
+    require.one_of(get_args(Rule), rule=rule)
     scales = _scale_of(_amax(x, sizes), fmt, scale, rule)
     values = _by_block(x, scales, sizes, torch.div)
     return Quantized(_round(values, fmt), scales, sizes, fmt)
@@ -371,8 +372,3 @@ def block_sizes(block: Block, x: Tensor) -> tuple[int, int]:
             f"block is {block}; give (rows, columns), each at least 1 or None for all"
         ) from error
     return min(rows, x.shape[0]), min(columns, x.shape[1])
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} {value!r} is unknown; use {' or '.join(choices)}")

@@ -20,6 +20,7 @@ from slingshot.quant.blocks import (
     rounded,
 )
 from slingshot.require import whole
+from slingshot.tensors import check_shapes
 
 # Beyond it, K products of -128 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // 128**2
@@ -198,8 +199,4 @@ def check_columns(x: Tensor, w: Tensor) -> None:
     """Raise ``ValueError`` unless ``x [M, K]`` and ``w [N, K]`` have the same columns."""
     for name, matrix in (("x", x), ("w", w)):
         check_dense(name, matrix)
-    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)} and w {tuple(w.shape)}; pass [M, K] and [N, K] with the "
-            "same K"
-        )
+    check_shapes("pass [M, K] and [N, K] with the same K", x=x, w=w)
