@@ -338,14 +338,14 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
 
 def generate(
     model: DecoderLM,
-    prompts: Sequence[Tensor] | Tensor,
+    prompts: Sequence[Integer[Tensor, "_"]] | Integer[Tensor, "B S"],
     *,
     max_new_tokens: int,
     end: int | None = None,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
-) -> list[Tensor]:
+) -> list[Int64[Tensor, "_"]]:
     """Continue each prompt token by token; return the new tokens of each, int64.
 
     ``prompts`` are integer tensors of one dimension, of any lengths, or one tensor ``[B, S]``. A

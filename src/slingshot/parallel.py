@@ -419,11 +419,11 @@ class _AllToAll(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 torch's own context object has no public type
-        rows: Tensor,
+        rows: Shaped[Tensor, "leaving *rest"],
         sent: list[int],
         received: list[int],
         group: dist.ProcessGroup,
-    ) -> Tensor:
+    ) -> Shaped[Tensor, "coming *rest"]:
         ctx.sent, ctx.received, ctx.group = sent, received, group
         return _send(rows, sent, received, group)
 
@@ -431,7 +431,7 @@ class _AllToAll(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 as above
-        grad: Tensor,
+        grad: Shaped[Tensor, "coming *rest"],
     ) -> tuple[Tensor, None, None, None]:
         return _send(grad, ctx.received, ctx.sent, ctx.group), None, None, None
 

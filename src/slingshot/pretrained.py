@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import gguf
 import torch
+from jaxtyping import Float
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
@@ -215,7 +216,7 @@ def _model(told: dict[str, Any], stored: dict[str, Any]) -> DecoderLM:
     return model.eval().requires_grad_(False)
 
 
-def _pairs_apart(weight: Tensor, head_dim: int) -> Tensor:
+def _pairs_apart(weight: Float[Tensor, "H_D d"], head_dim: int) -> Float[Tensor, "H_D d"]:
     """Reorder the rows of each head: GGUF puts the two channels of a pair of RoPE side by side.
 
     `slingshot.attention.rotate` expects them half a head apart, as transformers does.

@@ -133,7 +133,7 @@ class History:
 
 def fit(
     model: nn.Module,
-    loss: Callable[[Batch], Tensor],
+    loss: Callable[[Batch], Float[Tensor, ""]],
     batches: Iterable[Batch],
     config: TrainConfig,
     *,

@@ -56,12 +56,12 @@ class _RunExperts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 torch's own context object has no public type
-        x: Tensor,
-        weights: Tensor,
-        gate_up: Tensor,
-        down: Tensor,
+        x: Float[Tensor, "T d"],
+        weights: Float[Tensor, "T k"],
+        gate_up: Float[Tensor, "E 2*h d"],
+        down: Float[Tensor, "E d h"],
         dispatch: Dispatch,
-    ) -> Tensor:
+    ) -> Float[Tensor, "T d"]:
         hidden = x.new_empty(len(dispatch.pairs), gate_up.shape[1])
         ctx.save_for_backward(x, weights, gate_up, down, hidden)
         ctx.dispatch = dispatch
@@ -71,7 +71,7 @@ class _RunExperts(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 as above
-        grad_output: Tensor,
+        grad_output: Float[Tensor, "T d"],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         # Whoever calls backward may do so within autocast, whatever forward was called in.
         with torch.autocast(grad_output.device.type, enabled=False):
@@ -161,6 +161,6 @@ def _scratch(
     return x.new_empty(most, x.shape[1]), x.new_empty(most, gate_up.shape[1])
 
 
-def _zeros_to_add_to(x: Tensor) -> Tensor:
+def _zeros_to_add_to(x: Float[Tensor, "T d"]) -> Float[Tensor, "T d"]:
     """Zeros of the shape of x, in at least float32: a bfloat16 sum would round once an expert."""
     return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))

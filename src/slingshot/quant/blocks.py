@@ -127,7 +127,7 @@ class Quantized:
         )
 
     @property
-    def dequantized(self) -> Tensor:
+    def dequantized(self) -> Float[Tensor, "R C"]:
         """The result of `dequantize`, kept until values or scales change in place."""
         return self._keep("dequantized", self.dequantize)
 

@@ -406,10 +406,10 @@ class _ThreeProducts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 torch's own context object has no public type
-        x: Tensor,
-        weight: Tensor,
+        x: Float32[Tensor, "M K"],
+        weight: Float32[Tensor, "N K"],
         recipe: FP8Recipe,
-    ) -> Tensor:
+    ) -> Float32[Tensor, "M N"]:
         rounded_x = rounded(x, recipe.fmt, recipe.x_block, recipe.scale)
         rounded_w = rounded(weight, recipe.fmt, recipe.w_block, recipe.scale)
         ctx.save_for_backward(rounded_x, rounded_w)
@@ -420,8 +420,8 @@ class _ThreeProducts(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 as above
-        grad: Tensor,
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+        grad: Float[Tensor, "M N"],
+    ) -> tuple[Float[Tensor, "M K"] | None, Float[Tensor, "N K"] | None, None]:
         x, weight = ctx.saved_tensors
         recipe: FP8Recipe = ctx.recipe
         grad_x = grad_weight = None
