@@ -177,7 +177,7 @@ def kl_estimate(
 
 def clipped(
     ratio: Float[Tensor, "*shape"],
-    advantages: Real[Tensor, "..."],
+    advantages: Real[Tensor, "*other"],
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
 ) -> Bool[Tensor, "*shape"]:

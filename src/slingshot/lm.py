@@ -237,7 +237,7 @@ class DecoderLM(nn.Module):
         self.check_vocabulary(tokens)
         return tokens
 
-    def check_vocabulary(self, tokens: Int64[Tensor, "..."]) -> None:
+    def check_vocabulary(self, tokens: Int64[Tensor, "*shape"]) -> None:
         """Raise ``ValueError`` unless all ``tokens`` are of this model."""
         remedy = "encode the text with the tokenizer of this model"
         check_within("token", tokens, self.config.vocab_size, remedy)

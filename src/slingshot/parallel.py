@@ -395,7 +395,7 @@ class ExpertParallel(nn.Module):
             dist.all_reduce(part, group=self.group)
 
 
-def _leaving(rows: Shaped[Tensor, "rows ..."], sent: Int64[Tensor, "ranks"], rank: int) -> int:
+def _leaving(rows: Shaped[Tensor, "rows *rest"], sent: Int64[Tensor, "ranks"], rank: int) -> int:
     """The bytes of ``rows`` that go to other ranks, when ``sent[r]`` of them go to rank r."""
     to_others = [part for r, part in enumerate(rows.split(sent.tolist())) if r != rank]  # type: ignore[no-untyped-call]
     return sum(part.nbytes for part in to_others)

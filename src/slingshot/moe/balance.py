@@ -25,7 +25,7 @@ from slingshot.tensors import (
 )
 
 
-def expert_load(experts: Integer[Tensor, "..."], n_experts: int) -> Int64[Tensor, "E"]:
+def expert_load(experts: Integer[Tensor, "*shape"], n_experts: int) -> Int64[Tensor, "E"]:
     """Count how often each expert was chosen: ``experts [T, k]`` to counts ``[E]`` int64.
 
     Raises ``ValueError`` when ``experts`` is not integer or names an expert outside 0 to E - 1.

@@ -153,7 +153,7 @@ class MoE(nn.Module):
 def route(
     router: TopKRouter | HashRouter,
     x: Float[Tensor, "T d"],
-    tokens: Integer[Tensor, "..."] | None = None,
+    tokens: Integer[Tensor, "*shape"] | None = None,
 ) -> Routing:
     """Route ``x [T, d_model]``, by the ids ``tokens`` of any shape where the router goes by them.
 

@@ -157,7 +157,7 @@ def _check_input(x: Tensor, n_features: int) -> None:
         raise ValueError(f"x has dtype {x.dtype}; pass floating-point numbers")
 
 
-def _float32_rows(x: Float[Tensor, "... K"]) -> Float32[Tensor, "M K"]:
+def _float32_rows(x: Float[Tensor, "*rest K"]) -> Float32[Tensor, "M K"]:
     """Return ``x`` as a matrix of float32; ``ValueError`` for what would be infinite."""
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype == torch.float64 and len(rows):

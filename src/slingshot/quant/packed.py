@@ -46,14 +46,14 @@ class PackedProduct:
         return {"kept": None}
 
 
-def _pack(weight: Int8[Tensor, "N K"]) -> Shaped[Tensor, "..."]:
+def _pack(weight: Int8[Tensor, "N K"]) -> Shaped[Tensor, "*shape"]:
     """Return ``weight`` in oneDNN's order. Strides would be ignored."""
     packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
     return packed
 
 
 def _packed_matmul(
-    values: UInt8[Tensor, "M K"], packed: Shaped[Tensor, "..."], scale: Float[Tensor, "N"]
+    values: UInt8[Tensor, "M K"], packed: Shaped[Tensor, "*shape"], scale: Float[Tensor, "N"]
 ) -> Float32[Tensor, "M N"]:
     """Return ``(values - 128) @ weight.T * scale``.
 
