@@ -29,7 +29,8 @@ the standard deviation of a group divides by G or by G - 1; TRL takes G - 1 and 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal, NamedTuple, get_args
@@ -277,13 +278,7 @@ def grpo_loss(
     if beta and log_ref is None:
         raise ValueError(f"beta is {beta} but log_ref is None; score the tokens with a reference")
     old = log_p.detach() if log_old is None else log_old.detach()
-    # Where nothing is, nothing can overflow either: inf times a zero gradient is NaN.
-    moved = (log_p - old).masked_fill(~mask, 0.0)
-    if (nan := moved.isnan()).any():
-        raise ValueError(
-            f"{first('log_p', log_p, nan)} and {first('log_old', old, nan)}; "
-            "give log-probabilities of tokens that can be sampled"
-        )
+    moved = _moved(log_p, old, mask)
     worth = at_least_float32(worth)[:, None]
     # And where a ratio this far above its clip has no influence: only a loss can be as large.
     ceiling = math.log1p(epsilon_high) + 1
@@ -300,6 +295,20 @@ def grpo_loss(
             "batch, mask the token, or scale rewards down"
         )
     return aggregate(loss, mask, variant, max_length)
+
+
+def _moved(
+    log_p: Float[Tensor, "R T"], log_old: Float[Tensor, "R T"], mask: Bool[Tensor, "R T"]
+) -> Float[Tensor, "R T"]:
+    """Return ``log_p - log_old`` where there is a token, and 0 elsewhere; refuse NaN."""
+    # Where nothing is, nothing can overflow either: inf times a zero gradient is NaN.
+    moved = (log_p - log_old).masked_fill(~mask, 0.0)
+    if (nan := moved.isnan()).any():
+        raise ValueError(
+            f"{first('log_p', log_p, nan)} and {first('log_old', log_old, nan)}; "
+            "give log-probabilities of tokens that can be sampled"
+        )
+    return moved
 
 
 # --- the policy --------------------------------------------------------------------------------
@@ -559,31 +568,37 @@ def train_grpo(
     n_active = sizes.count_parameters(model.config.sizes()).active_without_embedding
     generator = torch.Generator().manual_seed(seed)
     history = GRPOHistory()
+    shown = progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress)
+    with _in_train_mode(model), shown as bar:
+        for step in range(config.steps):
+            if config.max_flops and history.flops >= config.max_flops:
+                break
+            started = time.process_time()
+            for group, peak in zip(groups, peaks, strict=True):
+                group["lr"] = peak * config.rate(step, history.flops)
+            rollouts = sample_rollouts(model, task, reward, config, generator)
+            update = _learn(model, optimizers, rollouts, config, reference, step)
+            seconds = time.process_time() - started
+            done = _record(step, rollouts, update, n_active, seconds)
+            history.steps.append(done)
+            if on_step:
+                on_step(done, rollouts)
+            length = f"{done.length:.1f}"
+            bar.set_postfix(reward=f"{done.reward:.2f}", length=length, refresh=False)
+            bar.update()
+    return history
+
+
+@contextmanager
+def _in_train_mode(model: DecoderLM) -> Iterator[None]:
+    """Put ``model`` in training mode, and each of its modules back in its own afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.train()
     try:
-        with progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress) as bar:
-            for step in range(config.steps):
-                if config.max_flops and history.flops >= config.max_flops:
-                    break
-                started = time.process_time()
-                for group, peak in zip(groups, peaks, strict=True):
-                    group["lr"] = peak * config.rate(step, history.flops)
-                rollouts = sample_rollouts(model, task, reward, config, generator)
-                update = _learn(model, optimizers, rollouts, config, reference, step)
-                seconds = time.process_time() - started
-                done = _record(step, rollouts, update, n_active, seconds)
-                history.steps.append(done)
-                if on_step:
-                    on_step(done, rollouts)
-                bar.set_postfix(
-                    reward=f"{done.reward:.2f}", length=f"{done.length:.1f}", refresh=False
-                )
-                bar.update()
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-    return history
 
 
 class _Update(NamedTuple):
