@@ -419,9 +419,13 @@ class GRPOConfig:
 
     def __post_init__(self) -> None:
         """Check each value."""
-        for name in ("steps", "n_problems", "max_new_tokens", "n_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        require.fields(
+            self,
+            at_least_1=("steps", "n_problems", "max_new_tokens", "n_updates"),
+            above_0=("learning_rate", "clip", "max_flops"),
+            shares=("final",),
+        )
+        require.counts(least=0, warmup=self.warmup)
         if self.n_rollouts < 2:
             raise ValueError(
                 f"n_rollouts is {self.n_rollouts}; give at least 2, to compare them with each other"
@@ -430,14 +434,6 @@ class GRPOConfig:
         require.one_of(get_args(Scale), scale=self.advantage_scale)
         require.one_of(get_args(KL), kl=self.kl)
         _check_settings(self.epsilon_low, self.upper_epsilon, self.beta)
-        for name in ("learning_rate", "clip", "max_flops"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; give a positive finite number")
-        if self.warmup < 0:
-            raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"final is {self.final}; give a share between 0 and 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; give two shares, each below 1")
 
@@ -757,7 +753,14 @@ def _check_batch(
     log_old: Tensor | None,
     log_ref: Tensor | None,
 ) -> None:
-    check_shapes("pass [outputs, tokens] and [outputs]", log_p=log_p, advantages=advantages)
+    check_shapes(
+        "pass [outputs, tokens], [outputs], [outputs, tokens], and if any [outputs, tokens] twice",
+        log_p=log_p,
+        advantages=advantages,
+        mask=mask,
+        log_old=log_old,
+        log_ref=log_ref,
+    )
     for name, tensor in (("log_p", log_p), ("log_old", log_old), ("log_ref", log_ref)):
         if tensor is not None:
             real(name, tensor)
@@ -768,9 +771,3 @@ def _check_batch(
         )
     if mask.dtype != torch.bool:
         raise ValueError(f"mask has dtype {mask.dtype}; pass bool, True where there is a token")
-    for name, tensor in (("mask", mask), ("log_old", log_old), ("log_ref", log_ref)):
-        if tensor is not None and tensor.shape != log_p.shape:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)} but log_p {tuple(log_p.shape)}; "
-                "pass one value for each token"
-            )

@@ -75,9 +75,7 @@ class LMConfig:
 
     def __post_init__(self) -> None:
         """Check what the parts cannot check: that the sizes belong together."""
-        for name in ("d_model", "n_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        require.counts(d_model=self.d_model, n_heads=self.n_heads)
         self._check_latent()
         if self.attention is None and self.head_dim is None and self.d_model % self.n_heads:
             raise ValueError(

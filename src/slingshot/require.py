@@ -79,6 +79,21 @@ def share(**values: float) -> None:
             raise ValueError(f"{name} is {value!r}; give a share between 0 and 1, 0.4 for 40%")
 
 
+def fields(
+    config: object,
+    *,
+    at_least_1: Sequence[str] = (),
+    above_0: Sequence[str] = (),
+    shares: Sequence[str] = (),
+) -> None:
+    """Check named fields of a configuration: whole numbers, finite numbers, and shares.
+
+    One that is ``None`` has a default, and passes.
+    """
+    for check, names in ((counts, at_least_1), (positive, above_0), (share, shares)):
+        check(**{name: vars(config)[name] for name in names if vars(config)[name] is not None})
+
+
 def one_of(choices: Sequence[str], **values: str) -> None:
     """Raise ``ValueError`` unless each is one of ``choices``."""
     for name, value in values.items():

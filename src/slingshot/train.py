@@ -78,19 +78,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check each value."""
-        for name in ("steps", "batch_size", "sequence_length", "batch_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; give at least 1")
-        for name in ("learning_rate", "clip", "muon_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; give a positive finite number")
-        for name in ("decay", "final"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a share between 0 and 1")
-        if self.warmup < 0:
-            raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
+        require.fields(
+            self,
+            at_least_1=("steps", "batch_size", "sequence_length", "batch_tokens"),
+            above_0=("learning_rate", "clip", "muon_rate"),
+            shares=("decay", "final"),
+        )
+        require.counts(least=0, warmup=self.warmup)
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay is {self.weight_decay}; give 0 or a small share")
         if self.loss_scale is not None and not 0 < self.loss_scale < math.inf:

@@ -69,11 +69,9 @@ def load_balancing_loss(
     score is negative or not finite. Computed in at least float32.
     """
     scores = _check_scores(scores, n_experts)
-    if experts.ndim != 2 or len(experts) != len(scores) or not experts.shape[1]:
-        raise ValueError(
-            f"experts has shape {tuple(experts.shape)} for scores {tuple(scores.shape)}; "
-            "pass both of one Routing"
-        )
+    check_shapes(
+        "pass [T, E] and [T, k] of one Routing", scores=scores, experts=experts, empty=False
+    )
     share = expert_load(experts, n_experts).to(scores.dtype) / experts.numel()
     probability = _shares(scores).mean(dim=0)
     return n_experts * (share * probability).sum()

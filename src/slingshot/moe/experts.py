@@ -13,7 +13,14 @@ from slingshot.moe.dispatch import Dispatch, sort_by_expert
 from slingshot.moe.fast import run_experts
 from slingshot.moe.hashing import HashRouter
 from slingshot.moe.routing import Routing, TopKRouter
-from slingshot.tensors import at_least_float32, check_input, check_output, check_shapes, usable
+from slingshot.tensors import (
+    at_least_float32,
+    check_input,
+    check_output,
+    check_shapes,
+    real,
+    usable,
+)
 
 
 class Experts(nn.Module):
@@ -50,9 +57,10 @@ class Experts(nn.Module):
         are not finite.
         """
         n_experts, d_model = len(self.gate_up), self.down.shape[1]
-        _check_routed(x, experts, weights, d_model)
+        remedy = f"pass [tokens, {d_model}], [tokens, k] and [tokens, k] of one Routing"
+        check_shapes(remedy, x=x, experts=experts, weights=weights)
         dispatch = sort_by_expert(experts, n_experts)
-        x, weights = usable(x), usable(weights)
+        x, weights = usable(x), real("weights", weights)
         x, weights, gate_up, down = _as_autocast_would(x, weights, self.gate_up, self.down)
         if x.dtype != down.dtype:
             raise ValueError(
@@ -177,20 +185,3 @@ def _as_autocast_would(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(
         tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors
     )
-
-
-def _check_routed(x: Tensor, experts: Tensor, weights: Tensor, d_model: int) -> None:
-    """Raise ``ValueError`` unless tokens, choices and weights belong together."""
-    check_shapes(f"pass [tokens, {d_model}]", x=x)
-    if experts.ndim != 2 or len(experts) != len(x):
-        raise ValueError(
-            f"experts has shape {tuple(experts.shape)} for {len(x)} tokens; "
-            "pass Routing.experts of the same tokens"
-        )
-    if not weights.is_floating_point():
-        raise ValueError(f"weights has dtype {weights.dtype}; pass Routing.weights")
-    if weights.shape != experts.shape:
-        raise ValueError(
-            f"weights has shape {tuple(weights.shape)} and experts {tuple(experts.shape)}; "
-            "pass both of one Routing"
-        )
