@@ -11,7 +11,7 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
@@ -38,6 +38,21 @@ def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(function)
     # Read at the first call: until then a signature may name what its module defines below.
     hints = functools.cache(lambda: shaped_hints(typing.get_type_hints(function)))
+
+    @functools.wraps(function)
+    def iterate(*args: Any, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401
+        """Check what is given when the first item has come, for so late does it refuse."""
+        given = signature.bind(*args, **kwargs).arguments
+        for item in function(*args, **kwargs):
+            with jaxtyped("context"):
+                check(name, hints(), {**given, "return": iter([item])})
+                if "return" in hints():
+                    (kind,) = typing.get_args(hints()["return"])
+                    check(name, {"item": kind}, {"item": item})
+            yield item
+
+    if inspect.isgeneratorfunction(function):
+        return iterate
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401

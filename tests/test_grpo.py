@@ -722,7 +722,7 @@ def test_rollouts_are_problems_answers_and_what_they_earn() -> None:
 def made_up(rewards: list[list[float]], ended: list[list[bool]]) -> Rollouts:
     """Rollouts with these rewards, of which only some have ended."""
     table = torch.tensor(rewards)
-    return Rollouts([], [], [], [], table, torch.ones_like(table), torch.tensor(ended))
+    return Rollouts([], [], [], [], table, torch.ones_like(table).long(), torch.tensor(ended))
 
 
 def test_groups_without_variance_and_masked_outputs_teach_nothing() -> None:

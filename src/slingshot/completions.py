@@ -22,10 +22,13 @@ TOKENS_PER_PASS: Final = 2048
 
 
 class Example(NamedTuple):
-    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned: integers."""
+    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned: integers.
 
-    prompt: Integer[Tensor, "P"]
-    completion: Integer[Tensor, "C"]
+    Whoever makes one may be wrong; `completion_batches` says so, with its place.
+    """
+
+    prompt: Tensor
+    completion: Tensor
 
 
 class CompletionBatch(NamedTuple):
