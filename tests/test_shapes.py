@@ -1,9 +1,11 @@
 """The shapes in signatures are checked: inner functions before they run, doors afterwards."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,11 +13,12 @@ from torch import nn
 
 import shapes
 from shapes import ShapeError
-from slingshot import moe
+from slingshot import moe, require
 from slingshot.completions import CompletionBatch
 from slingshot.moe import TopKRouter, routing
 from slingshot.quant import Quantized, quantize
 from slingshot.quant.blocks import INT8
+from slingshot.tensors import check_shapes
 
 LIBRARY = Path(__file__).resolve().parent.parent / "src/slingshot"
 
@@ -144,6 +147,67 @@ def test_a_size_may_be_named_before_it_is_known() -> None:
     experts.gate_up = nn.Parameter(torch.rand(2, 8, 4))
     with pytest.raises(ShapeError, match=r"is not .*2\*h"):
         experts(x, chosen, torch.ones(5, 1))
+
+
+# --- the refusals that doors share -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remedy", "shapes_given", "message"),
+    [
+        ("pass [T, d] and [E, d]", {"x": (2, 3), "weight": (4, 3)}, None),
+        (
+            "pass [T, d] and [E, d]",
+            {"x": (2, 3), "weight": (4, 5)},
+            "x has shape (2, 3) and weight (4, 5); pass [T, d] and [E, d]",
+        ),
+        ("pass [T, 3]", {"x": (2, 4)}, "x has shape (2, 4); pass [T, 3]"),
+        ("pass [T, 3]", {"x": (0, 3)}, None),
+        ("pass [N]", {"x": ()}, "x has shape (); pass [N]"),
+        ("pass [N]", {"x": (1, 1)}, "x has shape (1, 1); pass [N]"),
+        (
+            "pass [N, V] twice and [N] twice",
+            {"p": (2, 3), "q": (2, 3), "drafted": (2,), "uniform": (3,)},
+            "p has shape (2, 3), q (2, 3), drafted (2,) and uniform (3,); "
+            "pass [N, V] twice and [N] twice",
+        ),
+        ("pass [R, T] and [R, T]", {"mask": (2, 3), "log_old": None}, None),
+        (
+            "pass [R, T] and [R]",
+            {"mask": (2,), "log_old": None},
+            "mask has shape (2,) and log_old None; pass [R, T] and [R]",
+        ),
+    ],
+)
+def test_a_remedy_says_and_checks_the_shapes(
+    remedy: str, shapes_given: dict[str, tuple[int, ...] | None], message: str | None
+) -> None:
+    given = {
+        name: None if shape is None else torch.zeros(shape) for name, shape in shapes_given.items()
+    }
+    if message is None:
+        check_shapes(remedy, **given)
+        return
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_shapes(remedy, **given)
+
+
+def test_a_shape_without_an_element_is_refused_where_one_is_needed() -> None:
+    check_shapes("pass [T, E]", x=torch.zeros(1, 1), empty=False)
+    with pytest.raises(ValueError, match=r"x has shape \(0, 2\); pass \[T, E\]"):
+        check_shapes("pass [T, E]", x=torch.zeros(0, 2), empty=False)
+
+
+def test_a_choice_and_the_fields_of_a_configuration() -> None:
+    require.one_of(("a", "b"), kind="b")
+    with pytest.raises(ValueError, match=r"^kind 'd' is unknown; use a, b or c$"):
+        require.one_of(("a", "b", "c"), kind="d")
+    config = SimpleNamespace(steps=1, clip=0.5, final=1.0, limit=None)
+    names = {"at_least_1": ("steps", "limit"), "above_0": ("clip", "limit"), "shares": ("final",)}
+    require.fields(config, **names)
+    for field, value in (("steps", 0), ("clip", 0.0), ("final", 1.5), ("limit", -1)):
+        with pytest.raises(ValueError, match=f"^{field} is {value}; give"):
+            require.fields(SimpleNamespace(**{**vars(config), field: value}), **names)
 
 
 # --- and only in the tests ---------------------------------------------------------------------
