@@ -613,15 +613,16 @@ def _from_deepseek(
         raise KeyError(f"no place for {', '.join(sorted(extra))}")
     ours = {our: theirs[name].detach().clone() for our, name in names.items()}
     if interleaved:
-        ours["compress.weight"] = _pairs_apart(ours["compress.weight"], 1, s.qk_rope_head_dim)
-        ours["query.weight"] = _pairs_apart(ours["query.weight"], s.n_heads, s.qk_rope_head_dim)
+        ours["compress.weight"] = pairs_apart(ours["compress.weight"], 1, s.qk_rope_head_dim)
+        ours["query.weight"] = pairs_apart(ours["query.weight"], s.n_heads, s.qk_rope_head_dim)
     return ours
 
 
-def _pairs_apart(weight: Float[Tensor, "H_D d"], n_heads: int, rope: int) -> Float[Tensor, "H_D d"]:
+def pairs_apart(weight: Float[Tensor, "H_D d"], n_heads: int, rope: int) -> Float[Tensor, "H_D d"]:
     """Reorder the last ``rope`` rows of each head: the even ones, then the odd ones.
 
-    DeepSeek puts the two channels of a rotary pair side by side, `rotate` half a head apart.
+    DeepSeek and GGUF put the two channels of a rotary pair side by side, `rotate` half a head
+    apart, as transformers does.
     """
     heads = weight.view(n_heads, -1, weight.shape[1])
     plain, turning = heads[:, :-rope], heads[:, -rope:]
