@@ -186,10 +186,10 @@ def test_a_remedy_says_and_checks_the_shapes(
         name: None if shape is None else torch.zeros(shape) for name, shape in shapes_given.items()
     }
     if message is None:
-        check_shapes(remedy, **given)
+        check_shapes(remedy, **given)  # type: ignore[arg-type]
         return
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        check_shapes(remedy, **given)
+        check_shapes(remedy, **given)  # type: ignore[arg-type]
 
 
 def test_a_shape_without_an_element_is_refused_where_one_is_needed() -> None:
