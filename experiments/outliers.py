@@ -25,6 +25,8 @@ from quantized_llm import (
     ROW,
     WINDOWS,
     calibration,
+    inputs_of,
+    linears,
     moved,
     pretrained,
     told,
@@ -165,28 +167,6 @@ def with_weight(linear: nn.Linear, weight: Tensor) -> nn.Linear:
     layer = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     return layer
-
-
-def inputs_of(model: DecoderLM, tokens: Tensor) -> dict[str, Tensor]:
-    """By name, what enters each linear layer but the head, ``[tokens, K]``."""
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        linear.register_forward_pre_hook(
-            lambda _, inputs, name=name: seen.update({name: inputs[0].flatten(0, -2)})
-        )
-        for name, linear in linears(model)
-    ]
-    model(tokens)
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
-def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear layers but the head, with their names."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name != "head":
-            yield name, module
 
 
 # --- what is measured --------------------------------------------------------------------------

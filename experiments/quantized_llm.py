@@ -7,7 +7,7 @@ that two ways are compared window by window. The notebook quantize_real_llm read
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, Final
 
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slingshot.attention import Attention, rotate
+from slingshot.attention import Attention
 from slingshot.corpus import numpy_documentation
 from slingshot.formats import E4M3, E5M2
-from slingshot.lm import DecoderLM, Layer, generate
+from slingshot.lm import DecoderLM, generate
 from slingshot.pretrained import Pretrained, chat_prompt, load_smollm2
 from slingshot.quant import (
     INT4,
@@ -139,19 +139,34 @@ class SmoothedLinear(nn.Module):
 
 def smoothed(model: DecoderLM, block: Block) -> nn.Module:
     """SmoothQuant with α = 0.5 on every linear layer, calibrated on other windows."""
-    seen: dict[int, Tensor] = {}
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    seen = inputs_of(model, calibration())
+
+    def make(name: str, linear: nn.Linear) -> nn.Module:
+        return SmoothedLinear(linear, seen[name], 0.5, block) if name in seen else linear
+
+    return replace_linears(model, make)
+
+
+def inputs_of(model: DecoderLM, tokens: Tensor) -> dict[str, Tensor]:
+    """By name, what enters each linear layer but the head, ``[tokens, K]``."""
+    seen: dict[str, Tensor] = {}
     hooks = [
-        each.register_forward_pre_hook(
-            lambda module, inputs: seen.update({id(module): inputs[0].flatten(0, -2)})
+        linear.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen.update({name: inputs[0].flatten(0, -2)})
         )
-        for each in linears
+        for name, linear in linears(model)
     ]
-    model(calibration())
+    model(tokens)
     for hook in hooks:
         hook.remove()
-    by_weight = {id(each.weight): seen[id(each)] for each in linears}
-    return replaced(model, lambda li: SmoothedLinear(li, by_weight[id(li.weight)], 0.5, block))
+    return seen
+
+
+def linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The linear layers but the head, with their names."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name != "head":
+            yield name, module
 
 
 def at_outlier(change: Callable[[Tensor], Tensor]) -> Change:
@@ -311,10 +326,11 @@ def moved(model: DecoderLM, size: float, seed: int) -> DecoderLM:
 
 def largest_inputs(model: DecoderLM) -> list[dict[str, Any]]:
     """For the ``down`` of each layer the largest and the median magnitude that enter, and where."""
-    found: list[dict[str, Any]] = []
-
-    def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        size = inputs[0].abs()
+    tokens = windows()[:4, :-1]
+    seen = inputs_of(model, tokens)
+    found = []
+    for index in range(model.config.n_layers):
+        size = seen[f"layers.{index}.ffn.down"].view(*tokens.shape, -1).abs()
         place = int(size.argmax())
         later = size[:, FIRST_TOKENS:].max()
         found.append(
@@ -327,11 +343,6 @@ def largest_inputs(model: DecoderLM) -> list[dict[str, Any]]:
             }
         )
 
-    layers = [layer for layer in model.layers if isinstance(layer, Layer)]
-    hooks = [layer.ffn.get_submodule("down").register_forward_pre_hook(look) for layer in layers]
-    model(windows()[:4, :-1])
-    for hook in hooks:
-        hook.remove()
     return found
 
 
@@ -350,9 +361,7 @@ def first_token_shares(model: nn.Module) -> list[float]:
     shares: list[float] = []
 
     def look(module: Attention, inputs: tuple[Any, ...]) -> None:
-        x, rotation = inputs[0], inputs[1]
-        query = rotate(module._heads(module.query(x), module.n_heads), rotation)
-        key = rotate(module._heads(module.key(x), module.n_kv_heads), rotation)
+        query, key, _ = module.project(inputs[0], inputs[1])
         key = key.repeat_interleave(module.n_heads // module.n_kv_heads, 1)
         scores = query @ key.transpose(2, 3) / math.sqrt(module.head_dim)
         future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)

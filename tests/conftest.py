@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import clean_run_plugin
+import shapes  # noqa: F401 checks the library that is imported after it
 import share_plugin
 from browser import Watch, arguments, find_chromium
 from built_book import find_book

@@ -155,7 +155,7 @@ def test_expert_choice_looks_into_the_future() -> None:
             r"load is \[1.0, nan\]; pass counts",
         ),
         (lambda: expert_choice(torch.ones(3), 1), r"\(3,\)"),
-        (lambda: expert_choice(torch.ones(3, 2), 4), "capacity is 4; give 1 to 3"),
+        (lambda: expert_choice(torch.ones(3, 2), 4), "capacity is 4; give a whole number, 1 to 3"),
     ],
 )
 def test_what_does_not_fit_is_named(call: object, message: str) -> None:

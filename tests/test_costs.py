@@ -453,6 +453,20 @@ def test_data_parallel_gpus_read_a_copy_each() -> None:
     assert copied.cache_bytes == divided.cache_bytes
 
 
+def test_deepseeks_own_bound_on_decoding() -> None:
+    """Two half batches take turns on the link in each of V3's layers (arXiv 2505.09343, §2.3.2)."""
+    assert V3.experts is not None
+    n_copies = V3.experts.top_k + V3.experts.n_shared
+    half = facts.value("v3.decode_bound.batch")
+    link = facts.value("v3.infiniband.usable")
+    journey = serving.all_to_all_seconds(half, n_copies, 7000, link)  # they write 7K
+    published = facts.value("v3.decode_bound.seconds")
+    assert 2 * V3.n_layers * journey == pytest.approx(published, abs=0.5e-5)  # as printed
+    assert serving.all_to_all_seconds(4, 0.5, 10, 2) == 4 * 0.5 * 10 * 3 / 2
+    assert serving.all_to_all_seconds(4, 1, 10, 2, dispatch_bytes=2, combine_bytes=0) == 40
+    assert serving.all_to_all_seconds(4, 0, 10, 2) == 0  # nobody travels
+
+
 def test_decode_flops_of_absorbed_attention() -> None:
     step = decode_step(V3, h800(16), 3, 1000)
     # Per position, layer and head: a score over 512 + 64 channels, a weighted sum over 512.

@@ -191,6 +191,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         serving.linear_layer_cost, {"m": 100, "k": 100, "n": 100, "bytes_per_element": 2},
     ),
     "arithmetic_intensity": (serving.arithmetic_intensity, {"flops": 60, "bytes_moved": 30}),
+    "all_to_all_seconds": (
+        serving.all_to_all_seconds,
+        {"n_tokens": 32, "n_copies": 9, "d_model": 7168, "bandwidth": 50e9},
+    ),
     "roofline_seconds": (
         serving.roofline_seconds,
         {"flops": 60, "bytes_moved": 30, "peak_flops": 16, "bandwidth": 4},

@@ -346,17 +346,17 @@ def test_the_layer_equals_transformers(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": torch.zeros(3, 11)}, r"x has shape \(3, 11\); pass \[tokens, 12\]"),
+        ({"x": torch.zeros(3, 11)}, r"x has shape \(3, 11\), .*; pass \[tokens, 12\]"),
         ({"x": torch.zeros(1, 3, 12)}, r"x has shape \(1, 3, 12\)"),
         (
             {"experts": torch.zeros(2, 2, dtype=torch.int64)},
-            r"experts has shape \(2, 2\).*3 tokens",
+            r"x has shape \(3, 12\), experts \(2, 2\) .* of one Routing",
         ),
         ({"experts": torch.zeros(3, 2)}, "dtype torch.float32"),
         ({"experts": torch.tensor([[0, 1], [0, 4], [0, 1]])}, "expert 4 is not within 0 to 3"),
         ({"experts": torch.tensor([[0, 1], [0, -1], [0, 1]])}, "expert -1 is not within 0 to 3"),
         ({"x": torch.zeros(3, 12).double()}, "x has dtype torch.float64 and the experts .*float32"),
-        ({"weights": torch.zeros(3, 1)}, r"weights has shape \(3, 1\) and experts \(3, 2\)"),
+        ({"weights": torch.zeros(3, 1)}, r"experts \(3, 2\) and weights \(3, 1\); pass"),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Tensor], message: str) -> None:

@@ -698,7 +698,7 @@ def test_the_table_is_not_the_callers_to_change() -> None:
 # --- what is refused ------------------------------------------------------------------------------
 
 REFUSED: dict[str, Callable[[], object]] = {
-    "mode 'up' is unknown; use nearest_even or": lambda: E4M3.round(1.0, "up"),  # type: ignore[arg-type]
+    "mode 'up' is unknown; use nearest_even, toward_zero or": lambda: E4M3.round(1.0, "up"),  # type: ignore[arg-type]
     "stochastic rounding with rng=None": lambda: E4M3.round(1.0, "stochastic"),
     "stochastic rounding with rng=3": lambda: E4M3.round(1.0, "stochastic", rng=3),  # type: ignore[arg-type]
     "x has dtype complex128": lambda: E4M3.encode([1j]),

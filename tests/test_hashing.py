@@ -108,7 +108,7 @@ def test_a_layer_without_ids_is_refused() -> None:
         layer(x, torch.tensor([1, 2]))
     assert layer(x, torch.tensor([[1, 2, 3], [4, 5, 7]])).output.shape == x.shape
     learned = MoE(TopKRouter(6, 4, 2), Experts(4, 6, 3))
-    assert torch.equal(learned(x).output, learned(x, torch.zeros(2, 3)).output)
+    assert torch.equal(learned(x).output, learned(x, torch.zeros(2, 3, dtype=torch.int64)).output)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match="d_model is 0"):
         HashRouter(0, 4, torch.tensor([[1]]))
     for counts, experts, top_k, message in [
-        (COUNTS, 4, 5, "top_k is 5; choose 1 to 4 experts"),
-        (COUNTS, 4, 0, "top_k is 0; choose 1 to 4 experts"),
+        (COUNTS, 4, 5, "top_k is 5; give a whole number, 1 to 4"),
+        (COUNTS, 4, 0, "top_k is 0; give a whole number, 1 to 4"),
         (COUNTS - 1, 4, 1, r"counts has shape \(8,\); pass \[V\], each at least 0"),
         (COUNTS[None], 4, 1, r"counts has shape \(1, 8\)"),
         (COUNTS / 2, 4, 1, "counts has dtype torch.float32"),

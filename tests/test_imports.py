@@ -94,3 +94,35 @@ def test_no_private_name_crosses_a_file() -> None:
         for text in private_names(path)
     ]
     assert not found
+
+
+# --- and what one reads at once fits on a screen --------------------------------------------------
+
+SCREEN = 57  # lines
+
+
+def long_functions(code: str) -> list[str]:
+    """The functions with more lines than a screen, docstring included."""
+    return [
+        f"{node.name} has {lines} lines"
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.FunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > SCREEN
+    ]
+
+
+def test_every_function_fits_on_a_screen() -> None:
+    folders = [*(ROOT / "src" / package for package in PACKAGES), ROOT / "tools"]
+    found = {
+        str(path.relative_to(ROOT)): long
+        for folder in [*folders, ROOT / "experiments"]
+        for path in folder.rglob("*.py")
+        if (long := long_functions(path.read_text("utf-8")))
+    }
+    assert not found
+
+
+def test_a_line_too_many_is_found() -> None:
+    body = "    x = 1\n" * (SCREEN - 1)
+    assert long_functions(f"def f():\n{body}") == []
+    assert long_functions(f"class A:\n  def f():\n{body}    y = 1") == ["f has 58 lines"]

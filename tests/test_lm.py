@@ -200,8 +200,8 @@ def test_a_counted_router_bias_is_a_buffer() -> None:
     ("changes", "message"),
     [
         ({"d_model": 18}, "d_model 18 is not a multiple of n_heads 4; change one, or give head_di"),
-        ({"d_model": 0}, "d_model is 0; give at least 1"),
-        ({"n_heads": 0}, "n_heads is 0; give at least 1"),
+        ({"d_model": 0}, "d_model is 0; give a whole number, at least 1"),
+        ({"n_heads": 0}, "n_heads is 0; give a whole number, at least 1"),
         ({"head_dim": 0}, "head_dim is 0; give a whole number, at least 1"),
         ({"head_dim": 5}, "head_dim is 5; RoPE turns pairs of channels, give an even one"),
         ({"d_model": 12}, "head_dim is 3; RoPE turns pairs"),

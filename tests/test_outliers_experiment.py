@@ -6,6 +6,7 @@ import pytest
 import torch
 from fp8_training import BLOCKS, PER_TENSOR, UNSCALED
 from outliers import SITES
+from quantized_llm import inputs_of, linears
 from torch import Tensor, nn
 
 from slingshot.formats import E4M3
@@ -61,7 +62,7 @@ def test_the_first_two_tokens_are_left_out_of_channels_but_not_of_the_largest(
 ) -> None:
     x = torch.ones(4, 8, 64)
     x[2, 0, 7] = 5000.0
-    seen = {name: x.flatten(0, 1) for name, _ in outliers.linears(model)}
+    seen = {name: x.flatten(0, 1) for name, _ in linears(model)}
     monkeypatch.setattr(outliers, "inputs_of", lambda model, batch: seen)
     found = outliers.sites(model)[-1]
     assert found["amax"] == 5000
@@ -83,7 +84,7 @@ def test_a_remedy_alone_changes_no_product(name: str) -> None:
 def test_every_layer_but_the_head_is_rotated_and_rounded(model: DecoderLM, tokens: Tensor) -> None:
     made = [outliers.rotated_model(model, Setting(INT8), seed) for seed in (0, 0, 1)]
     changed = {k for k, m in made[0].named_modules() if isinstance(m, outliers.Before)}
-    assert changed == {name for name, _ in outliers.linears(model)}
+    assert changed == {name for name, _ in linears(model)}
     exact = model(tokens).logits
     logits = [each(tokens).logits for each in made]
     assert torch.equal(logits[0], logits[1])
@@ -96,7 +97,7 @@ def test_errors_are_those_of_a_product_without_the_first_tokens(
 ) -> None:
     found = outliers.errors(model)[3]
     assert (found["layer"], found["site"]) == (0, "down")
-    x = outliers.inputs_of(model, tokens[:, :-1])["layers.0.ffn.down"]
+    x = inputs_of(model, tokens[:, :-1])["layers.0.ffn.down"]
     weight = model.get_submodule("layers.0.ffn.down").weight
     rounded = [quantize(m, INT8).dequantize() for m in (x, weight)]  # type: ignore[arg-type]
     later = torch.arange(32) % 8 >= 2

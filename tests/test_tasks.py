@@ -400,7 +400,7 @@ def test_lengths_that_make_no_walk_are_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"style": "hasty"}, "style 'hasty' is unknown; use direct, skip, careful"),
+        ({"style": "hasty"}, "style 'hasty' is unknown; use direct, skip or careful"),
         ({"slips": 8.0}, "slips is 8.0 and noticed 0.5; give shares from 0 to 1"),
         ({"noticed": -1.0}, "slips is 0.0 and noticed -1.0; give shares from 0 to 1"),
         ({"slips": 0.1}, "slips is 0.1 but there is no generator; pass one"),

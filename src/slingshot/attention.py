@@ -11,11 +11,20 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
+from jaxtyping import Bool, Float, Float64, Integer, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slingshot import require, sizes
-from slingshot.tensors import at_least_float32, check_input, check_output, check_within, real, whole
+from slingshot.tensors import (
+    at_least_float32,
+    check_input,
+    check_output,
+    check_shapes,
+    check_within,
+    real,
+    whole,
+)
 
 # --- positions -----------------------------------------------------------------------------------
 
@@ -26,7 +35,7 @@ def rotations(
     base: float,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-) -> Tensor:
+) -> Float[Tensor, "2 S D"]:
     """Return the angles of RoPE as cosines and signed sines ``[2, length, head_dim]`` in ``dtype``.
 
     Pair j of the channels turns by ``base ** (-2j / head_dim)`` per position, so that the dot
@@ -36,18 +45,20 @@ def rotations(
     return _turns(_speeds(head_dim, base, device), length, dtype)
 
 
-def _speeds(head_dim: int, base: float, device: torch.device) -> Tensor:
-    """By how much each pair of channels turns per position, float64 ``[head_dim / 2]``."""
+def _speeds(head_dim: int, base: float, device: torch.device) -> Float64[Tensor, "pairs"]:
+    """By how much each pair of channels turns per position."""
     return base ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
 
 
-def _turns(speed: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+def _turns(
+    speed: Float[Tensor, "pairs"], length: int, dtype: torch.dtype
+) -> Float[Tensor, "2 S 2*pairs"]:
     angle = torch.arange(length, device=speed.device, dtype=torch.float64)[:, None] * speed
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)]).to(dtype)
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+def rotate(x: Float[Tensor, "*H S D"], rotation: Float[Tensor, "2 S D"]) -> Float[Tensor, "*H S D"]:
     """Turn each pair of channels of ``x [..., S, head_dim]`` by its position's angle.
 
     Channel j is paired with channel j + head_dim / 2, as transformers stores Llama's weights;
@@ -86,8 +97,7 @@ class TokenCache:
 
     def __init__(self, room: int) -> None:
         """Start with no tokens; ``ValueError`` for no room."""
-        if room < 1:
-            raise ValueError(f"room is {room}; give the largest number of tokens, at least 1")
+        require.counts(room=room)
         self.room = room
         self._length = 0
         self._parts: list[Tensor] = []
@@ -138,7 +148,9 @@ class TokenCache:
                 "make a cache for each type"
             )
 
-    def keep(self, n_kept: int, gaps: Tensor, fillers: Tensor) -> None:
+    def keep(
+        self, n_kept: int, gaps: Integer[Tensor, "gaps"], fillers: Integer[Tensor, "gaps"]
+    ) -> None:
         """Keep ``n_kept`` rows: the first ones, with those of ``fillers`` in place of ``gaps``.
 
         Raises ``ValueError`` for rows that are not there.
@@ -160,7 +172,9 @@ class TokenCache:
 class KVCache(TokenCache):
     """The keys and values of the tokens that one attention layer has seen, ``[B, H_kv, T, D]``."""
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def append(
+        self, key: Float[Tensor, "B H_kv S D"], value: Float[Tensor, "B H_kv S D"]
+    ) -> tuple[Float[Tensor, "B H_kv T D"], Float[Tensor, "B H_kv T D"]]:
         """Store ``[B, H_kv, S, D]`` of the next S tokens; return all so far.
 
         Raises ``ValueError`` for more tokens than there is room, and for tensors that differ in
@@ -183,19 +197,23 @@ class LatentCache(TokenCache):
     qk_rope_head_dim`` numbers; in `LightningIndexer` its key.
     """
 
-    def append(self, latent: Tensor) -> Tensor:
+    def append(self, latent: Float[Tensor, "B S width"]) -> Float[Tensor, "B T width"]:
         """Store ``[B, S, width]`` of the next S tokens; return all so far.
 
         Raises ``ValueError`` for more tokens than there is room, and for tensors that differ in
         more than S from those before.
         """
-        if latent.ndim != 3:
-            raise ValueError(f"latent has shape {tuple(latent.shape)}; pass [B, S, width]")
+        check_shapes("pass [B, S, width]", latent=latent)
         self._check_next("latent", latent, "pass the same rows and width")
         return self._append(latent)[0]
 
 
-def move_rows(rows: Tensor, n_kept: int, gaps: Tensor, fillers: Tensor) -> Tensor:
+def move_rows(
+    rows: Shaped[Tensor, "R *rest"],
+    n_kept: int,
+    gaps: Integer[Tensor, "gaps"],
+    fillers: Integer[Tensor, "gaps"],
+) -> Shaped[Tensor, "kept *rest"]:
     """Put the rows ``fillers`` in the place of ``gaps``, in place; return the first ``n_kept``."""
     if len(gaps):
         rows[gaps] = rows[fillers]
@@ -238,7 +256,12 @@ class Attention(nn.Module):
         """Return an empty cache for this layer, for up to ``room`` tokens."""
         return KVCache(room)
 
-    def forward(self, x: Tensor, rotation: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "B S d"],
+        rotation: Float[Tensor, "2 S D"],
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "B S d"]:
         """Return for each of ``x [B, S, d_model]`` what it found in itself and before it.
 
         With a cache ``x`` are the next tokens after those that it holds. Raises ``ValueError`` for
@@ -246,9 +269,7 @@ class Attention(nn.Module):
         """
         x = check_input(x, self.d_model, self.query)
         _check_sequence(x, rotation, self.head_dim)
-        query = rotate(self._heads(self.query(x), self.n_heads), rotation)
-        key = rotate(self._heads(self.key(x), self.n_kv_heads), rotation)
-        value = self._heads(self.value(x), self.n_kv_heads)
+        query, key, value = self.project(x, rotation)
         if cache is not None:
             key, value = cache.append(key, value)
         found = _attend(query, key, value)
@@ -256,18 +277,30 @@ class Attention(nn.Module):
         check_output(mixed, x)
         return mixed
 
-    def _heads(self, x: Tensor, n_heads: int) -> Tensor:
-        """``[B, S, H * head_dim]`` as ``[B, H, S, head_dim]``."""
+    def project(
+        self, x: Float[Tensor, "B S d"], rotation: Float[Tensor, "2 S D"]
+    ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H_kv S D"], Float[Tensor, "B H_kv S D"]]:
+        """Return the queries, keys and values of all heads, the first two turned by position."""
+        query = rotate(self._heads(self.query(x), self.n_heads), rotation)
+        key = rotate(self._heads(self.key(x), self.n_kv_heads), rotation)
+        return query, key, self._heads(self.value(x), self.n_kv_heads)
+
+    def _heads(self, x: Float[Tensor, "B S H_D"], n_heads: int) -> Float[Tensor, "B H S D"]:
+        """Give each head its channels."""
         return x.view(*x.shape[:2], n_heads, self.head_dim).transpose(1, 2)
 
 
-def attend_to_all(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
-    """Attention of the last S of T tokens, behind a cache: ``[B, H, S, D]`` to ``[B, H, S, D_v]``.
+def attend_to_all(
+    query: Float[Tensor, "B H S D"],
+    key: Float[Tensor, "B H_kv T D"],
+    value: Float[Tensor, "B H_kv T D_v"],
+    scale: float | None = None,
+) -> Float[Tensor, "B H S D_v"]:
+    """Attention of the last S of T tokens, behind a cache.
 
     Each sees all tokens before the last S, itself, and those of the S that come before it. The
-    queries that share one of the heads of ``key [B, H_kv, T, D]`` and ``value [B, H_kv, T, D_v]``
-    are the rows of one matrix, so that keys and values are read once for all of them. ``scale`` is
-    ``D ** -0.5`` unless given.
+    queries that share a head of keys and values are the rows of one matrix, so that these are read
+    once for all of them. ``scale`` is ``D ** -0.5`` unless given.
     """
     n_new, scale = query.shape[2], key.shape[3] ** -0.5 if scale is None else scale
     future = _future(n_new, key.shape[2], key.device) if n_new > 1 else None
@@ -287,7 +320,12 @@ def attend_to_all(query: Tensor, key: Tensor, value: Tensor, scale: float | None
     return found.view(*query.shape[:3], value.shape[3])
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+def _attend(
+    query: Float[Tensor, "B H S D"],
+    key: Float[Tensor, "B H_kv T D"],
+    value: Float[Tensor, "B H_kv T D_v"],
+    scale: float | None = None,
+) -> Float[Tensor, "B H S D_v"]:
     """Causal attention of the last S of T tokens, as `attend_to_all`; quick where S is T."""
     if key.shape[2] > query.shape[2]:
         return attend_to_all(query, key, value, scale)
@@ -297,8 +335,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = Non
     )
 
 
-def _future(n_new: int, n_tokens: int, device: torch.device) -> Tensor:
-    """Which of T positions each of the last S tokens must not see, bool ``[S, T]``."""
+def _future(n_new: int, n_tokens: int, device: torch.device) -> Bool[Tensor, "S T"]:
+    """Which of T positions each of the last S tokens must not see."""
     everything = torch.ones(n_new, n_tokens, dtype=torch.bool, device=device)
     return everything.triu(n_tokens - n_new + 1)
 
@@ -411,18 +449,20 @@ class LatentAttention(nn.Module):
         """Return an empty cache for this layer, for up to ``room`` tokens."""
         return LatentCache(room)
 
-    def rotations(self, length: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def rotations(
+        self, length: int, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "2 S rope"]:
         """Return the rotations of the first ``length`` positions, ``[2, length, rope]``."""
         return _turns(self.speeds, length, dtype) * self.stretch
 
     def forward(
         self,
-        x: Tensor,
+        x: Float[Tensor, "B S d"],
         cache: LatentCache | None = None,
         *,
         absorbed: bool = False,
-        rotation: Tensor | None = None,
-    ) -> Tensor:
+        rotation: Float[Tensor, "2 S rope"] | None = None,
+    ) -> Float[Tensor, "B S d"]:
         """Return for each of ``x [B, S, d_model]`` what it found in itself and before it.
 
         With a cache ``x`` are the next tokens after those that it holds. ``absorbed`` leaves the
@@ -446,21 +486,27 @@ class LatentAttention(nn.Module):
         check_output(mixed, x)
         return mixed
 
-    def _queries(self, x: Tensor, rotation: Tensor) -> Tensor:
-        """``[B, H, S, nope + rope]``, the last part rotated."""
+    def _queries(
+        self, x: Float[Tensor, "B S d"], rotation: Float[Tensor, "2 S rope"]
+    ) -> Float[Tensor, "B H S nope_rope"]:
+        """The queries of all heads, the last part rotated."""
         if self.sizes.q_lora_rank is not None:
             x = self.query_norm(self.compress_query(x))
         heads = self.query(x).unflatten(-1, (self.n_heads, self.key_dim)).transpose(1, 2)
         plain, turning = heads.split([self.sizes.qk_nope_head_dim, rotation.shape[-1]], dim=-1)
         return torch.cat([plain, rotate(turning, rotation)], dim=-1)
 
-    def _latents(self, x: Tensor, rotation: Tensor) -> Tensor:
-        """What each token leaves, ``[B, S, rank + rope]``: normalized, and its key rotated."""
+    def _latents(
+        self, x: Float[Tensor, "B S d"], rotation: Float[Tensor, "2 S rope"]
+    ) -> Float[Tensor, "B S rank_rope"]:
+        """What each token leaves: its latent normalized, and its key rotated."""
         latent, key = self.compress(x).split([self.sizes.kv_lora_rank, rotation.shape[-1]], dim=-1)
         return torch.cat([self.latent_norm(latent), rotate(key, rotation)], dim=-1)
 
-    def _find_unpacked(self, query: Tensor, latents: Tensor) -> Tensor:
-        """Unpack keys and values of all tokens, then attend as ever; ``[B, H, S, v]``."""
+    def _find_unpacked(
+        self, query: Float[Tensor, "B H S nope_rope"], latents: Float[Tensor, "B T rank_rope"]
+    ) -> Float[Tensor, "B H S v"]:
+        """Unpack keys and values of all tokens, then attend as ever."""
         s = self.sizes
         latent, turning = torch.split(latents, [s.kv_lora_rank, s.qk_rope_head_dim], dim=-1)
         unpacked = self.unpack(latent).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
@@ -469,8 +515,10 @@ class LatentAttention(nn.Module):
         key = torch.cat([plain, shared], dim=-1)
         return _attend(query, key, value, self.scale)
 
-    def _find_absorbed(self, query: Tensor, latents: Tensor) -> Tensor:
-        """Carry the queries to the latents, and what they find there to values; ``[B, H, S, v]``.
+    def _find_absorbed(
+        self, query: Float[Tensor, "B H S nope_rope"], latents: Float[Tensor, "B T rank_rope"]
+    ) -> Float[Tensor, "B H S v"]:
+        """Carry the queries to the latents, and what they find there to values.
 
         q · (W c) is (Wᵀ q) · c, and the mean of W c is W times the mean of c. To the queries the
         latents are the one key that all heads share, and without its rotary part also the value.
@@ -487,8 +535,13 @@ class LatentAttention(nn.Module):
 
 
 def yarn_speeds(
-    speeds: Tensor, base: float, factor: float, original: int, fast: float = 32, slow: float = 1
-) -> Tensor:
+    speeds: Float[Tensor, "pairs"],
+    base: float,
+    factor: float,
+    original: int,
+    fast: float = 32,
+    slow: float = 1,
+) -> Float[Tensor, "pairs"]:
     """Slow down the pairs of channels that turn less than ``slow`` times in ``original`` positions.
 
     Those turn ``factor`` times slower, so that a text ``factor`` times as long holds no angle that
@@ -560,15 +613,16 @@ def _from_deepseek(
         raise KeyError(f"no place for {', '.join(sorted(extra))}")
     ours = {our: theirs[name].detach().clone() for our, name in names.items()}
     if interleaved:
-        ours["compress.weight"] = _pairs_apart(ours["compress.weight"], 1, s.qk_rope_head_dim)
-        ours["query.weight"] = _pairs_apart(ours["query.weight"], s.n_heads, s.qk_rope_head_dim)
+        ours["compress.weight"] = pairs_apart(ours["compress.weight"], 1, s.qk_rope_head_dim)
+        ours["query.weight"] = pairs_apart(ours["query.weight"], s.n_heads, s.qk_rope_head_dim)
     return ours
 
 
-def _pairs_apart(weight: Tensor, n_heads: int, rope: int) -> Tensor:
+def pairs_apart(weight: Float[Tensor, "H_D d"], n_heads: int, rope: int) -> Float[Tensor, "H_D d"]:
     """Reorder the last ``rope`` rows of each head: the even ones, then the odd ones.
 
-    DeepSeek puts the two channels of a rotary pair side by side, `rotate` half a head apart.
+    DeepSeek and GGUF put the two channels of a rotary pair side by side, `rotate` half a head
+    apart, as transformers does.
     """
     heads = weight.view(n_heads, -1, weight.shape[1])
     plain, turning = heads[:, :-rope], heads[:, -rope:]
@@ -603,7 +657,12 @@ class LightningIndexer(nn.Module):
         for linear in (self.query, self.key, self.weight):
             nn.init.normal_(linear.weight, std=1 / math.sqrt(d_model))
 
-    def forward(self, x: Tensor, rotation: Tensor, cache: LatentCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "B S d"],
+        rotation: Float[Tensor, "2 S D"],
+        cache: LatentCache | None = None,
+    ) -> Float[Tensor, "B S T"]:
         """Return the scores ``[B, S, T]`` of ``x [B, S, d_model]``, the last S of T tokens.
 
         What comes later scores ``-inf``. ``rotation`` is ``[2, S, head_dim]``. Raises
@@ -621,7 +680,9 @@ class LightningIndexer(nn.Module):
         return scores.masked_fill(_future(x.shape[1], key.shape[1], x.device), -math.inf)
 
 
-def indexer_loss(scores: Tensor, attention: Tensor) -> Tensor:
+def indexer_loss(
+    scores: Float[Tensor, "B S T"], attention: Float[Tensor, "B H S T"]
+) -> Float[Tensor, ""]:
     """Return how far the indexer's choice is from the ``attention [B, H, S, T]`` that it imitates.
 
     The mean of the heads is a distribution over positions; so is the softmax of ``scores [B, S,
@@ -632,11 +693,7 @@ def indexer_loss(scores: Tensor, attention: Tensor) -> Tensor:
     Raises ``ValueError`` for shapes that do not belong together.
     """
     scores, attention = real("scores", scores), real("attention", attention)
-    if attention.ndim != 4 or scores.shape != attention[:, 0].shape:
-        raise ValueError(
-            f"scores has shape {tuple(scores.shape)} and attention {tuple(attention.shape)}; "
-            "pass [B, S, T] and [B, H, S, T]"
-        )
+    check_shapes("pass [B, S, T] and [B, H, S, T]", scores=scores, attention=attention)
     target = at_least_float32(attention.detach()).mean(dim=1)
     target = target / target.sum(dim=-1, keepdim=True)
     guess = at_least_float32(scores).log_softmax(dim=-1)
@@ -646,8 +703,14 @@ def indexer_loss(scores: Tensor, attention: Tensor) -> Tensor:
 
 
 def sparse_attention(
-    query: Tensor, key: Tensor, value: Tensor, scores: Tensor, k: int, *, scale: float | None = None
-) -> Tensor:
+    query: Float[Tensor, "B H S D"],
+    key: Float[Tensor, "B H_kv T D"],
+    value: Float[Tensor, "B H_kv T D_v"],
+    scores: Float[Tensor, "B S T"],
+    k: int,
+    *,
+    scale: float | None = None,
+) -> Float[Tensor, "B H S D_v"]:
     """Attention of the last S of T tokens, each to its ``k`` best-scored positions alone.
 
     ``query [B, H, S, D]``, ``key [B, H_kv, T, D]``, ``value [B, H_kv, T, D_v]``; all heads of a

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,10 @@ TOKENS_PER_PASS: Final = 2048
 
 
 class Example(NamedTuple):
-    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned: integers."""
+    """Tokens ``[P]`` that are given and tokens ``[C]`` that are to be learned: integers.
+
+    Whoever makes one may be wrong; `completion_batches` says so, with its place.
+    """
 
     prompt: Tensor
     completion: Tensor
@@ -33,11 +37,13 @@ class CompletionBatch(NamedTuple):
     ``learned [B, S - 1]`` bool says which of ``tokens[:, 1:]`` belong to a completion.
     """
 
-    tokens: Tensor
-    learned: Tensor
+    tokens: Int64[Tensor, "B S"]
+    learned: Bool[Tensor, "B S-1"]
 
 
-def completion_mask(n_prompt: Tensor, lengths: Tensor) -> Tensor:
+def completion_mask(
+    n_prompt: Integer[Tensor, "B"], lengths: Integer[Tensor, "B"]
+) -> Bool[Tensor, "B T"]:
     """Return which tokens but the first belong to a completion: ``[B, max(lengths) - 1]`` bool.
 
     Row b has ``lengths[b]`` tokens, of which ``n_prompt[b]`` are prompt; padding comes after. The
@@ -47,7 +53,9 @@ def completion_mask(n_prompt: Tensor, lengths: Tensor) -> Tensor:
     return (n_prompt[:, None] <= place) & (place < lengths[:, None])
 
 
-def completion_logits(model: DecoderLM, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
+def completion_logits(
+    model: DecoderLM, batch: CompletionBatch
+) -> tuple[Float[Tensor, "N V"], Int64[Tensor, "N"]]:
     """Return logits ``[N, V]`` for the N tokens of all completions, and the tokens ``[N]``.
 
     What stands in the prompts is read and not learned. Padding comes after all else, and attention
@@ -117,7 +125,9 @@ def _checked_example(example: Example, index: int) -> Example:
     return Example(*parts)
 
 
-def _check_examples(prompts: Tensor, lengths: Tensor, batch_tokens: int) -> None:
+def _check_examples(
+    prompts: Int64[Tensor, "examples"], lengths: Int64[Tensor, "examples"], batch_tokens: int
+) -> None:
     if not len(lengths):
         raise ValueError("there are 0 examples to learn from; give at least 1")
     if bool((empty := (prompts < 1) | (lengths == prompts)).any()):
@@ -133,7 +143,9 @@ def _check_examples(prompts: Tensor, lengths: Tensor, batch_tokens: int) -> None
         )
 
 
-def _cut(order: Tensor, lengths: list[int], batch_tokens: int) -> list[Tensor]:
+def _cut(
+    order: Int64[Tensor, "examples"], lengths: list[int], batch_tokens: int
+) -> list[Int64[Tensor, "_"]]:
     """Cut ``order`` into rows of which, at their ``lengths``, each part makes at most one batch."""
     batches, start, longest = [], 0, 0
     for end, length in enumerate(lengths):
@@ -148,8 +160,8 @@ def _cut(order: Tensor, lengths: list[int], batch_tokens: int) -> list[Tensor]:
 
 
 def token_log_probs(
-    model: DecoderLM, sequences: Sequence[Tensor], n_prompt: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+    model: DecoderLM, sequences: Sequence[Integer[Tensor, "_"]], n_prompt: Sequence[int]
+) -> tuple[Float[Tensor, "R T"], Bool[Tensor, "R T"]]:
     """Return how likely ``model`` finds each token after the prompt, and where there is one.
 
     ``sequences`` are R tensors of tokens, a prompt and an output each; ``n_prompt`` says how long
@@ -195,8 +207,11 @@ def _passes(lengths: list[int]) -> list[list[int]]:
 
 
 def _score(
-    model: DecoderLM, sequences: Sequence[Tensor], n_prompt: Sequence[int], rows: list[int]
-) -> Tensor:
+    model: DecoderLM,
+    sequences: Sequence[Int64[Tensor, "_"]],
+    n_prompt: Sequence[int],
+    rows: list[int],
+) -> Float[Tensor, "N"]:
     """Return the log-probabilities of the outputs of ``rows``, one output after the other."""
     tokens = nn.utils.rnn.pad_sequence([sequences[row] for row in rows], batch_first=True)
     prompts = torch.tensor([n_prompt[row] for row in rows])

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
@@ -62,9 +63,9 @@ class Corpus:
     per byte.
     """
 
-    train: Tensor
-    held_out: Tensor
-    held_out_documents: Tensor
+    train: Int64[Tensor, "N"]
+    held_out: Int64[Tensor, "M"]
+    held_out_documents: Int64[Tensor, "M"]
     held_out_names: tuple[str, ...]
     tokenizer: Tokenizer
     bytes_per_token: float
@@ -216,7 +217,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, documents: Sequence[Document]) -> tuple[Tensor, Tensor]:
+def encode(
+    tokenizer: Tokenizer, documents: Sequence[Document]
+) -> tuple[Int64[Tensor, "N"], Int64[Tensor, "N"]]:
     """Return all tokens ``[N]`` int64, `END_OF_TEXT` after each document, and their documents.
 
     Those are numbers ``[N]`` from 0, in the order given. Raises ``ValueError`` when there is none,

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -287,13 +288,13 @@ def _check_vocabularies(student: DecoderLM, teacher: DecoderLM) -> None:
 
 
 def hinton_loss(
-    logits: Tensor,
-    teacher_logits: Tensor,
-    targets: Tensor,
+    logits: Float[Tensor, "N V"],
+    teacher_logits: Float[Tensor, "N V"],
+    targets: Integer[Tensor, "N"],
     *,
     temperature: float = 2.0,
     alpha: float = 0.5,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Return how far ``logits [N, V]`` are from the teacher's and from ``targets [N]``: a scalar.
 
     It is ``(1 - alpha) CE + alpha T² KL(p_teacher || p_student)``, a mean over N in nats, where
@@ -342,7 +343,9 @@ def hinton_loss(
     return loss
 
 
-def _divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+def _divergence(
+    logits: Float[Tensor, "N V"], teacher_logits: Float[Tensor, "N V"]
+) -> Float[Tensor, ""]:
     """Return the mean over rows of KL(p_teacher || p_student), both softmaxes of logits."""
     ours, theirs = logits.log_softmax(dim=1), teacher_logits.log_softmax(dim=1)
     # Where p_teacher is 0 its logarithm is minus infinity, and 0 times that is NaN, not 0.

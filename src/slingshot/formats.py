@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slingshot.require import whole
+from slingshot.require import one_of, whole
 
 Specials = Literal["inf and nan", "nan", "none"]
 """What the last codes mean. With ``"inf and nan"`` the largest exponent holds both, as in IEEE 754.
@@ -68,10 +68,7 @@ class FloatFormat:
         for field, (least, most) in limits.items():  # NumPy's narrow integers overflow below
             value = whole(f"{self.name}'s {field}", getattr(self, field), least, most)
             object.__setattr__(self, field, value)
-        if self.specials not in get_args(Specials):
-            raise ValueError(
-                f"specials {self.specials!r} is unknown; use {' or '.join(get_args(Specials))}"
-            )
+        one_of(get_args(Specials), specials=self.specials)
         if self.signed != (self.mantissa_bits >= 1) or self.mantissa_bits < 0:
             raise ValueError(
                 f"{self.name} has {self.mantissa_bits} mantissa bits and signed={self.signed}; "
@@ -354,8 +351,7 @@ def _as_float(x: ArrayLike) -> Float:
 
 
 def _check_mode(mode: str, rng: object) -> None:
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode {mode!r} is unknown; use {' or '.join(get_args(Mode))}")
+    one_of(get_args(Mode), mode=mode)
     if mode == "stochastic" and not isinstance(rng, np.random.Generator):
         raise ValueError(
             f"stochastic rounding with rng={rng!r}; pass rng=np.random.default_rng(seed)"

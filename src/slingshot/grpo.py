@@ -35,15 +35,17 @@ the standard deviation of a group divides by G or by G - 1; TRL takes G - 1 and 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 import torch
+from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor, nn
 
-from slingshot import sizes
+from slingshot import require, sizes
 from slingshot.completions import token_log_probs
 from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.progress import progress_bar
@@ -53,6 +55,7 @@ from slingshot.tensors import (
     at_least_float32,
     check_finite,
     check_learning,
+    check_shapes,
     finite_number,
     first,
     real,
@@ -76,8 +79,12 @@ Reward = Callable[[Problem, str], float]
 
 
 def group_advantages(
-    rewards: Tensor, *, scale: Scale = "group", correction: int = 1, eps: float = 1e-4
-) -> Tensor:
+    rewards: Real[Tensor, "P G"],
+    *,
+    scale: Scale = "group",
+    correction: int = 1,
+    eps: float = 1e-4,
+) -> Float[Tensor, "P G"]:
     """Return by how much each of ``rewards [P, G]`` is above its group's mean, ``[P, G]`` float.
 
     With ``scale="group"`` in standard deviations of the group plus ``eps``; ``correction=1``
@@ -95,7 +102,7 @@ def group_advantages(
             f"rewards has shape {tuple(rewards.shape)}; pass [problems, outputs] with at least 2 "
             "outputs, a group of one has nothing to compare with"
         )
-    _check_choice("scale", scale, get_args(Scale))
+    require.one_of(get_args(Scale), scale=scale)
     if correction not in (0, 1) or not 0 <= eps < math.inf:
         raise ValueError(
             f"correction is {correction} and eps {eps}; give 0 or 1, and 0 or a small number"
@@ -121,19 +128,20 @@ def group_advantages(
     return advantages
 
 
-def all_equal(rewards: Tensor) -> Tensor:
+def all_equal(rewards: Real[Tensor, "P G"]) -> Bool[Tensor, "P"]:
     """Return which groups of ``rewards [P, G]`` have no two different ones: ``[P]`` bool.
 
     Raises ``ValueError`` for another shape and for NaN, which differs from itself.
     """
-    if rewards.ndim != 2:
-        raise ValueError(f"rewards has shape {tuple(rewards.shape)}; pass [problems, outputs]")
+    check_shapes("pass [problems, outputs]", rewards=rewards)
     if (nan := rewards.isnan()).any():
         raise ValueError(f"{first('rewards', rewards, nan)}; each must be a number")
     return (rewards == rewards[:, :1]).all(dim=1)
 
 
-def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
+def kl_estimate(
+    log_p: Float[Tensor, "*shape"], log_ref: Float[Tensor, "*shape"], kind: KL = "k3"
+) -> Float[Tensor, "*shape"]:
     """Estimate KL(p || ref) from log-probabilities of what was sampled from p, in nats.
 
     ``log_p`` and ``log_ref`` have one shape, which the result has too: an estimate for each sample.
@@ -153,7 +161,7 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
     for log-probabilities that are not finite or so far apart that the estimate overflows.
     """
     log_p, log_ref = real("log_p", log_p), real("log_ref", log_ref)
-    _check_choice("kind", kind, get_args(KL))
+    require.one_of(get_args(KL), kind=kind)
     if log_p.shape != log_ref.shape:
         raise ValueError(
             f"log_p has shape {tuple(log_p.shape)} and log_ref {tuple(log_ref.shape)}; "
@@ -175,8 +183,11 @@ def kl_estimate(log_p: Tensor, log_ref: Tensor, kind: KL = "k3") -> Tensor:
 
 
 def clipped(
-    ratio: Tensor, advantages: Tensor, epsilon_low: float = 0.2, epsilon_high: float = 0.2
-) -> Tensor:
+    ratio: Float[Tensor, "*shape"],
+    advantages: Real[Tensor, "*other"],
+    epsilon_low: float = 0.2,
+    epsilon_high: float = 0.2,
+) -> Bool[Tensor, "*shape"]:
     """Return where the clip takes the gradient away, bool of the shape of ``ratio``.
 
     That is where a token has moved as far as it may in the direction that its advantage asks for.
@@ -199,8 +210,11 @@ def clipped(
 
 
 def aggregate(
-    values: Tensor, mask: Tensor, variant: Variant, max_length: int | None = None
-) -> Tensor:
+    values: Float[Tensor, "R T"],
+    mask: Bool[Tensor, "R T"],
+    variant: Variant,
+    max_length: int | None = None,
+) -> Float[Tensor, ""]:
     """Add up ``values [R, T]`` where ``mask [R, T]`` is true, as ``variant`` does: a scalar.
 
     A row without any token adds 0, and counts as a row. Nothing at all gives 0. ``max_length`` is
@@ -208,7 +222,7 @@ def aggregate(
     float32. Raises ``ValueError`` when it does not get it, for shapes that differ, and for a result
     that is not finite.
     """
-    _check_choice("variant", variant, get_args(Variant))
+    require.one_of(get_args(Variant), variant=variant)
     if values.ndim != 2 or mask.shape != values.shape or mask.dtype != torch.bool:
         raise ValueError(
             f"values has shape {tuple(values.shape)} and mask {tuple(mask.shape)} with dtype "
@@ -233,19 +247,19 @@ def aggregate(
 
 
 def grpo_loss(
-    log_p: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
+    log_p: Float[Tensor, "R T"],
+    advantages: Real[Tensor, "R"],
+    mask: Bool[Tensor, "R T"],
     *,
-    log_old: Tensor | None = None,
-    log_ref: Tensor | None = None,
+    log_old: Float[Tensor, "R T"] | None = None,
+    log_ref: Float[Tensor, "R T"] | None = None,
     variant: Variant = "paper",
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
     beta: float = 0.0,
     kl: KL = "k3",
     max_length: int | None = None,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Return the loss of a batch, a scalar: the objective at the top of this module, negated.
 
     ``log_p [R, T]`` are the log-probabilities of the tokens of R outputs, with a gradient;
@@ -270,13 +284,7 @@ def grpo_loss(
     if beta and log_ref is None:
         raise ValueError(f"beta is {beta} but log_ref is None; score the tokens with a reference")
     old = log_p.detach() if log_old is None else log_old.detach()
-    # Where nothing is, nothing can overflow either: inf times a zero gradient is NaN.
-    moved = (log_p - old).masked_fill(~mask, 0.0)
-    if (nan := moved.isnan()).any():
-        raise ValueError(
-            f"{first('log_p', log_p, nan)} and {first('log_old', old, nan)}; "
-            "give log-probabilities of tokens that can be sampled"
-        )
+    moved = _moved(log_p, old, mask)
     worth = at_least_float32(worth)[:, None]
     clip = (epsilon_low, epsilon_high)
     loss = _policy_losses(log_p.masked_fill(~mask, 0.0), moved, worth, mask, variant, clip)
@@ -293,17 +301,31 @@ def grpo_loss(
     return aggregate(loss, mask, variant, max_length)
 
 
+def _moved(
+    log_p: Float[Tensor, "R T"], log_old: Float[Tensor, "R T"], mask: Bool[Tensor, "R T"]
+) -> Float[Tensor, "R T"]:
+    """Return ``log_p - log_old`` where there is a token, and 0 elsewhere; refuse NaN."""
+    # Where nothing is, nothing can overflow either: inf times a zero gradient is NaN.
+    moved = (log_p - log_old).masked_fill(~mask, 0.0)
+    if (nan := moved.isnan()).any():
+        raise ValueError(
+            f"{first('log_p', log_p, nan)} and {first('log_old', log_old, nan)}; "
+            "give log-probabilities of tokens that can be sampled"
+        )
+    return moved
+
+
 def _policy_losses(
-    log_p: Tensor,
-    moved: Tensor,
-    worth: Tensor,
-    mask: Tensor,
+    log_p: Float[Tensor, "R T"],
+    moved: Float[Tensor, "R T"],
+    worth: Float[Tensor, "R 1"],
+    mask: Bool[Tensor, "R T"],
     variant: Variant,
     clip: tuple[float, float],
-) -> Tensor:
-    """Return what each token loses, ``[R, T]``, without the pull towards a reference.
+) -> Float[Tensor, "R T"]:
+    """Return what each token loses, without the pull towards a reference.
 
-    ``moved [R, T]`` is the logarithm of the ratio, ``worth [R, 1]`` the advantage.
+    ``moved`` is the logarithm of the ratio, ``worth`` the advantage.
     """
     low, high = clip
     # A ratio this far above its clip has no influence, and would overflow: only a loss can be as
@@ -318,8 +340,8 @@ def _policy_losses(
     return -torch.minimum(ratio * worth, ratio.clamp(1 - low, 1 + high) * worth)
 
 
-def _of_outputs(moved: Tensor, mask: Tensor) -> Tensor:
-    """Return for each token of ``moved [R, T]`` the mean over the tokens of its output."""
+def _of_outputs(moved: Float[Tensor, "R T"], mask: Bool[Tensor, "R T"]) -> Float[Tensor, "R T"]:
+    """Return for each token the mean of ``moved`` over the tokens of its output."""
     mean = moved.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
     return mean.expand_as(moved)
 
@@ -338,12 +360,12 @@ class Rollouts:
     """
 
     problems: list[Problem]
-    sequences: list[Tensor]
+    sequences: list[Int64[Tensor, "_"]]
     n_prompt: list[int]
     texts: list[str]
-    rewards: Tensor
-    lengths: Tensor
-    ended: Tensor
+    rewards: Float32[Tensor, "P G"]
+    lengths: Int64[Tensor, "P G"]
+    ended: Bool[Tensor, "P G"]
 
     @property
     def tokens(self) -> int:
@@ -434,25 +456,21 @@ class GRPOConfig:
 
     def __post_init__(self) -> None:
         """Check each value."""
-        for name in ("steps", "n_problems", "max_new_tokens", "n_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        require.fields(
+            self,
+            at_least_1=("steps", "n_problems", "max_new_tokens", "n_updates"),
+            above_0=("learning_rate", "clip", "max_flops"),
+            shares=("final",),
+        )
+        require.counts(least=0, warmup=self.warmup)
         if self.n_rollouts < 2:
             raise ValueError(
                 f"n_rollouts is {self.n_rollouts}; give at least 2, to compare them with each other"
             )
-        _check_choice("variant", self.variant, get_args(Variant))
-        _check_choice("scale", self.advantage_scale, get_args(Scale))
-        _check_choice("kl", self.kl, get_args(KL))
+        require.one_of(get_args(Variant), variant=self.variant)
+        require.one_of(get_args(Scale), scale=self.advantage_scale)
+        require.one_of(get_args(KL), kl=self.kl)
         _check_settings(self.lower_epsilon, self.upper_epsilon, self.beta)
-        for name in ("learning_rate", "clip", "max_flops"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; give a positive finite number")
-        if self.warmup < 0:
-            raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"final is {self.final}; give a share between 0 and 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; give two shares, each below 1")
 
@@ -591,31 +609,37 @@ def train_grpo(
     n_active = sizes.count_parameters(model.config.sizes()).active_without_embedding
     generator = torch.Generator().manual_seed(seed)
     history = GRPOHistory()
+    shown = progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress)
+    with _in_train_mode(model), shown as bar:
+        for step in range(config.steps):
+            if config.max_flops and history.flops >= config.max_flops:
+                break
+            started = time.process_time()
+            for group, peak in zip(groups, peaks, strict=True):
+                group["lr"] = peak * config.rate(step, history.flops)
+            rollouts = sample_rollouts(model, task, reward, config, generator)
+            update = _learn(model, optimizers, rollouts, config, reference, step)
+            seconds = time.process_time() - started
+            done = _record(step, rollouts, update, n_active, seconds)
+            history.steps.append(done)
+            if on_step:
+                on_step(done, rollouts)
+            length = f"{done.length:.1f}"
+            bar.set_postfix(reward=f"{done.reward:.2f}", length=length, refresh=False)
+            bar.update()
+    return history
+
+
+@contextmanager
+def _in_train_mode(model: DecoderLM) -> Iterator[None]:
+    """Put ``model`` in training mode, and each of its modules back in its own afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.train()
     try:
-        with progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress) as bar:
-            for step in range(config.steps):
-                if config.max_flops and history.flops >= config.max_flops:
-                    break
-                started = time.process_time()
-                for group, peak in zip(groups, peaks, strict=True):
-                    group["lr"] = peak * config.rate(step, history.flops)
-                rollouts = sample_rollouts(model, task, reward, config, generator)
-                update = _learn(model, optimizers, rollouts, config, reference, step)
-                seconds = time.process_time() - started
-                done = _record(step, rollouts, update, n_active, seconds)
-                history.steps.append(done)
-                if on_step:
-                    on_step(done, rollouts)
-                bar.set_postfix(
-                    reward=f"{done.reward:.2f}", length=f"{done.length:.1f}", refresh=False
-                )
-                bar.update()
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-    return history
 
 
 class _Update(NamedTuple):
@@ -717,7 +741,9 @@ def _move(
         optimizer.step()
 
 
-def worth_learning(rollouts: Rollouts, config: GRPOConfig) -> tuple[list[int], Tensor]:
+def worth_learning(
+    rollouts: Rollouts, config: GRPOConfig
+) -> tuple[list[int], Float32[Tensor, "rows"]]:
     """Return which rollouts teach something, as rows of ``sequences``, and their advantages."""
     rewards = rollouts.rewards
     advantages = group_advantages(rewards, scale=config.advantage_scale)
@@ -751,7 +777,7 @@ def _record(
     )
 
 
-def _as_floats(rewards: Tensor) -> Tensor:
+def _as_floats(rewards: Real[Tensor, "P G"]) -> Float[Tensor, "P G"]:
     """Return rewards in at least float32; ``ValueError`` unless they are finite and fit in it."""
     if rewards.is_complex():
         raise ValueError(f"rewards has dtype {rewards.dtype}; pass numbers")
@@ -764,11 +790,6 @@ def _as_floats(rewards: Tensor) -> Tensor:
         bad = rewards[~rewards.isfinite()][0].item()
         raise ValueError(f"a reward is {bad}; each must be finite")
     return at_least_float32(rewards)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} {value!r} is unknown; use {', '.join(choices)}")
 
 
 def _check_settings(epsilon_low: float, epsilon_high: float, beta: float) -> None:
@@ -788,11 +809,14 @@ def _check_batch(
     log_old: Tensor | None,
     log_ref: Tensor | None,
 ) -> None:
-    if log_p.ndim != 2 or advantages.shape != log_p.shape[:1]:
-        raise ValueError(
-            f"log_p has shape {tuple(log_p.shape)} and advantages {tuple(advantages.shape)}; "
-            "pass [outputs, tokens] and [outputs]"
-        )
+    check_shapes(
+        "pass [outputs, tokens], [outputs], [outputs, tokens], and if any [outputs, tokens] twice",
+        log_p=log_p,
+        advantages=advantages,
+        mask=mask,
+        log_old=log_old,
+        log_ref=log_ref,
+    )
     for name, tensor in (("log_p", log_p), ("log_old", log_old), ("log_ref", log_ref)):
         if tensor is not None:
             real(name, tensor)
@@ -803,9 +827,3 @@ def _check_batch(
         )
     if mask.dtype != torch.bool:
         raise ValueError(f"mask has dtype {mask.dtype}; pass bool, True where there is a token")
-    for name, tensor in (("mask", mask), ("log_old", log_old), ("log_ref", log_ref)):
-        if tensor is not None and tensor.shape != log_p.shape:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)} but log_p {tuple(log_p.shape)}; "
-                "pass one value for each token"
-            )

@@ -5,6 +5,7 @@ Each reads a token's vector, computes wider hidden channels from it, and maps th
 
 import math
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +32,7 @@ class SwiGLU(nn.Module):
         self.down = undrawn_linear(d_hidden, d_model)
         draw(self.gate_up.weight, self.down.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*T d"]) -> Float[Tensor, "*T d"]:
         """Return a tensor of the shape of ``x [..., d_model]``.
 
         Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not
@@ -59,7 +60,7 @@ class SquaredReLU(nn.Module):
         self.down = undrawn_linear(d_hidden, d_model)
         draw(self.up.weight, self.down.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*T d"]) -> Float[Tensor, "*T d"]:
         """Return a tensor of the shape of ``x [..., d_model]``.
 
         Raises ``ValueError`` for an ``x`` of another width or type, and for results that are not

@@ -9,12 +9,13 @@ book differ when they are compared.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int64, Integer
 from torch import Tensor, nn
 
-from slingshot import sizes
+from slingshot import require, sizes
 from slingshot.attention import (
     Attention,
     KVCache,
@@ -74,9 +75,7 @@ class LMConfig:
 
     def __post_init__(self) -> None:
         """Check what the parts cannot check: that the sizes belong together."""
-        for name in ("d_model", "n_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        require.counts(d_model=self.d_model, n_heads=self.n_heads)
         self._check_latent()
         if self.attention is None and self.head_dim is None and self.d_model % self.n_heads:
             raise ValueError(
@@ -88,8 +87,7 @@ class LMConfig:
             raise ValueError(
                 f"{name} is {self.rotary_width}; RoPE turns pairs of channels, give an even one"
             )
-        if self.activation not in ("swiglu", "relu2"):
-            raise ValueError(f"activation {self.activation!r} is unknown; use swiglu or relu2")
+        require.one_of(get_args(Activation), activation=self.activation)
         if self.experts and self.activation != "swiglu":
             raise ValueError(
                 f"activation is {self.activation} but experts are always SwiGLU; "
@@ -150,7 +148,7 @@ class LMOutput(NamedTuple):
     A `slingshot.moe.Routing` has one row per token, B * S of them, sequence after sequence.
     """
 
-    logits: Tensor
+    logits: Float[Tensor, "B S V"]
     routings: list[Routing]
 
 
@@ -184,7 +182,7 @@ class DecoderLM(nn.Module):
         """The routers in the order of their layers, as in `LMOutput.routings`."""
         return [module for module in self.modules() if isinstance(module, TopKRouter)]
 
-    def forward(self, tokens: Tensor) -> LMOutput:
+    def forward(self, tokens: Integer[Tensor, "B S"]) -> LMOutput:
         """Score the next token at each place.
 
         Raises ``ValueError`` for tokens that cannot be, and when the logits are not finite.
@@ -197,8 +195,11 @@ class DecoderLM(nn.Module):
         return LMOutput(logits, routings)
 
     def read(
-        self, tokens: Tensor, rotation: Tensor, caches: Sequence[TokenCache] | None = None
-    ) -> tuple[Tensor, list[Routing]]:
+        self,
+        tokens: Int64[Tensor, "B S"],
+        rotation: Float[Tensor, "2 S rope"],
+        caches: Sequence[TokenCache] | None = None,
+    ) -> tuple[Float[Tensor, "B S d"], list[Routing]]:
         """Run the layers on ``tokens [B, S]``, which come after those in the caches of the layers.
 
         ``rotation`` belongs to the positions of these tokens.
@@ -213,7 +214,7 @@ class DecoderLM(nn.Module):
         check_squares(x)
         return x, routings
 
-    def rotations(self, length: int) -> Tensor:
+    def rotations(self, length: int) -> Float[Tensor, "2 S rope"]:
         """Return the rotations of the first ``length`` positions, as `read` takes them."""
         config, weight = self.config, self.embedding.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
@@ -223,7 +224,7 @@ class DecoderLM(nn.Module):
         """Return an empty cache for each layer."""
         return [layer.attention.make_cache(room) for layer in self.layers]  # type: ignore[union-attr,operator]
 
-    def check_tokens(self, tokens: Tensor) -> Tensor:
+    def check_tokens(self, tokens: Integer[Tensor, "B S"]) -> Int64[Tensor, "B S"]:
         """Return ``tokens [B, S]`` as int64; ``ValueError`` if they are not of this model."""
         if isinstance(tokens, Tensor) and (tokens.ndim != 2 or not is_whole(tokens)):
             raise ValueError(
@@ -234,8 +235,8 @@ class DecoderLM(nn.Module):
         self.check_vocabulary(tokens)
         return tokens
 
-    def check_vocabulary(self, tokens: Tensor) -> None:
-        """Raise ``ValueError`` unless all ``tokens`` int64, of any shape, are of this model."""
+    def check_vocabulary(self, tokens: Int64[Tensor, "*shape"]) -> None:
+        """Raise ``ValueError`` unless all ``tokens`` are of this model."""
         remedy = "encode the text with the tokenizer of this model"
         check_within("token", tokens, self.config.vocab_size, remedy)
 
@@ -254,11 +255,11 @@ class Layer(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        rotation: Tensor,
+        x: Float[Tensor, "B S d"],
+        rotation: Float[Tensor, "2 S rope"],
         cache: TokenCache | None = None,
-        tokens: Tensor | None = None,
-    ) -> tuple[Tensor, Routing | None]:
+        tokens: Integer[Tensor, "B S"] | None = None,
+    ) -> tuple[Float[Tensor, "B S d"], Routing | None]:
         """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one.
 
         ``tokens [B, S]`` are the ids, for a mixture whose router goes by them.
@@ -278,7 +279,12 @@ class Layer(nn.Module):
         check_squares(x)
         return x, routing
 
-    def _attend(self, x: Tensor, rotation: Tensor, cache: TokenCache | None) -> Tensor:
+    def _attend(
+        self,
+        x: Float[Tensor, "B S d"],
+        rotation: Float[Tensor, "2 S rope"],
+        cache: TokenCache | None,
+    ) -> Float[Tensor, "B S d"]:
         """Call the attention. Latents stay packed behind a cache; many at once are unpacked."""
         if isinstance(self.attention, LatentAttention):
             assert cache is None or isinstance(cache, LatentCache)
@@ -330,14 +336,14 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
 
 def generate(
     model: DecoderLM,
-    prompts: Sequence[Tensor] | Tensor,
+    prompts: Sequence[Integer[Tensor, "_"]] | Integer[Tensor, "B S"],
     *,
     max_new_tokens: int,
     end: int | None = None,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
-) -> list[Tensor]:
+) -> list[Int64[Tensor, "_"]]:
     """Continue each prompt token by token; return the new tokens of each, int64.
 
     ``prompts`` are integer tensors of one dimension, of any lengths, or one tensor ``[B, S]``. A
@@ -384,13 +390,13 @@ def generate(
 
 def _continue(
     model: DecoderLM,
-    prompts: Sequence[Tensor],
+    prompts: Sequence[Int64[Tensor, "_"]],
     max_new_tokens: int,
     end: int | None,
     temperature: float,
-    numbers: Tensor | None,
+    numbers: Float64[Tensor, "R max_new"] | None,
     use_cache: bool,
-) -> list[Tensor]:
+) -> list[Int64[Tensor, "_"]]:
     """Do what `generate` promises, with its settings checked and its numbers drawn."""
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=prompts[0].device)
     longest = int(lengths.max())
@@ -426,7 +432,9 @@ def _continue(
     return outputs
 
 
-def choose_tokens(logits: Tensor, temperature: float, uniform: Tensor | None) -> Tensor:
+def choose_tokens(
+    logits: Float[Tensor, "B V"], temperature: float, uniform: Float64[Tensor, "B"] | None
+) -> Int64[Tensor, "B"]:
     """Return the next token of each row of ``logits [B, V]``; ``uniform [B]`` float64 decides."""
     logits = at_least_float32(logits)
     top, likeliest = logits.max(dim=-1)
@@ -441,7 +449,7 @@ def choose_tokens(logits: Tensor, temperature: float, uniform: Tensor | None) ->
     return torch.searchsorted(sums, uniform[:, None] * sums[:, -1:], right=True)[:, 0]
 
 
-def _moves(over: Tensor) -> tuple[int, Tensor, Tensor]:
+def _moves(over: Bool[Tensor, "R"]) -> tuple[int, Int64[Tensor, "gaps"], Int64[Tensor, "gaps"]]:
     """Return how many rows of a batch are not over, and how they move to its front.
 
     Those behind fill the gaps, the others stay. Copying every row that is kept would cost as much
@@ -481,7 +489,7 @@ def in_eval_mode(model: M) -> M:
     return evaluated
 
 
-def check_prompts(model: DecoderLM, prompts: Sequence[Tensor] | Tensor) -> list[Tensor]:
+def check_prompts(model: DecoderLM, prompts: Sequence[Tensor] | Tensor) -> list[Int64[Tensor, "_"]]:
     """Return each prompt as int64; ``ValueError`` for one that ``model`` cannot read."""
     if isinstance(prompts, Tensor) and not prompts.ndim:
         raise ValueError(f"prompts is a number, {prompts.item()}; pass a list of tensors")
@@ -497,7 +505,7 @@ def check_prompts(model: DecoderLM, prompts: Sequence[Tensor] | Tensor) -> list[
     return checked
 
 
-def _check_largest(top: Tensor) -> None:
+def _check_largest(top: Float[Tensor, "rows"]) -> None:
     """Raise ``ValueError`` unless the largest logit of each row is finite: others may be -inf."""
     finite = top.isfinite()
     if not finite.all():

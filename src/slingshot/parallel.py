@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float, Int64, Integer, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -267,7 +268,9 @@ class ExpertParallel(nn.Module):
         replicas = torch.tensor(self.placement.replicas)
         self.register_buffer("_n_homes", replicas, persistent=False)
 
-    def forward(self, x: Tensor, tokens: Tensor | None = None) -> MixtureOutput:
+    def forward(
+        self, x: Float[Tensor, "*T d"], tokens: Integer[Tensor, "*T"] | None = None
+    ) -> MixtureOutput:
         """Mix the experts' answers for this rank's ``x [..., d_model]``, as `MoE` does.
 
         Raises ``ValueError`` as `MoE` does, and `RankLostError` when another rank is gone; so do
@@ -282,7 +285,7 @@ class ExpertParallel(nn.Module):
             check_output(output, x)
         return MixtureOutput(output, routing)
 
-    def _exchange(self, x: Tensor, routing: Routing) -> Tensor:
+    def _exchange(self, x: Float[Tensor, "T d"], routing: Routing) -> Float[Tensor, "T d"]:
         """Send, compute, send back, and sum for each token in the order of its experts."""
         dispatch = sort_by_expert(routing.experts, self.placement.n_experts)
         slots = self._choose_homes(routing.experts.flatten()[dispatch.pairs])
@@ -323,15 +326,17 @@ class ExpertParallel(nn.Module):
         sums = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         return sums.index_add(0, row_tokens, back.to(sums.dtype)).to(x.dtype)
 
-    def _choose_homes(self, experts: Tensor) -> Tensor:
-        """The rank and slot ``[n, 2]`` of each of ``experts [n]``, sorted: replicas take turns."""
+    def _choose_homes(self, experts: Int64[Tensor, "pairs"]) -> Int64[Tensor, "pairs 2"]:
+        """The rank and slot of each of ``experts``, which are sorted: replicas take turns."""
         counts = experts.bincount(minlength=self.placement.n_experts)
         turn = torch.arange(len(experts)) - (counts.cumsum(0) - counts)[experts]
         # Replica after replica in blocks, so that one with a single replica keeps its order.
         which = turn * self._n_homes[experts] // counts[experts]
         return self._homes[experts, which]
 
-    def _counts(self, rows: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    def _counts(
+        self, rows: Int64[Tensor, "ranks"], pairs: Int64[Tensor, "ranks"]
+    ) -> tuple[Int64[Tensor, "ranks"], Int64[Tensor, "ranks"]]:
         """Tell every rank how much comes from here; return how much comes from each."""
         told = torch.stack([rows, pairs], dim=1)
         heard = torch.empty_like(told)
@@ -340,8 +345,13 @@ class ExpertParallel(nn.Module):
         return heard[:, 0].contiguous(), heard[:, 1].contiguous()
 
     def _compute(
-        self, rows: Tensor, weights: Tensor, notes: Tensor, got_rows: Tensor, got_pairs: Tensor
-    ) -> Tensor:
+        self,
+        rows: Float[Tensor, "rows d"],
+        weights: Float[Tensor, "pairs"],
+        notes: Int64[Tensor, "pairs 2"],
+        got_rows: Int64[Tensor, "ranks"],
+        got_pairs: Int64[Tensor, "ranks"],
+    ) -> Float[Tensor, "rows d"]:
         """Run what came through the experts of this rank; return a result for each row."""
         starts = (got_rows.cumsum(0) - got_rows).repeat_interleave(got_pairs)
         row_of_pair = notes[:, 1] + starts
@@ -351,7 +361,7 @@ class ExpertParallel(nn.Module):
             return results
         return torch.zeros_like(rows).index_add(0, row_of_pair, results)
 
-    def _predict(self, ranks: Tensor, tokens: Tensor) -> int:
+    def _predict(self, ranks: Int64[Tensor, "pairs"], tokens: Int64[Tensor, "pairs"]) -> int:
         """Vectors that must leave this rank: of pairs, or of a token and a rank, not this one."""
         away = ranks != self.rank
         pairs = set(zip(ranks[away].tolist(), tokens[away].tolist(), strict=True))
@@ -385,14 +395,14 @@ class ExpertParallel(nn.Module):
             dist.all_reduce(part, group=self.group)
 
 
-def _leaving(rows: Tensor, sent: Tensor, rank: int) -> int:
+def _leaving(rows: Shaped[Tensor, "rows *rest"], sent: Int64[Tensor, "ranks"], rank: int) -> int:
     """The bytes of ``rows`` that go to other ranks, when ``sent[r]`` of them go to rank r."""
     to_others = [part for r, part in enumerate(rows.split(sent.tolist())) if r != rank]  # type: ignore[no-untyped-call]
     return sum(part.nbytes for part in to_others)
 
 
-def _table(placement: Placement) -> Tensor:
-    """``[E, most replicas, 2]``: the rank and the slot of each replica."""
+def _table(placement: Placement) -> Int64[Tensor, "E most_replicas 2"]:
+    """The rank and the slot of each replica."""
     table = torch.zeros(placement.n_experts, max(placement.replicas), 2, dtype=torch.int64)
     for expert in range(placement.n_experts):
         for i, rank in enumerate(placement.homes(expert)):
@@ -409,11 +419,11 @@ class _AllToAll(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 torch's own context object has no public type
-        rows: Tensor,
+        rows: Shaped[Tensor, "leaving *rest"],
         sent: list[int],
         received: list[int],
         group: dist.ProcessGroup,
-    ) -> Tensor:
+    ) -> Shaped[Tensor, "coming *rest"]:
         ctx.sent, ctx.received, ctx.group = sent, received, group
         return _send(rows, sent, received, group)
 
@@ -421,12 +431,17 @@ class _AllToAll(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 as above
-        grad: Tensor,
+        grad: Shaped[Tensor, "coming *rest"],
     ) -> tuple[Tensor, None, None, None]:
         return _send(grad, ctx.received, ctx.sent, ctx.group), None, None, None
 
 
-def all_to_all(rows: Tensor, sent: Tensor, received: Tensor, group: dist.ProcessGroup) -> Tensor:
+def all_to_all(
+    rows: Shaped[Tensor, "leaving *rest"],
+    sent: Int64[Tensor, "ranks"],
+    received: Int64[Tensor, "ranks"],
+    group: dist.ProcessGroup,
+) -> Shaped[Tensor, "coming *rest"]:
     """Send the first ``sent[0]`` of ``rows`` to rank 0, the next to rank 1; return what comes.
 
     ``received [P]`` says how many rows come from each rank, and they stand in that order.

@@ -21,6 +21,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
+from slingshot.attention import pairs_apart
 from slingshot.lm import DecoderLM, LMConfig
 
 FILE_NAME: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -204,24 +205,18 @@ def _model(told: dict[str, Any], stored: dict[str, Any]) -> DecoderLM:
             weights[f"{ours}.{name}"] = read(f"{theirs}.{other}")
         gate_up = [read(f"{theirs}.ffn_gate"), read(f"{theirs}.ffn_up")]
         weights[f"{ours}.ffn.gate_up"] = torch.cat(gate_up)
-        query, key = read(f"{theirs}.attn_q"), read(f"{theirs}.attn_k")
-        weights[f"{ours}.attention.query"] = _pairs_apart(query, config.width_of_head)
-        weights[f"{ours}.attention.key"] = _pairs_apart(key, config.width_of_head)
+        for name, other, n_heads in (
+            ("query", "attn_q", config.n_heads),
+            ("key", "attn_k", config.n_kv_heads or config.n_heads),
+        ):
+            weight = read(f"{theirs}.{other}")
+            weights[f"{ours}.attention.{name}"] = pairs_apart(weight, n_heads, config.width_of_head)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         model = DecoderLM(config)
     model.load_state_dict({f"{n}.weight": w for n, w in weights.items()}, assign=True)
     if config.tied_embedding:
         model.head.weight = model.embedding.weight
     return model.eval().requires_grad_(False)
-
-
-def _pairs_apart(weight: Tensor, head_dim: int) -> Tensor:
-    """Reorder the rows of each head: GGUF puts the two channels of a pair of RoPE side by side.
-
-    `slingshot.attention.rotate` expects them half a head apart, as transformers does.
-    """
-    pairs = weight.view(-1, head_dim // 2, 2, weight.shape[1])
-    return pairs.transpose(1, 2).reshape(weight.shape)
 
 
 def _tokenizer(told: dict[str, Any]) -> Tokenizer:

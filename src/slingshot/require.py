@@ -6,7 +6,7 @@ Numbers become Python's own, which neither overflow nor round. What cannot be me
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import ParamSpec, TypeVar, cast
 
@@ -77,6 +77,29 @@ def share(**values: float) -> None:
     for name, value in values.items():
         if not is_finite(value) or not 0 <= value <= 1:
             raise ValueError(f"{name} is {value!r}; give a share between 0 and 1, 0.4 for 40%")
+
+
+def fields(
+    config: object,
+    *,
+    at_least_1: Sequence[str] = (),
+    above_0: Sequence[str] = (),
+    shares: Sequence[str] = (),
+) -> None:
+    """Check named fields of a configuration: whole numbers, finite numbers, and shares.
+
+    One that is ``None`` has a default, and passes.
+    """
+    for check, names in ((counts, at_least_1), (positive, above_0), (share, shares)):
+        check(**{name: vars(config)[name] for name in names if vars(config)[name] is not None})
+
+
+def one_of(choices: Sequence[str], **values: str) -> None:
+    """Raise ``ValueError`` unless each is one of ``choices``."""
+    for name, value in values.items():
+        if value not in choices:
+            known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise ValueError(f"{name} {value!r} is unknown; use {known}")
 
 
 def python_numbers(*, difference: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from slingshot.lm import DecoderLM, generate
@@ -18,8 +19,8 @@ class Answer(NamedTuple):
     """What a model wrote to a problem: ``prompt [P]`` and ``output [C]`` int64, and its text."""
 
     problem: Problem
-    prompt: Tensor
-    output: Tensor
+    prompt: Int64[Tensor, "P"]
+    output: Int64[Tensor, "C"]
     text: str
 
 

@@ -56,6 +56,29 @@ def roofline_seconds(
     return max(flops / peak_flops, bytes_moved / bandwidth)
 
 
+@require.python_numbers()
+def all_to_all_seconds(
+    n_tokens: float,
+    n_copies: float,
+    d_model: int,
+    bandwidth: float,
+    *,
+    dispatch_bytes: float = 1,
+    combine_bytes: float = 2,
+) -> float:
+    """Return the seconds in which tokens travel to experts and back over one link, in one layer.
+
+    ``n_copies`` of each of ``n_tokens`` leave, on average: one for each expert elsewhere, or one
+    for each machine. A copy is ``d_model`` numbers of ``dispatch_bytes`` out (FP8) and of
+    ``combine_bytes`` back (BF16). It is a bound: the whole ``bandwidth`` in bytes per second, and
+    no latency. Source: DeepSeek, arXiv 2505.09343, §2.3.2.
+    """
+    require.positive(n_tokens=n_tokens, d_model=d_model, bandwidth=bandwidth)
+    require.not_negative(n_copies=n_copies)
+    require.not_negative(dispatch_bytes=dispatch_bytes, combine_bytes=combine_bytes)
+    return n_tokens * n_copies * d_model * (dispatch_bytes + combine_bytes) / bandwidth
+
+
 @dataclass(frozen=True)
 class Hardware:
     """``n_gpus`` equal GPUs: FLOPs per second, bytes per second and bytes of memory of one GPU.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +24,7 @@ from slingshot.lm import (
     choose_tokens,
     in_eval_mode,
 )
-from slingshot.tensors import at_least_float32, check_within, first, real, whole
+from slingshot.tensors import at_least_float32, check_shapes, check_within, first, real, whole
 
 # --- the rule ------------------------------------------------------------------------------------
 
@@ -31,11 +32,16 @@ from slingshot.tensors import at_least_float32, check_within, first, real, whole
 class Accepted(NamedTuple):
     """``tokens [N]`` int64 to write, and whether each is the drafted one, ``kept [N]`` bool."""
 
-    tokens: Tensor
-    kept: Tensor
+    tokens: Int64[Tensor, "N"]
+    kept: Bool[Tensor, "N"]
 
 
-def accept(p: Tensor, q: Tensor, drafted: Tensor, uniform: Tensor) -> Accepted:
+def accept(
+    p: Float[Tensor, "N V"],
+    q: Float[Tensor, "N V"],
+    drafted: Integer[Tensor, "N"],
+    uniform: Float[Tensor, "N"],
+) -> Accepted:
     """Keep each drafted token, or write another, so that what is written has distribution ``p``.
 
     ``drafted [N]`` were drawn from the rows of ``q [N, V]``. One is kept with probability ``min(1,
@@ -50,11 +56,7 @@ def accept(p: Tensor, q: Tensor, drafted: Tensor, uniform: Tensor) -> Accepted:
     """
     p, q = _distribution("p", p), _distribution("q", q)
     drafted, uniform = whole("drafted", drafted), real("uniform", uniform).double()
-    if p.shape != q.shape or drafted.shape != p.shape[:1] or uniform.shape != p.shape[:1]:
-        raise ValueError(
-            f"p has shape {tuple(p.shape)}, q {tuple(q.shape)}, drafted {tuple(drafted.shape)} and "
-            f"uniform {tuple(uniform.shape)}; pass [N, V] twice and [N] twice"
-        )
+    check_shapes("pass [N, V] twice and [N] twice", p=p, q=q, drafted=drafted, uniform=uniform)
     check_within("drafted token", drafted, p.shape[1], "draft tokens of the vocabulary")
     if bool((outside := (uniform < 0) | ~(uniform < 1)).any()):
         raise ValueError(f"{first('uniform', uniform, outside)}; give numbers from 0 to below 1")
@@ -73,8 +75,8 @@ def accept(p: Tensor, q: Tensor, drafted: Tensor, uniform: Tensor) -> Accepted:
     return Accepted(torch.where(kept, drafted, other), kept)
 
 
-def _distribution(name: str, values: Tensor) -> Tensor:
-    """Return rows ``[N, V]`` in float64, each scaled to sum 1."""
+def _distribution(name: str, values: Tensor) -> Float64[Tensor, "N V"]:
+    """Return rows in float64, each scaled to sum 1."""
     values = real(name, values).double()
     if values.ndim != 2:
         raise ValueError(f"{name} has shape {tuple(values.shape)}; pass [N, V]")
@@ -98,8 +100,8 @@ class Draft(NamedTuple):
     Without ``probabilities`` the tokens are a guess by any means.
     """
 
-    tokens: Tensor
-    probabilities: Tensor | None = None
+    tokens: Int64[Tensor, "n"]
+    probabilities: Float[Tensor, "n V"] | None = None
 
 
 Guess = Callable[[Tensor, Tensor, int, float, torch.Generator | None], Draft]
@@ -117,7 +119,7 @@ class Drafter(Protocol):
 class Speculated(NamedTuple):
     """New ``tokens`` int64; how many were ``proposed`` and ``accepted``; ``steps`` of the model."""
 
-    tokens: Tensor
+    tokens: Int64[Tensor, "N"]
     accepted: int
     proposed: int
     steps: int
@@ -125,7 +127,7 @@ class Speculated(NamedTuple):
 
 def speculative_generate(
     model: DecoderLM,
-    prompt: Tensor,
+    prompt: Integer[Tensor, "P"],
     drafter: Drafter,
     *,
     max_new_tokens: int,
@@ -170,7 +172,12 @@ def speculative_generate(
     return Speculated(tokens, writer.accepted, writer.proposed, writer.steps)
 
 
-def verify(logits: Tensor, draft: Draft, temperature: float, uniform: Tensor | None) -> Tensor:
+def verify(
+    logits: Float[Tensor, "n_1 V"],
+    draft: Draft,
+    temperature: float,
+    uniform: Float64[Tensor, "n_1"] | None,
+) -> Int64[Tensor, "written"]:
     """Return the tokens to write: drafted ones as far as they hold, and one more.
 
     ``logits [n + 1, V]`` score the n places of the draft and the place after it; ``uniform [n +
@@ -206,7 +213,7 @@ class _Writer:
     def written(self) -> int:
         return self.length - self.prompt_length
 
-    def read(self, drafted: Tensor) -> Tensor:
+    def read(self, drafted: Int64[Tensor, "n"]) -> Float[Tensor, "n+1 V"]:
         """Read what is new and the draft; return the logits of its places and the one after."""
         tokens = torch.cat([self.text[self.known : self.length], drafted])
         end = self.known + len(tokens)
@@ -216,7 +223,7 @@ class _Writer:
         logits: Tensor = self.model.head(self.model.norm(x[0, -len(drafted) - 1 :]))
         return logits
 
-    def write(self, chosen: Tensor, n_drafted: int, end: int | None) -> None:
+    def write(self, chosen: Int64[Tensor, "written"], n_drafted: int, end: int | None) -> None:
         """Keep the chosen tokens, and of what was read all that stands before the last of them."""
         self.proposed, self.accepted = self.proposed + n_drafted, self.accepted + len(chosen) - 1
         if end is not None and len(places := (chosen == end).nonzero()):
@@ -254,7 +261,7 @@ class PromptLookup:
         """Return what drafts for one text; it needs nothing but the text."""
         return lambda text, hidden, n, temperature, generator: Draft(self.look_up(text, n))
 
-    def look_up(self, text: Tensor, n: int) -> Tensor:
+    def look_up(self, text: Int64[Tensor, "T"], n: int) -> Int64[Tensor, "drafted"]:
         """Return up to ``n`` tokens that may come after ``text [T]``, none if nothing repeats."""
         for size in range(self.longest, self.shortest - 1, -1):
             if len(text) <= size:
@@ -291,7 +298,13 @@ class MultiTokenHead(nn.Module):
         """Return a new one for ``model``, of its type."""
         return cls(model.config).to(model.embedding.weight)
 
-    def read(self, model: DecoderLM, hidden: Tensor, tokens: Tensor, start: int = 0) -> Tensor:
+    def read(
+        self,
+        model: DecoderLM,
+        hidden: Float[Tensor, "B S d"],
+        tokens: Int64[Tensor, "B S"],
+        start: int = 0,
+    ) -> Float[Tensor, "B S d"]:
         """Return a hidden vector for each pair of ``hidden [B, S, d]`` and ``tokens [B, S]``.
 
         ``tokens`` are those that came after what ``hidden`` stands for.
@@ -300,18 +313,25 @@ class MultiTokenHead(nn.Module):
         return self._read(model, hidden, tokens, rotation, None)
 
     def _read(
-        self, model: DecoderLM, hidden: Tensor, tokens: Tensor, rotation: Tensor, cache: object
-    ) -> Tensor:
+        self,
+        model: DecoderLM,
+        hidden: Float[Tensor, "B S d"],
+        tokens: Int64[Tensor, "B S"],
+        rotation: Float[Tensor, "2 S rope"],
+        cache: object,
+    ) -> Float[Tensor, "B S d"]:
         pair = [self.hidden_norm(hidden), self.token_norm(model.embedding(tokens))]
         x: Tensor = self.layer(self.join(torch.cat(pair, dim=-1)), rotation, cache)[0]
         return x
 
-    def logits(self, model: DecoderLM, hidden: Tensor) -> Tensor:
+    def logits(self, model: DecoderLM, hidden: Float[Tensor, "*B d"]) -> Float[Tensor, "*B V"]:
         """Score the token after the next, with the model's head."""
         scores: Tensor = model.head(self.norm(hidden))
         return scores
 
-    def loss(self, model: DecoderLM, hidden: Tensor, tokens: Tensor) -> Tensor:
+    def loss(
+        self, model: DecoderLM, hidden: Float[Tensor, "B S d"], tokens: Int64[Tensor, "B S+1"]
+    ) -> Float[Tensor, ""]:
         """Return the loss of guessing the token after the next, the mean in nats.
 
         ``hidden [B, S, d]`` is what the model made of all but the last of ``tokens [B, S + 1]``.
@@ -355,8 +375,8 @@ class MultiTokenHead(nn.Module):
         return guess
 
 
-def _shares(logits: Tensor, temperature: float) -> Tensor:
-    """Return the distribution ``[N, V]`` float64 from which `generate` draws at a temperature."""
+def _shares(logits: Float[Tensor, "N V"], temperature: float) -> Float64[Tensor, "N V"]:
+    """Return the distribution from which `generate` draws at a temperature."""
     logits = at_least_float32(logits)
     # Subtracted before the division, which a tiny temperature would let overflow.
     return ((logits - logits.amax(dim=-1, keepdim=True)).double() / temperature).softmax(dim=-1)

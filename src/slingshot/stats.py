@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Bool, Shaped
 from scipy import stats
 from torch import Tensor
 
@@ -81,7 +82,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     return Interval(successes / n, float(low), float(high))
 
 
-def pass_at_1(correct: Tensor, confidence: float = 0.95) -> Interval:
+def pass_at_1(correct: Bool[Tensor, "problems samples"], confidence: float = 0.95) -> Interval:
     """Return how often one answer is right, of ``correct [problems, samples]`` bool.
 
     It is the mean of all samples: what to expect of a single one, and *not* the share of problems
@@ -121,7 +122,7 @@ def majority_vote(answers: Sequence[Answer | None]) -> Answer | None:
     return max(votes, key=lambda answer: votes[answer]) if votes else None
 
 
-def entropy(labels: Tensor) -> float:
+def entropy(labels: Shaped[Tensor, "N"]) -> float:
     """Return the entropy in bits of whole-number ``labels [N]``: yes-or-no questions per label.
 
     Source: Shannon (1948). Raises ``ValueError`` as `mutual_information` does.
@@ -129,7 +130,7 @@ def entropy(labels: Tensor) -> float:
     return mutual_information(labels, labels)
 
 
-def mutual_information(a: Tensor, b: Tensor) -> float:
+def mutual_information(a: Shaped[Tensor, "N"], b: Shaped[Tensor, "N"]) -> float:
     """Return how many bits knowing ``a [N]`` tells about ``b [N]``, both whole numbers from 0.
 
     0 if they are independent; at most the smaller of the two entropies. A finite sample tells a
@@ -158,7 +159,9 @@ def mutual_information(a: Tensor, b: Tensor) -> float:
     return float((joint * (joint / independent).log2()).sum())
 
 
-def shuffle_within(labels: Tensor, groups: Tensor, seed: int = 0) -> Tensor:
+def shuffle_within(
+    labels: Shaped[Tensor, "N"], groups: Shaped[Tensor, "N"], seed: int = 0
+) -> Shaped[Tensor, "N"]:
     """Deal ``labels [N]`` anew among the places of the same group in ``groups [N]``.
 
     A control: what the labels tell beyond their group is destroyed, what the group tells stays.

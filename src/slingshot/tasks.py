@@ -24,8 +24,10 @@ from itertools import accumulate, combinations, pairwise
 from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import torch
+from jaxtyping import Int64, Integer
 from torch import Tensor
 
+from slingshot import require
 from slingshot.tensors import whole
 
 Style = Literal["direct", "skip", "careful"]
@@ -99,10 +101,10 @@ class Task(Protocol):
     def verify(self, problem: Problem, text: str) -> bool:
         """Say whether the answer that ``text`` gives is right."""
 
-    def encode(self, text: str) -> Tensor:
+    def encode(self, text: str) -> Int64[Tensor, "N"]:
         """Return the tokens ``[N]`` int64 of a prompt or a trace."""
 
-    def decode(self, tokens: Tensor) -> str:
+    def decode(self, tokens: Integer[Tensor, "N"]) -> str:
         """Return the text of tokens ``[N]``."""
 
 
@@ -196,7 +198,7 @@ class StateTask(ABC):
         """The token that ends a text, that of ``$``."""
         return self._tokens[END]
 
-    def encode(self, text: str) -> Tensor:
+    def encode(self, text: str) -> Int64[Tensor, "N"]:
         """Return the tokens ``[N]`` int64 of a text; ``ValueError`` for an unknown word."""
         try:
             return torch.tensor([self._tokens[word] for word in text.split()], dtype=torch.int64)
@@ -205,7 +207,7 @@ class StateTask(ABC):
                 f"{error.args[0]!r} is no word of this task; it knows {' '.join(self.words)}"
             ) from None
 
-    def decode(self, tokens: Tensor) -> str:
+    def decode(self, tokens: Integer[Tensor, "N"]) -> str:
         """Return the text of tokens ``[N]``; ``ValueError`` for what is no token."""
         numbers = _numbers(tokens)
         if outside := [token for token in numbers if not 0 <= token < len(self.words)]:
@@ -247,8 +249,7 @@ class StateTask(ABC):
         Raises ``ValueError`` for an unknown style, a share that is none, a prompt of another task,
         or slips without a ``generator``.
         """
-        if style not in get_args(Style):
-            raise ValueError(f"style {style!r} is unknown; use {', '.join(get_args(Style))}")
+        require.one_of(get_args(Style), style=style)
         if not 0 <= slips <= 1 or not 0 <= noticed <= 1:
             raise ValueError(f"slips is {slips} and noticed {noticed}; give shares from 0 to 1")
         if slips and generator is None:
@@ -545,11 +546,11 @@ class ReasoningGym:
         dataset = self._create(self.name, seed=0, size=1, **self.settings)
         return float(dataset.score_answer(self.extract(text), problem.entry))
 
-    def encode(self, text: str) -> Tensor:
+    def encode(self, text: str) -> Int64[Tensor, "N"]:
         """Return the bytes ``[N]`` of a text in UTF-8, as int64."""
         return torch.tensor(list(text.encode()), dtype=torch.int64)
 
-    def decode(self, tokens: Tensor) -> str:
+    def decode(self, tokens: Integer[Tensor, "N"]) -> str:
         """Return the text of bytes ``[N]``; what is not UTF-8 becomes U+FFFD.
 
         Raises ``ValueError`` for what is no byte.

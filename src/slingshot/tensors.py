@@ -5,9 +5,11 @@ what cannot be meant is refused with its name.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,39 @@ def whole(name: str, values: Tensor, remedy: str = "pass int64") -> Tensor:
 def is_whole(values: Tensor) -> bool:
     """Whether the type is one of integers, of any width; bool is not."""
     return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+
+
+def check_shapes(remedy: str, *, empty: bool = True, **tensors: Tensor | None) -> None:
+    """Raise ``ValueError`` unless the shapes are those in the brackets of ``remedy``, in order.
+
+    ``"pass [T, d] and [E, d]"`` both says and checks it. A word is a size, the same wherever it
+    stands, and a number is itself; ``"[N, V] twice"`` counts for two. ``None`` has any shape. With
+    ``empty=False`` each must have an element.
+    """
+    sizes: dict[str, int] = {}
+    fits = True
+    for tensor, names in zip(tensors.values(), _bracketed(remedy), strict=True):
+        if tensor is None:
+            continue
+        fits = fits and tensor.ndim == len(names) and (empty or tensor.numel() > 0)
+        for name, size in zip(names, tensor.shape, strict=False):
+            fits = fits and size == (int(name) if name.isdigit() else sizes.setdefault(name, size))
+    if not fits:
+        shapes = [t if t is None else tuple(t.shape) for t in tensors.values()]
+        told = [f"{name} {shape}" for name, shape in zip(tensors, shapes, strict=True)]
+        told[0] = f"{next(iter(tensors))} has shape {shapes[0]}"
+        last = f" and {told.pop()}" if len(told) > 1 else ""
+        raise ValueError(f"{', '.join(told)}{last}; {remedy}")
+
+
+@lru_cache
+def _bracketed(remedy: str) -> list[list[str]]:
+    """The sizes in each pair of brackets."""
+    return [
+        inside.split(", ")
+        for inside, twice in re.findall(r"\[([^\]]*)\]( twice)?", remedy)
+        for _ in range(2 if twice else 1)
+    ]
 
 
 def check_within(name: str, values: Tensor, n: int, remedy: str) -> None:

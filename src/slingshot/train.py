@@ -8,12 +8,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.completions import (
     CompletionBatch,
     Example,
@@ -76,19 +78,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check each value."""
-        for name in ("steps", "batch_size", "sequence_length", "batch_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; give at least 1")
-        for name in ("learning_rate", "clip", "muon_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; give a positive finite number")
-        for name in ("decay", "final"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a share between 0 and 1")
-        if self.warmup < 0:
-            raise ValueError(f"warmup is {self.warmup}; give 0 or more steps")
+        require.fields(
+            self,
+            at_least_1=("steps", "batch_size", "sequence_length", "batch_tokens"),
+            above_0=("learning_rate", "clip", "muon_rate"),
+            shares=("decay", "final"),
+        )
+        require.counts(least=0, warmup=self.warmup)
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay is {self.weight_decay}; give 0 or a small share")
         if self.loss_scale is not None and not 0 < self.loss_scale < math.inf:
@@ -126,12 +122,12 @@ class History:
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    loads: Tensor | None = None
+    loads: Int64[Tensor, "steps L E"] | None = None
 
 
 def fit(
     model: nn.Module,
-    loss: Callable[[Batch], Tensor],
+    loss: Callable[[Batch], Float[Tensor, ""]],
     batches: Iterable[Batch],
     config: TrainConfig,
     *,
@@ -233,6 +229,10 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 # --- language models -------------------------------------------------------------------------
 
 
+Method = Literal["none", "auxiliary", "sequence", "bias"]
+"""The ways to balance of `Balancing`."""
+
+
 @dataclass(frozen=True)
 class Balancing:
     """How the load of the experts is kept even, and how strongly.
@@ -245,15 +245,12 @@ class Balancing:
     Raises ``ValueError`` for an unknown ``method`` or a strength that does not fit it.
     """
 
-    method: Literal["none", "auxiliary", "sequence", "bias"] = "none"
+    method: Method = "none"
     strength: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that there is a strength where one is needed."""
-        if self.method not in ("none", "auxiliary", "sequence", "bias"):
-            raise ValueError(
-                f"method {self.method!r} is unknown; use none, auxiliary, sequence or bias"
-            )
+        require.one_of(get_args(Method), method=self.method)
         if self.method == "none" and self.strength:
             raise ValueError(f"strength is {self.strength} but method is none; choose a method")
         if self.method != "none" and not 0 < self.strength < math.inf:
@@ -262,7 +259,7 @@ class Balancing:
 
 def train_language_model(
     model: DecoderLM,
-    tokens: Tensor,
+    tokens: Integer[Tensor, "N"],
     config: TrainConfig,
     *,
     balancing: Balancing | None = None,
@@ -310,7 +307,9 @@ def train_language_model(
     return history
 
 
-def balance_loss(routings: list[Routing], balancing: Balancing, batch_size: int) -> Tensor:
+def balance_loss(
+    routings: list[Routing], balancing: Balancing, batch_size: int
+) -> Float[Tensor, ""]:
     """Return what ``balancing`` adds to the loss for one batch of ``batch_size`` sequences.
 
     Raises ``ValueError`` when the tokens of a routing are not those of ``batch_size`` sequences.
@@ -330,7 +329,9 @@ def balance_loss(routings: list[Routing], balancing: Balancing, batch_size: int)
     return balancing.strength * total
 
 
-def shuffled_windows(tokens: Tensor, length: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+def shuffled_windows(
+    tokens: Integer[Tensor, "N"], length: int, batch_size: int, seed: int
+) -> Iterator[Int64[Tensor, "B length_1"]]:
     """Yield batches ``[B, length + 1]`` of windows of ``tokens [N]``, in a random order, forever.
 
     Windows overlap by the one token that ends one and begins the next, so that no token is
@@ -386,8 +387,8 @@ def train_on_completions(
 
 @torch.no_grad()
 def token_losses(
-    model: DecoderLM, tokens: Tensor, *, length: int = 128, batch_size: int = 64
-) -> Tensor:
+    model: DecoderLM, tokens: Integer[Tensor, "N"], *, length: int = 128, batch_size: int = 64
+) -> Float[Tensor, "N-1"]:
     """Return the loss in nats of each token but the first of ``tokens [N]``: ``[N - 1]`` float32.
 
     The text is read in windows of ``length``, so a token sees at most that many before it. The mean

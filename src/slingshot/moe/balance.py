@@ -8,35 +8,43 @@ import math
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Float64, Int64, Integer, Real
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.moe.routing import TopKRouter
-from slingshot.tensors import at_least_float32, check_finite, check_within, first, real, whole
+from slingshot.tensors import (
+    at_least_float32,
+    check_finite,
+    check_shapes,
+    check_within,
+    first,
+    real,
+    whole,
+)
 
 
-def expert_load(experts: Tensor, n_experts: int) -> Tensor:
+def expert_load(experts: Integer[Tensor, "*shape"], n_experts: int) -> Int64[Tensor, "E"]:
     """Count how often each expert was chosen: ``experts [T, k]`` to counts ``[E]`` int64.
 
     Raises ``ValueError`` when ``experts`` is not integer or names an expert outside 0 to E - 1.
     """
-    if n_experts < 1:
-        raise ValueError(f"n_experts is {n_experts}; give at least 1")
+    require.counts(n_experts=n_experts)
     experts = whole("experts", experts, "pass the integer Routing.experts")
     remedy = f"give the router's n_experts instead of {n_experts}"
     check_within("expert", experts, n_experts, remedy)
     return experts.flatten().bincount(minlength=n_experts)
 
 
-def max_violation(load: Tensor) -> float:
+def max_violation(load: Real[Tensor, "E"]) -> float:
     """Return by how much the busiest expert exceeds the mean: (max - mean) / mean of ``load [E]``.
 
     0 is perfect balance. The ceiling is E / k - 1, when every token takes the same k experts. It is
     MaxVio of Wang et al., arXiv 2408.15664. Raises ``ValueError`` when ``load`` is not a vector of
     counts with a positive sum.
     """
-    if load.ndim != 1 or load.numel() == 0:
-        raise ValueError(f"load has shape {tuple(load.shape)}; pass the counts [E] of one layer")
+    check_shapes("pass the counts [E] of one layer", load=load, empty=False)
     counts = _counts(load)
     mean = counts.mean().item()
     if mean == 0:
@@ -46,7 +54,9 @@ def max_violation(load: Tensor) -> float:
     return (counts.max().item() - mean) / mean
 
 
-def load_balancing_loss(scores: Tensor, experts: Tensor, n_experts: int) -> Tensor:
+def load_balancing_loss(
+    scores: Float[Tensor, "T E"], experts: Integer[Tensor, "T k"], n_experts: int
+) -> Float[Tensor, ""]:
     """Return E · Σ f_i P_i over the whole batch: 1.0 at balance for any k, E / k at collapse.
 
     ``f_i`` is the share of all ``experts [T, k]`` slots that went to expert i, ``P_i`` the mean of
@@ -59,17 +69,15 @@ def load_balancing_loss(scores: Tensor, experts: Tensor, n_experts: int) -> Tens
     score is negative or not finite. Computed in at least float32.
     """
     scores = _check_scores(scores, n_experts)
-    if experts.ndim != 2 or len(experts) != len(scores) or not experts.shape[1]:
-        raise ValueError(
-            f"experts has shape {tuple(experts.shape)} for scores {tuple(scores.shape)}; "
-            "pass both of one Routing"
-        )
+    check_shapes(
+        "pass [T, E] and [T, k] of one Routing", scores=scores, experts=experts, empty=False
+    )
     share = expert_load(experts, n_experts).to(scores.dtype) / experts.numel()
     probability = _shares(scores).mean(dim=0)
     return n_experts * (share * probability).sum()
 
 
-def sequence_balance_loss(scores: Tensor, top_k: int) -> Tensor:
+def sequence_balance_loss(scores: Float[Tensor, "B S E"], top_k: int) -> Float[Tensor, ""]:
     """Return DeepSeek-V3's loss for ``scores [B, S, E]``: the mean over B sequences of Σ f_i P_i.
 
     As `load_balancing_loss`, but each sequence must be balanced by itself, and f counts who would
@@ -79,19 +87,17 @@ def sequence_balance_loss(scores: Tensor, top_k: int) -> Tensor:
     ``[B, S, E]`` with at least one token, ``top_k`` is not within 1 and E, or a score is negative
     or not finite. Computed in at least float32.
     """
-    if scores.ndim != 3:
-        raise ValueError(f"scores has shape {tuple(scores.shape)}; pass [sequences, tokens, E]")
+    check_shapes("pass [sequences, tokens, E]", scores=scores)
     n_experts = scores.shape[-1]
     scores = _check_scores(scores.flatten(0, 1), n_experts).view(scores.shape)
-    if not 1 <= top_k <= n_experts:
-        raise ValueError(f"top_k is {top_k}; choose 1 to {n_experts} experts")
+    require.whole("top_k", top_k, 1, n_experts)
     chosen = torch.zeros_like(scores).scatter_(-1, scores.topk(top_k, dim=-1).indices, 1.0)
     frequency = n_experts / top_k * chosen.mean(dim=1)
     probability = _shares(scores).mean(dim=1)
     return (frequency * probability).sum(dim=-1).mean()
 
 
-def router_z_loss(logits: Tensor) -> Tensor:
+def router_z_loss(logits: Float[Tensor, "T E"]) -> Float[Tensor, ""]:
     """Return the mean over tokens of ``logsumexp(logits [T, E])`` squared: keeps logits small.
 
     It is (ln E)², not 0, when all logits are 0. Source: Zoph et al., arXiv 2202.08906, eq. 5, where
@@ -100,8 +106,7 @@ def router_z_loss(logits: Tensor) -> Tensor:
     """
     limit = torch.finfo(real("logits", logits).dtype).max
     logits = at_least_float32(real("logits", logits))
-    if logits.ndim != 2 or not logits.numel():
-        raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
+    check_shapes("pass [tokens, experts]", logits=logits, empty=False)
     largest = logits.logsumexp(dim=-1)
     loss = largest.square().mean()
     # The gradient, of the type of the logits, is twice the logsumexp, shared by T tokens.
@@ -116,7 +121,7 @@ def router_z_loss(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
+def update_expert_bias(router: TopKRouter, load: Real[Tensor, "E"], speed: float) -> None:
     """Move each expert's bias by ``speed`` toward balance: up if it was idle, down if it was busy.
 
     Call it once after each optimizer step with the ``load [E]`` of the whole batch, summed over all
@@ -150,11 +155,11 @@ def update_expert_bias(router: TopKRouter, load: Tensor, speed: float) -> None:
 class ExpertChoice(NamedTuple):
     """Each expert's tokens: ``tokens [E, C]`` int64 and their ``weights [E, C]``."""
 
-    tokens: Tensor
-    weights: Tensor
+    tokens: Int64[Tensor, "E C"]
+    weights: Float[Tensor, "E C"]
 
 
-def expert_choice(logits: Tensor, capacity: int) -> ExpertChoice:
+def expert_choice(logits: Float[Tensor, "T E"], capacity: int) -> ExpertChoice:
     """Let each expert take the ``capacity`` tokens that score highest for it, of ``logits [T, E]``.
 
     The load is equal by construction. But the number of experts per token varies, down to none, and
@@ -165,16 +170,14 @@ def expert_choice(logits: Tensor, capacity: int) -> ExpertChoice:
     ``[T, E]`` with an expert and finite, and ``capacity`` is within 1 and T.
     """
     logits = at_least_float32(real("logits", logits))
-    if logits.ndim != 2 or not logits.shape[1]:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [tokens, experts]")
+    check_shapes("pass [tokens, experts]", logits=logits, empty=False)
     check_finite("logits", logits, "check what feeds the router")
-    if not 1 <= capacity <= len(logits):
-        raise ValueError(f"capacity is {capacity}; give 1 to {len(logits)} tokens")
+    require.whole("capacity", capacity, 1, len(logits))
     best = F.softmax(logits, dim=-1).T.topk(capacity, dim=-1)
     return ExpertChoice(best.indices, best.values)
 
 
-def _counts(load: Tensor) -> Tensor:
+def _counts(load: Real[Tensor, "E"]) -> Float64[Tensor, "E"]:
     """The load in float64; raise ``ValueError`` unless it holds counts."""
     counts = load.double()
     if not counts.isfinite().all() or counts.min() < 0:
@@ -184,7 +187,7 @@ def _counts(load: Tensor) -> Tensor:
     return counts
 
 
-def _shares(scores: Tensor) -> Tensor:
+def _shares(scores: Float[Tensor, "*T E"]) -> Float[Tensor, "*T E"]:
     """Divide each row by its sum; a row of zeros, where every sigmoid underflowed, stays zeros."""
     sums = scores.sum(dim=-1, keepdim=True)
     if not sums.isfinite().all():
@@ -197,10 +200,7 @@ def _shares(scores: Tensor) -> Tensor:
 
 def _check_scores(scores: Tensor, n_experts: int) -> Tensor:
     scores = real("scores", scores)
-    if scores.ndim != 2 or scores.shape[1] != n_experts or not scores.numel():
-        raise ValueError(
-            f"scores has shape {tuple(scores.shape)}; pass [tokens, {n_experts}] with a token"
-        )
+    check_shapes(f"pass [tokens, {n_experts}] with a token", scores=scores, empty=False)
     if not (good := (scores >= 0) & scores.isfinite()).all():
         raise ValueError(f"{first('scores', scores, ~good)}; pass Routing.scores, from 0 to 1")
     wide = at_least_float32(scores)

@@ -7,10 +7,11 @@ So the (token, expert) pairs are sorted by expert, once, and each expert gets it
 from itertools import pairwise
 from typing import NamedTuple
 
+from jaxtyping import Int64, Integer
 from torch import Tensor
 
 from slingshot import require
-from slingshot.tensors import check_within, whole
+from slingshot.tensors import check_shapes, check_within, whole
 
 
 class Dispatch(NamedTuple):
@@ -21,8 +22,8 @@ class Dispatch(NamedTuple):
     the next one's begin.
     """
 
-    pairs: Tensor
-    tokens: Tensor
+    pairs: Int64[Tensor, "n_pairs"]
+    tokens: Int64[Tensor, "n_pairs"]
     bounds: list[int]
 
     def blocks(self) -> list[tuple[int, slice]]:
@@ -40,15 +41,14 @@ class Dispatch(NamedTuple):
         return max(end - start for start, end in pairwise(self.bounds))
 
 
-def sort_by_expert(experts: Tensor, n_experts: int) -> Dispatch:
+def sort_by_expert(experts: Integer[Tensor, "T k"], n_experts: int) -> Dispatch:
     """Sort ``experts [T, k]`` once, so that the tokens of each expert are one slice.
 
     Raises ``ValueError`` unless they are integers from 0 to ``n_experts - 1`` in two dimensions.
     """
     require.counts(n_experts=n_experts)
     experts = whole("experts", experts, "pass Routing.experts of the same tokens")
-    if experts.ndim != 2:
-        raise ValueError(f"experts has shape {tuple(experts.shape)}; pass [T, k]")
+    check_shapes("pass [T, k]", experts=experts)
     check_within("expert", experts, n_experts, "route among the experts that there are")
     flat = experts.flatten()
     # Stable, so that an expert meets its tokens in their own order: gathers then run forward

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +13,14 @@ from slingshot.moe.dispatch import Dispatch, sort_by_expert
 from slingshot.moe.fast import run_experts
 from slingshot.moe.hashing import HashRouter
 from slingshot.moe.routing import Routing, TopKRouter
-from slingshot.tensors import at_least_float32, check_input, check_output, usable
+from slingshot.tensors import (
+    at_least_float32,
+    check_input,
+    check_output,
+    check_shapes,
+    real,
+    usable,
+)
 
 
 class Experts(nn.Module):
@@ -37,16 +45,22 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(n_experts, d_model, d_expert))
         draw(self.gate_up, self.down)
 
-    def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "T d"],
+        experts: Integer[Tensor, "T k"],
+        weights: Float[Tensor, "T k"],
+    ) -> Float[Tensor, "T d"]:
         """Run each token through its experts.
 
         Raises ``ValueError`` when shapes or dtypes do not fit, an expert does not exist, or results
         are not finite.
         """
         n_experts, d_model = len(self.gate_up), self.down.shape[1]
-        _check_routed(x, experts, weights, d_model)
+        remedy = f"pass [tokens, {d_model}], [tokens, k] and [tokens, k] of one Routing"
+        check_shapes(remedy, x=x, experts=experts, weights=weights)
         dispatch = sort_by_expert(experts, n_experts)
-        x, weights = usable(x), usable(weights)
+        x, weights = usable(x), real("weights", weights)
         x, weights, gate_up, down = _as_autocast_would(x, weights, self.gate_up, self.down)
         if x.dtype != down.dtype:
             raise ValueError(
@@ -68,9 +82,13 @@ class Experts(nn.Module):
 
 
 def _one_after_another(
-    x: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch
-) -> Tensor:
-    """Mix the answers of all experts for ``x [T, d_model]``: what `Experts` does, in plain steps.
+    x: Float[Tensor, "T d"],
+    weights: Float[Tensor, "T k"],
+    gate_up: Float[Tensor, "E 2*h d"],
+    down: Float[Tensor, "E d h"],
+    dispatch: Dispatch,
+) -> Float[Tensor, "T d"]:
+    """Mix the answers of all experts: what `Experts` does, in plain steps.
 
     The packed tensors are taken apart once, by ``unbind``, whose gradient is one tensor. The
     gradient of ``gate_up[e]`` would be zeros as large as the whole with one slice filled, for each
@@ -122,7 +140,9 @@ class MoE(nn.Module):
         self.experts = experts
         self.shared = shared
 
-    def forward(self, x: Tensor, tokens: Tensor | None = None) -> MixtureOutput:
+    def forward(
+        self, x: Float[Tensor, "*T d"], tokens: Integer[Tensor, "*T"] | None = None
+    ) -> MixtureOutput:
         """Mix the experts' answers for ``x [..., d_model]``; the routing has one row per token.
 
         ``tokens [...]`` are the ids of the tokens, which only a `HashRouter` looks at. Raises
@@ -138,7 +158,11 @@ class MoE(nn.Module):
         return MixtureOutput(output, routing)
 
 
-def route(router: TopKRouter | HashRouter, x: Tensor, tokens: Tensor | None = None) -> Routing:
+def route(
+    router: TopKRouter | HashRouter,
+    x: Float[Tensor, "T d"],
+    tokens: Integer[Tensor, "*shape"] | None = None,
+) -> Routing:
     """Route ``x [T, d_model]``, by the ids ``tokens`` of any shape where the router goes by them.
 
     Raises ``ValueError`` as the router does, and when a `HashRouter` gets no ids.
@@ -161,21 +185,3 @@ def _as_autocast_would(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(
         tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors
     )
-
-
-def _check_routed(x: Tensor, experts: Tensor, weights: Tensor, d_model: int) -> None:
-    """Raise ``ValueError`` unless tokens, choices and weights belong together."""
-    if x.ndim != 2 or x.shape[1] != d_model:
-        raise ValueError(f"x has shape {tuple(x.shape)}; pass [tokens, {d_model}]")
-    if experts.ndim != 2 or len(experts) != len(x):
-        raise ValueError(
-            f"experts has shape {tuple(experts.shape)} for {len(x)} tokens; "
-            "pass Routing.experts of the same tokens"
-        )
-    if not weights.is_floating_point():
-        raise ValueError(f"weights has dtype {weights.dtype}; pass Routing.weights")
-    if weights.shape != experts.shape:
-        raise ValueError(
-            f"weights has shape {tuple(weights.shape)} and experts {tuple(experts.shape)}; "
-            "pass both of one Routing"
-        )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
@@ -24,8 +25,12 @@ _silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
 def run_experts(
-    x: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch
-) -> Tensor | None:
+    x: Float[Tensor, "T d"],
+    weights: Float[Tensor, "T k"],
+    gate_up: Float[Tensor, "E 2*h d"],
+    down: Float[Tensor, "E d h"],
+    dispatch: Dispatch,
+) -> Float[Tensor, "T d"] | None:
     """Return what `Experts` promises, or ``None`` where the plain loop must do it.
 
     That is in forward-mode differentiation, which this path has no derivative for. Shapes and types
@@ -51,12 +56,12 @@ class _RunExperts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 torch's own context object has no public type
-        x: Tensor,
-        weights: Tensor,
-        gate_up: Tensor,
-        down: Tensor,
+        x: Float[Tensor, "T d"],
+        weights: Float[Tensor, "T k"],
+        gate_up: Float[Tensor, "E 2*h d"],
+        down: Float[Tensor, "E d h"],
         dispatch: Dispatch,
-    ) -> Tensor:
+    ) -> Float[Tensor, "T d"]:
         hidden = x.new_empty(len(dispatch.pairs), gate_up.shape[1])
         ctx.save_for_backward(x, weights, gate_up, down, hidden)
         ctx.dispatch = dispatch
@@ -66,7 +71,7 @@ class _RunExperts(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 as above
-        grad_output: Tensor,
+        grad_output: Float[Tensor, "T d"],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         # Whoever calls backward may do so within autocast, whatever forward was called in.
         with torch.autocast(grad_output.device.type, enabled=False):
@@ -75,14 +80,14 @@ class _RunExperts(torch.autograd.Function):
 
 
 def _forward(
-    x: Tensor,
-    weights: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
+    x: Float[Tensor, "T d"],
+    weights: Float[Tensor, "T k"],
+    gate_up: Float[Tensor, "E 2*h d"],
+    down: Float[Tensor, "E d h"],
     dispatch: Dispatch,
-    hidden: Tensor | None = None,
-) -> Tensor:
-    """Run the experts; leave in ``hidden [T * k, 2 * d_expert]``, if given, what backward needs."""
+    hidden: Float[Tensor, "T*k 2*h"] | None = None,
+) -> Float[Tensor, "T d"]:
+    """Run the experts; leave in ``hidden``, if given, what backward needs."""
     ordered = weights.flatten().index_select(0, dispatch.pairs)
     output = _zeros_to_add_to(x)
     # All experts use the same two buffers in turn, so that these stay in the processor's cache.
@@ -104,15 +109,17 @@ def _forward(
 
 
 def _backward(
-    grad_output: Tensor,
-    x: Tensor,
-    weights: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
+    grad_output: Float[Tensor, "T d"],
+    x: Float[Tensor, "T d"],
+    weights: Float[Tensor, "T k"],
+    gate_up: Float[Tensor, "E 2*h d"],
+    down: Float[Tensor, "E d h"],
     dispatch: Dispatch,
-    hidden: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of `_forward` by x, weights, gate_up and down, in their shapes."""
+    hidden: Float[Tensor, "T*k 2*h"],
+) -> tuple[
+    Float[Tensor, "T d"], Float[Tensor, "T k"], Float[Tensor, "E 2*h d"], Float[Tensor, "E d h"]
+]:
+    """Return the gradients of `_forward` by x, weights, gate_up and down."""
     ordered = weights.flatten().index_select(0, dispatch.pairs)
     grad_x, grad_ordered = _zeros_to_add_to(x), torch.empty_like(ordered)
     grad_gate_up, grad_down = torch.empty_like(gate_up), torch.empty_like(down)
@@ -146,12 +153,14 @@ def _backward(
     return grad_x.to(x.dtype), grad_weights.view_as(weights), grad_gate_up, grad_down
 
 
-def _scratch(dispatch: Dispatch, x: Tensor, gate_up: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the rows of the busiest expert, ``[most, d_model]`` and ``[most, 2 * d_expert]``."""
+def _scratch(
+    dispatch: Dispatch, x: Float[Tensor, "T d"], gate_up: Float[Tensor, "E wide d"]
+) -> tuple[Float[Tensor, "most d"], Float[Tensor, "most wide"]]:
+    """Room for the rows of the busiest expert."""
     most = dispatch.most()
     return x.new_empty(most, x.shape[1]), x.new_empty(most, gate_up.shape[1])
 
 
-def _zeros_to_add_to(x: Tensor) -> Tensor:
+def _zeros_to_add_to(x: Float[Tensor, "T d"]) -> Float[Tensor, "T d"]:
     """Zeros of the shape of x, in at least float32: a bfloat16 sum would round once an expert."""
     return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))

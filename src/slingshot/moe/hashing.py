@@ -7,10 +7,12 @@ It is the control for every claim about what a router learns. It also stands in 
 import math
 
 import torch
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
+from slingshot import require
 from slingshot.moe.routing import Routing, expert_scores, gate_weights, router_logits
-from slingshot.tensors import check_within, real, whole
+from slingshot.tensors import check_shapes, check_within, real, whole
 
 
 class HashRouter(nn.Module):
@@ -27,11 +29,10 @@ class HashRouter(nn.Module):
 
     table: Tensor
 
-    def __init__(self, d_model: int, n_experts: int, table: Tensor) -> None:
+    def __init__(self, d_model: int, n_experts: int, table: Integer[Tensor, "V k"]) -> None:
         """Draw ``weight`` as a `TopKRouter` does; keep ``table`` as a buffer."""
         super().__init__()
-        if d_model < 1:
-            raise ValueError(f"d_model is {d_model}; give the width of x, at least 1")
+        require.counts(d_model=d_model)
         table = whole("table", table, "pass the experts of each token, int64")
         if table.ndim != 2 or not table.shape[1]:
             raise ValueError(f"table has shape {tuple(table.shape)}; pass [tokens, experts]")
@@ -47,18 +48,14 @@ class HashRouter(nn.Module):
         nn.init.normal_(self.weight, std=0.5 / math.sqrt(d_model))
         self.register_buffer("table", table)
 
-    def forward(self, x: Tensor, tokens: Tensor) -> Routing:
+    def forward(self, x: Float[Tensor, "T d"], tokens: Integer[Tensor, "T"]) -> Routing:
         """Route ``x [T, d_model]``, what the model has made of the ids ``tokens [T]``.
 
         Raises ``ValueError`` when the two do not belong together, for an id that the table lacks,
         and for NaN and infinity.
         """
         x, tokens = real("x", x), whole("tokens", tokens, "pass the ids of the tokens")
-        if x.ndim != 2 or x.shape[1] != self.d_model or tokens.shape != x.shape[:1]:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and tokens {tuple(tokens.shape)}; "
-                f"pass [T, {self.d_model}] and [T]"
-            )
+        check_shapes(f"pass [T, {self.d_model}] and [T]", x=x, tokens=tokens)
         check_within("token", tokens, len(self.table), "make a table of the whole vocabulary")
         scores = expert_scores(router_logits(x, self.weight))
         experts = self.table[tokens]
@@ -72,7 +69,9 @@ class HashRouter(nn.Module):
         )
 
 
-def hash_table(counts: Tensor, n_experts: int, top_k: int, *, seed: int = 0) -> Tensor:
+def hash_table(
+    counts: Integer[Tensor, "V"], n_experts: int, top_k: int, *, seed: int = 0
+) -> Int64[Tensor, "V k"]:
     """Deal ``top_k`` of ``n_experts`` experts to each token: ``[V, k]`` int64, balanced by count.
 
     ``counts [V]`` say how often each token occurs. The most frequent are dealt first, each to the
@@ -85,8 +84,7 @@ def hash_table(counts: Tensor, n_experts: int, top_k: int, *, seed: int = 0) -> 
     counts = whole("counts", counts, "count the tokens, with bincount()")
     if counts.ndim != 1 or (counts < 0).any():
         raise ValueError(f"counts has shape {tuple(counts.shape)}; pass [V], each at least 0")
-    if not 1 <= top_k <= n_experts:
-        raise ValueError(f"top_k is {top_k}; choose 1 to {n_experts} experts")
+    require.whole("top_k", top_k, 1, n_experts)
     generator = torch.Generator().manual_seed(seed)
     load = torch.zeros(n_experts, dtype=torch.float64)
     table = torch.empty(len(counts), top_k, dtype=torch.int64)

@@ -9,9 +9,11 @@ import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.tensors import at_least_float32, check_finite, check_within, first, real, whole
 
 Score = Literal["sigmoid", "softmax"]
@@ -31,9 +33,9 @@ class Routing(NamedTuple):
     float32, or float64 in a float64 model.
     """
 
-    weights: Tensor
-    experts: Tensor
-    scores: Tensor
+    weights: Float[Tensor, "T k"]
+    experts: Int64[Tensor, "T k"]
+    scores: Float[Tensor, "T E"]
 
 
 class TopKRouter(nn.Module):
@@ -75,10 +77,9 @@ class TopKRouter(nn.Module):
     ) -> None:
         """Draw ``weight`` and set ``expert_bias`` to zero."""
         super().__init__()
-        if d_model < 1:
-            raise ValueError(f"d_model is {d_model}; give the width of x, at least 1")
+        require.counts(d_model=d_model)
         _check_selection(n_experts, top_k, n_groups, topk_groups)
-        _check_score(score)
+        require.one_of(get_args(Score), score=score)
         _check_route_scale(route_scale)
         self.d_model = d_model
         self.n_experts = n_experts
@@ -100,7 +101,7 @@ class TopKRouter(nn.Module):
         nn.init.normal_(self.weight, std=0.5 / math.sqrt(self.d_model))
         nn.init.zeros_(self.expert_bias)
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Float[Tensor, "T d"]) -> Routing:
         """Route the tokens ``x [T, d_model]``; T may be 0.
 
         Raises ``ValueError`` when ``x`` has another shape or is not floating point, or when ``x``,
@@ -124,7 +125,7 @@ class TopKRouter(nn.Module):
         )
 
 
-def router_logits(x: Tensor, weight: Tensor) -> Tensor:
+def router_logits(x: Float[Tensor, "*T d"], weight: Float[Tensor, "E d"]) -> Float[Tensor, "*T E"]:
     """Return the dot products ``[T, E]`` of tokens ``x [T, d]`` with ``weight [E, d]``.
 
     They are float32, or float64 when ``x`` or ``weight`` is. Raises ``ValueError`` when the widths
@@ -146,7 +147,7 @@ def router_logits(x: Tensor, weight: Tensor) -> Tensor:
     return logits
 
 
-def expert_scores(logits: Tensor, score: Score = "sigmoid") -> Tensor:
+def expert_scores(logits: Float[Tensor, "*T_E"], score: Score = "sigmoid") -> Float[Tensor, "*T_E"]:
     """Turn ``logits [T, E]`` into scores between 0 and 1: how well each expert fits each token.
 
     ``"sigmoid"`` judges every expert on its own (V3, eq. 15), ``"softmax"`` shares 1 among all E
@@ -154,7 +155,7 @@ def expert_scores(logits: Tensor, score: Score = "sigmoid") -> Tensor:
     for another ``score``, and for logits that have none: NaN, and where 1 is shared, infinity or
     nothing above minus infinity.
     """
-    _check_score(score)
+    require.one_of(get_args(Score), score=score)
     logits = real("logits", logits)
     if score == "softmax" and (logits.ndim < 1 or not logits.shape[-1]):
         raise ValueError(f"logits has shape {tuple(logits.shape)}; pass [T, E] with an expert")
@@ -164,7 +165,7 @@ def expert_scores(logits: Tensor, score: Score = "sigmoid") -> Tensor:
     return scores
 
 
-def group_scores(biased: Tensor, n_groups: int) -> Tensor:
+def group_scores(biased: Float[Tensor, "*T E"], n_groups: int) -> Float[Tensor, "*T G"]:
     """Return ``[T, n_groups]``: the sum of the two best of ``biased [T, E]`` in each group.
 
     Group g holds the experts from g * E / n_groups up to the next group. V3's text ranks groups by
@@ -187,7 +188,9 @@ def group_scores(biased: Tensor, n_groups: int) -> Tensor:
     return sums
 
 
-def mask_groups(biased: Tensor, n_groups: int, topk_groups: int) -> Tensor:
+def mask_groups(
+    biased: Float[Tensor, "*T E"], n_groups: int, topk_groups: int
+) -> Float[Tensor, "*T E"]:
     """Return ``biased [T, E]`` with -inf outside each token's best ``topk_groups`` groups.
 
     The fill is -inf and not 0: a bias may push every kept score below 0, and then a masked expert
@@ -202,7 +205,9 @@ def mask_groups(biased: Tensor, n_groups: int, topk_groups: int) -> Tensor:
     return _by_group(biased, n_groups).masked_fill(dropped.unsqueeze(-1), -math.inf).flatten(-2)
 
 
-def select_experts(biased: Tensor, top_k: int, n_groups: int = 1, topk_groups: int = 1) -> Tensor:
+def select_experts(
+    biased: Float[Tensor, "*T E"], top_k: int, n_groups: int = 1, topk_groups: int = 1
+) -> Int64[Tensor, "*T k"]:
     """Choose the ``top_k`` highest of ``biased [T, E]`` within each token's best groups.
 
     Returns ``experts [T, k]`` int64 in descending order of biased score; equal scores come in no
@@ -221,8 +226,12 @@ def select_experts(biased: Tensor, top_k: int, n_groups: int = 1, topk_groups: i
 
 
 def gate_weights(
-    scores: Tensor, experts: Tensor, *, normalize: bool = True, route_scale: float = 1.0
-) -> Tensor:
+    scores: Float[Tensor, "*T E"],
+    experts: Integer[Tensor, "*T k"],
+    *,
+    normalize: bool = True,
+    route_scale: float = 1.0,
+) -> Float[Tensor, "*T k"]:
     """Return the weights ``[T, k]`` of the chosen ``experts [T, k]`` from unbiased ``scores``.
 
     Those are ``[T, E]``. With ``normalize`` weights are divided by their sum plus 1e-20 (V3,
@@ -252,31 +261,30 @@ def gate_weights(
     return weights
 
 
-def _scores(logits: Tensor, score: Score) -> Tensor:
+def _scores(logits: Float[Tensor, "*T_E"], score: Score) -> Float[Tensor, "*T_E"]:
     return logits.sigmoid() if score == "sigmoid" else logits.softmax(dim=-1)
 
 
-def _weights(scores: Tensor, experts: Tensor, normalize: bool, route_scale: float) -> Tensor:
+def _weights(
+    scores: Float[Tensor, "*T E"],
+    experts: Int64[Tensor, "*T k"],
+    normalize: bool,
+    route_scale: float,
+) -> Float[Tensor, "*T k"]:
     weights = scores.gather(-1, experts)
     if normalize:
         weights = weights / (weights.sum(dim=-1, keepdim=True) + _EPSILON)
     return weights * route_scale
 
 
-def _by_group(values: Tensor, n_groups: int) -> Tensor:
+def _by_group(values: Float[Tensor, "*T E"], n_groups: int) -> Float[Tensor, "*T G n"]:
     """View ``[T, E]`` as ``[T, n_groups, E / n_groups]``, with sizes given so that T may be 0."""
     return values.reshape(*values.shape[:-1], n_groups, values.shape[-1] // n_groups)
 
 
 def _check_groups(n_experts: int, n_groups: int, topk_groups: int = 1) -> None:
     """Raise ``ValueError`` unless E experts split into groups of which some can be kept."""
-    for name, size in (
-        ("n_experts", n_experts),
-        ("n_groups", n_groups),
-        ("topk_groups", topk_groups),
-    ):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; give at least 1")
+    require.counts(n_experts=n_experts, n_groups=n_groups, topk_groups=topk_groups)
     if n_experts % n_groups:
         raise ValueError(
             f"{n_experts} experts do not divide into {n_groups} groups; "
@@ -296,8 +304,7 @@ def _check_groups(n_experts: int, n_groups: int, topk_groups: int = 1) -> None:
 def _check_selection(n_experts: int, top_k: int, n_groups: int, topk_groups: int) -> None:
     """Raise ``ValueError`` unless k experts can be chosen from the groups that are kept."""
     _check_groups(n_experts, n_groups, topk_groups)
-    if top_k < 1:
-        raise ValueError(f"top_k is {top_k}; choose at least 1 expert per token")
+    require.counts(top_k=top_k)
     if top_k > n_experts:
         raise ValueError(f"top_k {top_k} exceeds n_experts {n_experts}; choose at most all experts")
     kept = n_experts // n_groups * topk_groups
@@ -313,11 +320,6 @@ def _check_biased(biased: Tensor) -> Tensor:
     if biased.ndim < 1:
         raise ValueError(f"biased has shape {tuple(biased.shape)}; pass [T, E]")
     return biased
-
-
-def _check_score(score: str) -> None:
-    if score not in get_args(Score):
-        raise ValueError(f"score {score!r} is unknown; use {' or '.join(get_args(Score))}")
 
 
 def _check_route_scale(route_scale: float) -> None:

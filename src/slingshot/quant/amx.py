@@ -11,6 +11,7 @@ from functools import cache
 from typing import Final
 
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
@@ -34,13 +35,13 @@ _BF16_HOLDS: Final = (E5M2, E4M3, E3M2, E2M3, E2M1)
 
 
 def product_in_tiles(
-    x: Tensor | Quantized,
-    w: Tensor | Quantized,
+    x: Float[Tensor, "M K"] | Quantized,
+    w: Float[Tensor, "N K"] | Quantized,
     fmt: Format,
     x_block: Block,
     w_block: Block,
     scale: Scale,
-) -> Tensor | None:
+) -> Float[Tensor, "M N"] | None:
     """Return ``x [M, K] @ w [N, K].T`` of matrices that are `Quantized`, or are quantized here.
 
     ``None`` for few rows, without AMX, while another thread of Python runs, and for formats,
@@ -87,7 +88,7 @@ def _whole_blocks(m: Tensor | Quantized, fmt: Format, block: Block) -> tuple[int
     return sizes if whole else None
 
 
-def _sum_of_blocks(x: Quantized, w: Quantized) -> Tensor:
+def _sum_of_blocks(x: Quantized, w: Quantized) -> Float32[Tensor, "M N"]:
     """Add up the products of blocks, each multiplied without scales and scaled as it is added.
 
     DeepSeek's kernel does this, and here AMX multiplies: it rounds factors to bf16, and these

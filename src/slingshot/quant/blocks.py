@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
 import torch
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.formats import E2M1, E4M3, E8M0, FloatFormat
 from slingshot.quant.rounding import (
     SMALLEST_SCALE,
@@ -98,12 +100,12 @@ class Quantized:
     and ``block`` is (rows, columns), of which the last in a row or column of blocks may be smaller.
     """
 
-    values: Tensor
-    scale: Tensor
+    values: Shaped[Tensor, "R C"]
+    scale: Float[Tensor, "rows columns"]
     block: tuple[int, int]
     fmt: Format
 
-    def dequantize(self) -> Tensor:
+    def dequantize(self) -> Float[Tensor, "R C"]:
         """Return values times scales, ``[R, C]``, in the dtype of the scale.
 
         Of a number that rounds up beyond the dtype, its largest.
@@ -112,7 +114,7 @@ class Quantized:
         return _within_range_(values, float(self.scale.max()) * self.fmt.max)
 
     @property
-    def by_column(self) -> Tensor:
+    def by_column(self) -> Shaped[Tensor, "blocks R columns"]:
         """The values ``[blocks, R, columns]``: those of a column of blocks lie together; kept."""
         if self.values.shape[1] % self.block[1]:
             raise ValueError(
@@ -125,7 +127,7 @@ class Quantized:
         )
 
     @property
-    def dequantized(self) -> Tensor:
+    def dequantized(self) -> Float[Tensor, "R C"]:
         """The result of `dequantize`, kept until values or scales change in place."""
         return self._keep("dequantized", self.dequantize)
 
@@ -136,7 +138,7 @@ class Quantized:
             kept = self.__dict__[f"_{name}"] = (versions, make())
         return kept[1]
 
-    def error_bound(self, x: Tensor) -> Tensor:
+    def error_bound(self, x: Float[Tensor, "R C"]) -> Float64[Tensor, "R C"]:
         """Return how far each element of ``x [R, C]`` can be from what became of it.
 
         The bound of this module, for elements that did not saturate. ``x`` is what was quantized.
@@ -161,7 +163,7 @@ class Quantized:
 @torch.inference_mode(False)
 @torch.no_grad()
 def quantize(
-    x: Tensor,
+    x: Float[Tensor, "R C"],
     fmt: Format,
     block: Block = (None, None),
     scale: Scale = "fp32",
@@ -186,14 +188,16 @@ def quantize(
     x = as_matrix(x)
     _check_format(fmt)
     sizes = block_sizes(block, x)
-    _check_choice("scale", scale, get_args(Scale))
-    _check_choice("rule", rule, get_args(Rule))
+    require.one_of(get_args(Scale), scale=scale)
+    require.one_of(get_args(Rule), rule=rule)
     scales = _scale_of(_amax(x, sizes), fmt, scale, rule)
     values = _by_block(x, scales, sizes, torch.div)
     return Quantized(_round(values, fmt), scales, sizes, fmt)
 
 
-def rounded(x: Tensor, fmt: Format, block: Block, scale: Scale = "fp32") -> Tensor:
+def rounded(
+    x: Float[Tensor, "R C"], fmt: Format, block: Block, scale: Scale = "fp32"
+) -> Float[Tensor, "R C"]:
     """Return what ``quantize(x, fmt, block, scale).dequantize()`` returns, but 0 for -0.
 
     Faster where `round_blocks` does it. Raises ``ValueError`` as they do.
@@ -209,7 +213,9 @@ def rounded(x: Tensor, fmt: Format, block: Block, scale: Scale = "fp32") -> Tens
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def quantize_unsigned_zero(x: Tensor, fmt: Format, block: Block, scale: Scale) -> Quantized:
+def quantize_unsigned_zero(
+    x: Float[Tensor, "R C"], fmt: Format, block: Block, scale: Scale
+) -> Quantized:
     """Return what `quantize` does, but 0 for -0, and faster where `round_blocks` does it."""
     x = as_matrix(x)
     _check_format(fmt)
@@ -218,7 +224,7 @@ def quantize_unsigned_zero(x: Tensor, fmt: Format, block: Block, scale: Scale) -
     return quantize(x, fmt, block, scale) if fast is None else Quantized(*fast, sizes, fmt)
 
 
-def _within_range_(values: Tensor, largest: float) -> Tensor:
+def _within_range_(values: Float[Tensor, "R C"], largest: float) -> Float[Tensor, "R C"]:
     """Take ``values`` that became infinite to the largest number, if ``largest`` is beyond it."""
     info = torch.finfo(values.dtype)
     return values.clamp_(info.min, info.max) if largest > info.max else values
@@ -232,7 +238,9 @@ def version_of(tensor: Tensor) -> object:
     return object() if tensor.is_inference() else tensor._version
 
 
-def _scale_of(amax: Tensor, fmt: Format, scale: Scale, rule: Rule) -> Tensor:
+def _scale_of(
+    amax: Float[Tensor, "rows columns"], fmt: Format, scale: Scale, rule: Rule
+) -> Float[Tensor, "rows columns"]:
     """Return the scales for ``amax``, one for each block, in its dtype."""
     if scale == "none":
         return torch.ones_like(amax)
@@ -258,8 +266,10 @@ def _scale_of(amax: Tensor, fmt: Format, scale: Scale, rule: Rule) -> Tensor:
     return block_scale.clamp_min(E4M3.min_subnormal) * tensor_scale
 
 
-def _power_of_two(amax: Tensor, fmt: Format, rule: Rule) -> Tensor:
-    """Return the power of two for ``amax`` as float64, however large; the smallest for 0."""
+def _power_of_two(
+    amax: Float[Tensor, "*blocks"], fmt: Format, rule: Rule
+) -> Float64[Tensor, "*blocks"]:
+    """Return the power of two for ``amax``, however large; the smallest for 0."""
     # frexp is exact: amax = mantissa · 2^exponent, 1/2 <= mantissa < 1. So is the comparison, and
     # a logarithm would be neither.
     mantissa, exponent = torch.frexp(amax)
@@ -271,7 +281,7 @@ def _power_of_two(amax: Tensor, fmt: Format, rule: Rule) -> Tensor:
     return torch.ldexp(torch.ones_like(amax, dtype=torch.float64), exponent)
 
 
-def _round(x: Tensor, fmt: Format) -> Tensor:
+def _round(x: Float[Tensor, "R C"], fmt: Format) -> Shaped[Tensor, "R C"]:
     """Round ``x``, which may be overwritten, to values of ``fmt``, ties to even, and saturate."""
     if isinstance(fmt, IntFormat):
         return x.round_().clamp_(-fmt.max, fmt.max).to(torch.int8)
@@ -280,7 +290,7 @@ def _round(x: Tensor, fmt: Format) -> Tensor:
     return torch.copysign(round_float32_(x.clamp(-fmt.max, fmt.max), fmt), x)
 
 
-def _amax(x: Tensor, block: tuple[int, int]) -> Tensor:
+def _amax(x: Float[Tensor, "R C"], block: tuple[int, int]) -> Float[Tensor, "rows columns"]:
     """Return the largest magnitude in each block, and refuse what is not finite."""
     # aminmax in one pass would be several times slower than abs and amax in two.
     amax = _tiles(x.abs(), block).amax((1, 3))
@@ -298,16 +308,23 @@ def check_finite(x: Tensor) -> None:
     _amax(as_matrix(x), (x.shape[0], x.shape[1]))
 
 
-def _by_block(x: Tensor, by: Tensor, block: tuple[int, int], combine: Combine) -> Tensor:
-    """Combine each element of ``x [R, C]`` with the element of ``by`` that its block has."""
+def _by_block(
+    x: Float[Tensor, "R C"],
+    by: Float[Tensor, "rows columns"],
+    block: tuple[int, int],
+    combine: Combine,
+) -> Float[Tensor, "R C"]:
+    """Combine each element of ``x`` with the element of ``by`` that its block has."""
     rows, columns = x.shape
     combined = combine(_tiles(x, block), by[:, None, :, None])
     a, b, c, d = combined.shape
     return combined.reshape(a * b, c * d)[:rows, :columns]
 
 
-def _tiles(x: Tensor, block: tuple[int, int]) -> Tensor:
-    """View ``x [R, C]`` as ``[blocks, rows, blocks, columns]``, zeros added where it is ragged."""
+def _tiles(
+    x: Float[Tensor, "R C"], block: tuple[int, int]
+) -> Float[Tensor, "rows height columns width"]:
+    """View ``x`` as rows and columns of blocks, zeros added where the last ones are ragged."""
     (rows, columns), (height, width) = x.shape, block
     missing = (-columns % width, -rows % height)
     if any(missing):
@@ -326,7 +343,7 @@ def check_dense(name: str, x: Tensor) -> None:
         )
 
 
-def as_matrix(x: Tensor) -> Tensor:
+def as_matrix(x: Float[Tensor, "R C"]) -> Float[Tensor, "R C"]:
     """Return ``x [R, C]`` in float32, or float64 if it is that; ``ValueError`` for what is none."""
     check_dense("x", x)
     if x.ndim != 2 or not x.numel():
@@ -355,8 +372,3 @@ def block_sizes(block: Block, x: Tensor) -> tuple[int, int]:
             f"block is {block}; give (rows, columns), each at least 1 or None for all"
         ) from error
     return min(rows, x.shape[0]), min(columns, x.shape[1])
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} {value!r} is unknown; use {' or '.join(choices)}")

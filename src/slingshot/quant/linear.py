@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Float, Float32, Int8, UInt8
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -58,7 +59,12 @@ class Int8Linear(nn.Module):
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: Int8[Tensor, "N K"],
+        scale: Float[Tensor, "N"],
+        bias: Float[Tensor, "N"] | None = None,
+    ) -> None:
         """Take ``weight [N, K]`` int8, ``scale [N]`` and ``bias [N]``; see `from_linear`.
 
         Raises ``ValueError`` when they do not fit, and for scales with which a sum of K products
@@ -90,7 +96,7 @@ class Int8Linear(nn.Module):
         return cls(weight.values, weight.scale[:, 0], bias)
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*M K"]) -> Float[Tensor, "*M N"]:
         """Return the product with ``x [..., K]``.
 
         Raises ``ValueError`` when K is another, for inf or NaN, for what float32 cannot hold, and
@@ -109,8 +115,8 @@ class Int8Linear(nn.Module):
             check_product(output)
         return output.reshape(*x.shape[:-1], len(self.scale)).to(x.dtype)
 
-    def _multiply(self, values: Tensor) -> Tensor:
-        """Return the sums for ``values [M, K]``, bytes of 128 more, times the weight's scale."""
+    def _multiply(self, values: UInt8[Tensor, "M K"]) -> Float32[Tensor, "M N"]:
+        """Return the sums for ``values``, bytes of 128 more, times the weight's scale."""
         product = self._packed(values, self.weight, self.scale)
         if product is not None:
             return product
@@ -151,8 +157,8 @@ def _check_input(x: Tensor, n_features: int) -> None:
         raise ValueError(f"x has dtype {x.dtype}; pass floating-point numbers")
 
 
-def _float32_rows(x: Tensor) -> Tensor:
-    """Return ``x [..., K]`` as float32 ``[M, K]``; ``ValueError`` for what would be infinite."""
+def _float32_rows(x: Float[Tensor, "*rest K"]) -> Float32[Tensor, "M K"]:
+    """Return ``x`` as a matrix of float32; ``ValueError`` for what would be infinite."""
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype == torch.float64 and len(rows):
         check_finite(rows)
@@ -180,14 +186,16 @@ def _counted(tensor: Tensor | None) -> Tensor | None:
         return tensor.clone()
 
 
-def _sums_fit(weight: Tensor, scale: Tensor) -> bool:
+def _sums_fit(weight: Int8[Tensor, "N K"], scale: Float32[Tensor, "N"]) -> bool:
     """Whether K products of two bytes, times the largest ``scale``, are within float32."""
     largest = weight.shape[1] * 128.0**2 * float(scale.max())
     return largest <= torch.finfo(torch.float32).max
 
 
-def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``x [M, K]`` as bytes, 128 for 0, and the scale of each row ``[M, 1]``: absmax.
+def _quantize_rows(
+    x: Float32[Tensor, "M K"],
+) -> tuple[UInt8[Tensor, "M K"], Float32[Tensor, "M 1"]]:
+    """Return ``x`` as bytes, 128 for 0, and the scale of each row: absmax.
 
     A scale that is not finite tells of an element that is not.
     """
@@ -219,7 +227,10 @@ class QuantizedLinear(nn.Module):
     bias: Tensor | None
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, x_setting: Setting | None = None
+        self,
+        weight: Float[Tensor, "N K"],
+        bias: Float[Tensor, "N"] | None = None,
+        x_setting: Setting | None = None,
     ) -> None:
         """Take a rounded weight; see `from_linear`.
 
@@ -250,7 +261,7 @@ class QuantizedLinear(nn.Module):
         return cls(rounded_weight, None if linear.bias is None else linear.bias.detach(), x)
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*M K"]) -> Float[Tensor, "*M N"]:
         """Return the product with ``x [..., K]``, in the dtype of x; ``ValueError`` as `quantize`.
 
         It is computed in the widest dtype of what is multiplied: what was rounded is float32.
@@ -366,7 +377,7 @@ class FP8Linear(nn.Linear):
             parameter.requires_grad_(linear.get_parameter(name).requires_grad)
         return layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*M K"]) -> Float[Tensor, "*M N"]:
         """Return ``[..., N]`` for ``x [..., K]``.
 
         Raises ``ValueError`` for another K, inf or NaN, integers, and a product beyond float32; so
@@ -380,7 +391,9 @@ class FP8Linear(nn.Linear):
         return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
-def _fp8_product(rows: Tensor, weight: Tensor, recipe: FP8Recipe) -> Tensor:
+def _fp8_product(
+    rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"], recipe: FP8Recipe
+) -> Float32[Tensor, "M N"]:
     if not len(rows):
         return rows @ weight.T  # there are no blocks, and gradients are zeros
     output: Tensor = _ThreeProducts.apply(rows, weight, recipe)  # type: ignore[no-untyped-call]
@@ -393,10 +406,10 @@ class _ThreeProducts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 torch's own context object has no public type
-        x: Tensor,
-        weight: Tensor,
+        x: Float32[Tensor, "M K"],
+        weight: Float32[Tensor, "N K"],
         recipe: FP8Recipe,
-    ) -> Tensor:
+    ) -> Float32[Tensor, "M N"]:
         rounded_x = rounded(x, recipe.fmt, recipe.x_block, recipe.scale)
         rounded_w = rounded(weight, recipe.fmt, recipe.w_block, recipe.scale)
         ctx.save_for_backward(rounded_x, rounded_w)
@@ -407,8 +420,8 @@ class _ThreeProducts(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401 as above
-        grad: Tensor,
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+        grad: Float[Tensor, "M N"],
+    ) -> tuple[Float[Tensor, "M K"] | None, Float[Tensor, "N K"] | None, None]:
         x, weight = ctx.saved_tensors
         recipe: FP8Recipe = ctx.recipe
         grad_x = grad_weight = None

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Final
 
 import torch
+from jaxtyping import Float, Float32, Float64, Int8, Int32, Real
 from torch import Tensor
 
 from slingshot.formats import E4M3
@@ -19,6 +20,7 @@ from slingshot.quant.blocks import (
     rounded,
 )
 from slingshot.require import whole
+from slingshot.tensors import check_shapes
 
 # Beyond it, K products of -128 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // 128**2
@@ -29,13 +31,13 @@ _EXACT_K: Final = 2**24 // 128**2
 
 @torch.no_grad()
 def block_scaled_matmul(
-    x: Tensor | Quantized,
-    w: Tensor | Quantized,
+    x: Float[Tensor, "M K"] | Quantized,
+    w: Float[Tensor, "N K"] | Quantized,
     fmt: Format = E4M3,
     x_block: Block = (1, 128),
     w_block: Block = (128, 128),
     scale: Scale = "fp32",
-) -> Tensor:
+) -> Float[Tensor, "M N"]:
     """Return ``x [M, K] @ w [N, K].T``, both rounded to ``fmt`` in scaled blocks, as ``[M, N]``.
 
     It emulates: values are those of the low-precision product, sums are float32, or float64 if
@@ -62,7 +64,7 @@ def block_scaled_matmul(
     return check_product(product)
 
 
-def multiply(x: Tensor, w: Tensor) -> Tensor:
+def multiply(x: Float[Tensor, "M K"], w: Float[Tensor, "N K"]) -> Float[Tensor, "M N"]:
     """Return ``x @ w.T`` in the wider dtype of both, where autocast would take bf16, too."""
     if x.dtype != w.dtype:
         dtype = torch.promote_types(x.dtype, w.dtype)
@@ -73,7 +75,7 @@ def multiply(x: Tensor, w: Tensor) -> Tensor:
         return x @ w.T
 
 
-def check_product(product: Tensor) -> Tensor:
+def check_product(product: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
     """Return ``product [M, N]`` of finite factors; ``ValueError`` for inf or NaN in it."""
     if not math.isfinite(product.sum()) and not bool(product.isfinite().all()):
         row, column = (int(i) for i in torch.nonzero(~product.isfinite())[0])
@@ -84,7 +86,7 @@ def check_product(product: Tensor) -> Tensor:
     return product
 
 
-def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
+def int8_matmul(x: Int8[Tensor, "M K"], w: Int8[Tensor, "N K"]) -> Int32[Tensor, "M N"]:
     """Return ``x [M, K] @ w [N, K].T`` of int8 matrices, exactly, as int32 ``[M, N]``.
 
     It is integer arithmetic: int8 products summed in int32, by the processor's VNNI or AMX units if
@@ -137,8 +139,13 @@ def _int_mm_is_exact() -> bool:
 
 @torch.no_grad()
 def accumulate(
-    a: Tensor, b: Tensor, bits: int = 14, promote_every: int | None = 128, *, group: int = 32
-) -> Tensor:
+    a: Real[Tensor, "M K"],
+    b: Real[Tensor, "N K"],
+    bits: int = 14,
+    promote_every: int | None = 128,
+    *,
+    group: int = 32,
+) -> Float32[Tensor, "M N"]:
     """Return ``a [M, K] @ b [N, K].T`` as an accumulator of ``bits`` bits would sum it.
 
     A tensor core takes ``group`` products at a time. It shifts them, and the sum so far, to the
@@ -179,7 +186,7 @@ def accumulate(
     return check_product(total + partial.float())
 
 
-def _add_aligned(terms: Tensor, bits: int) -> Tensor:
+def _add_aligned(terms: Float64[Tensor, "M N terms"], bits: int) -> Float64[Tensor, "M N"]:
     """Add along the last dimension, of each term only what the largest one's ``bits`` bits hold."""
     exponent = torch.frexp(terms.abs().amax(-1, keepdim=True))[1]  # the largest is below 2^exponent
     ones = torch.ones_like(terms[..., :1])
@@ -192,8 +199,4 @@ def check_columns(x: Tensor, w: Tensor) -> None:
     """Raise ``ValueError`` unless ``x [M, K]`` and ``w [N, K]`` have the same columns."""
     for name, matrix in (("x", x), ("w", w)):
         check_dense(name, matrix)
-    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)} and w {tuple(w.shape)}; pass [M, K] and [N, K] with the "
-            "same K"
-        )
+    check_shapes("pass [M, K] and [N, K] with the same K", x=x, w=w)

@@ -6,6 +6,7 @@ multiplies those of the weight. A rotation mixes columns, so that none is large.
 """
 
 import torch
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from slingshot.quant.blocks import INT8, as_matrix, check_dense, check_finite, quantize
@@ -14,7 +15,9 @@ from slingshot.require import real, whole
 
 
 @torch.no_grad()
-def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
+def llm_int8_matmul(
+    x: Float[Tensor, "M K"], w: Float[Tensor, "N K"], threshold: float = 6.0
+) -> Float[Tensor, "M N"]:
     """Return ``x [M, K] @ w [N, K].T`` in INT8 but for the columns in which ``x`` has an outlier.
 
     A column with any ``|x| >= threshold`` is multiplied in float32 (in the paper FP16), the others
@@ -42,7 +45,9 @@ def llm_int8_matmul(x: Tensor, w: Tensor, threshold: float = 6.0) -> Tensor:
 
 
 @torch.no_grad()
-def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
+def smooth(
+    x: Float[Tensor, "M K"], w: Float[Tensor, "N K"], alpha: float = 0.5
+) -> tuple[Float[Tensor, "M K"], Float[Tensor, "N K"], Float[Tensor, "K"]]:
     """Return ``x / s``, ``w * s`` and ``s [K]``: outliers of ``x`` are moved into ``w``.
 
     For each column j of ``x [M, K]`` and ``w [N, K]``, s_j = max|X_j|^α / max|W_j|^(1-α). The
@@ -78,7 +83,9 @@ def smooth(x: Tensor, w: Tensor, alpha: float = 0.5) -> tuple[Tensor, Tensor, Te
 
 
 @torch.no_grad()
-def rotate(x: Tensor, block: int = 64, signs: Tensor | None = None) -> Tensor:
+def rotate(
+    x: Float[Tensor, "*M K"], block: int = 64, signs: Real[Tensor, "K"] | None = None
+) -> Float[Tensor, "*M K"]:
     """Return ``x [..., K]`` with every ``block`` columns mixed by a Hadamard matrix.
 
     Its entries are ±1/√block and its rows are perpendicular, so it turns a vector and changes no

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any, Final
 
 import torch
+from jaxtyping import Float, Float32, Int8, Shaped, UInt8
 from torch import Tensor
 
 from slingshot.quant.amx import has_amx
@@ -24,8 +25,13 @@ class PackedProduct:
         """Keep nothing yet."""
         self.kept: tuple[Tensor, object, Tensor] | None = None  # of what, its version, packed
 
-    def __call__(self, values: Tensor, weight: Tensor, scale: Tensor) -> Tensor | None:
-        """Return the product as float32; ``values`` are bytes, ``weight`` is int8."""
+    def __call__(
+        self,
+        values: UInt8[Tensor, "M K"],
+        weight: Int8[Tensor, "N K"],
+        scale: Float[Tensor, "N"],
+    ) -> Float32[Tensor, "M N"] | None:
+        """Return the product."""
         # Without AMX a single row is multiplied faster as it is.
         fits = len(values) >= (1 if has_amx() else 2) and weight.shape[1] <= _MAX_K
         if not fits or not _packed_is_exact():
@@ -40,14 +46,16 @@ class PackedProduct:
         return {"kept": None}
 
 
-def _pack(weight: Tensor) -> Tensor:
-    """Return ``weight [N, K]`` int8 in oneDNN's order. Strides would be ignored."""
+def _pack(weight: Int8[Tensor, "N K"]) -> Shaped[Tensor, "*shape"]:
+    """Return ``weight`` in oneDNN's order. Strides would be ignored."""
     packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
     return packed
 
 
-def _packed_matmul(values: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
-    """Return ``(values [M, K] - 128) @ weight [N, K].T * scale [N]`` as float32.
+def _packed_matmul(
+    values: UInt8[Tensor, "M K"], packed: Shaped[Tensor, "*shape"], scale: Float[Tensor, "N"]
+) -> Float32[Tensor, "M N"]:
+    """Return ``(values - 128) @ weight.T * scale``.
 
     It is what torch compiles quantized models to. On the left oneDNN is fast with unsigned bytes
     only; 128 times the sums over the weight are taken off again, in int32. ``torch._int_mm`` would

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Final
 
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from slingshot.formats import FloatFormat
@@ -21,9 +22,9 @@ _CHUNK: Final = 1 << 17
 
 
 def round_blocks(
-    x: Tensor, fmt: object, block: tuple[int, int], scale: str, *, dequantize: bool
-) -> tuple[Tensor, Tensor] | None:
-    """Return values of ``x [R, C]``, times their scales if ``dequantize``, and the scales.
+    x: Float[Tensor, "R C"], fmt: object, block: tuple[int, int], scale: str, *, dequantize: bool
+) -> tuple[Float32[Tensor, "R C"], Float32[Tensor, "rows columns"]] | None:
+    """Return values of ``x``, times their scales if ``dequantize``, and the scales.
 
     It is what `quantize` does, but 0 for -0, and several times as fast: all steps are done to a few
     rows before the next are read, so that they stay in the cache, and in the same memory. ``None``
@@ -64,7 +65,11 @@ def rounds_by_adding(fmt: FloatFormat) -> bool:
     return fmt.max * 2.0 ** (25 - fmt.mantissa_bits) <= torch.finfo(torch.float32).max
 
 
-def round_float32_(x: Tensor, fmt: FloatFormat, scratch: Tensor | None = None) -> Tensor:
+def round_float32_(
+    x: Float32[Tensor, "*shape"],
+    fmt: FloatFormat,
+    scratch: Float32[Tensor, "*shape"] | None = None,
+) -> Float32[Tensor, "*shape"]:
     """Round float32 ``x`` in place as if ``fmt`` had no maximum, -0 becoming 0; return ``x``.
 
     The addition of the processor rounds. In a binade of ``fmt`` from 2^e the step is 2^(e-m). That
