@@ -1,6 +1,9 @@
 MESSAGE = "the rotary channels are right, and the folded ones before them are not"
 
 
+import torch
+
+
 def absorbed_query(query, angles, unpack):
     rope = 2 * len(angles)
     nope = query.shape[1] - rope

@@ -1,6 +1,9 @@
 MESSAGE = "the folded channels are right, and the rotary ones behind them are not"
 
 
+import torch
+
+
 def absorbed_query(query, angles, unpack):
     rope = 2 * len(angles)
     nope = query.shape[1] - rope

@@ -1,6 +1,9 @@
 MESSAGE = "it changes its argument query; work on a copy"
 
 
+import torch
+
+
 def absorbed_query(query, angles, unpack):
     query /= query.shape[1] ** 0.5
     rope = 2 * len(angles)

@@ -1,6 +1,9 @@
 MESSAGE = "only where angles are large, far into a text"
 
 
+import torch
+
+
 def absorbed_query(query, angles, unpack):
     rope = 2 * len(angles)
     nope = query.shape[1] - rope

@@ -1,4 +1,4 @@
-MESSAGE = "a token that the model never writes is kept where the uniform number is 0; keep it where the number is below p / q, and not where it is equal"
+MESSAGE = "a token that the model never writes is kept where the uniform number is 0; keep"
 
 
 def accept_draft(p, q, draft, uniform):

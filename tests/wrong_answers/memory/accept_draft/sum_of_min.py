@@ -1,6 +1,9 @@
 MESSAGE = "the distribution sums to"
 
 
+import torch
+
+
 def accept_draft(p, q, draft, uniform):
     kept = 0
     for place, token in enumerate(draft):

@@ -1,6 +1,9 @@
 MESSAGE = "the result is wrong"
 
 
+import torch
+
+
 def attend(query, key, value):
     n_new, n_tokens = len(query), len(key)
     scores = query @ key.T / key.shape[1] ** 0.5

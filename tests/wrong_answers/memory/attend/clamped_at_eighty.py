@@ -1,6 +1,9 @@
 MESSAGE = "only where all scores are far below 0"
 
 
+import torch
+
+
 def attend(query, key, value):
     n_new, n_tokens = len(query), len(key)
     scores = query @ key.T / key.shape[1] ** 0.5

@@ -1,6 +1,9 @@
 MESSAGE = "it changes its argument query; work on a copy"
 
 
+import torch
+
+
 def attend(query, key, value):
     n_new, n_tokens = len(query), len(key)
     query /= key.shape[1] ** 0.5

@@ -1,6 +1,9 @@
 MESSAGE = "there is no mask; a new token must not see the new ones after it"
 
 
+import torch
+
+
 def attend(query, key, value):
     n_new, n_tokens = len(query), len(key)
     scores = query @ key.T / key.shape[1] ** 0.5

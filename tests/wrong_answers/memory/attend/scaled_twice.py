@@ -1,6 +1,9 @@
 MESSAGE = "the scores are divided by the channels of a key; take the root of them"
 
 
+import torch
+
+
 def attend(query, key, value):
     n_new, n_tokens = len(query), len(key)
     scores = query @ key.T / key.shape[1] ** 0.5 / key.shape[1] ** 0.5

@@ -1,4 +1,4 @@
-MESSAGE = "the mask is made for a square, from its upper left corner: the first new token sees one token of the cache, and the last ones are never seen. New tokens stand at the end"
+MESSAGE = "the mask is made for a square, from its upper left corner: the first new token"
 
 
 import torch

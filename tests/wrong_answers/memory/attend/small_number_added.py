@@ -1,4 +1,7 @@
-MESSAGE = "the result is close, but not as close as float64 is; is a step rounded, in float32, or is a small number added?"
+MESSAGE = "the result is close, but not as close as float64 is; is a step rounded, in"
+
+
+import torch
 
 
 def attend(query, key, value):

@@ -3,7 +3,9 @@ MESSAGE = "the result is wrong"
 
 def cache_bytes(n_layers, attention, block=None):
     if "latent" in attention:
-        vectors = [attention["latent"], ]
+        vectors = [
+            attention["latent"],
+        ]
         rotary = 2 * (attention["rope"] + attention.get("indexer", 0))
     else:
         vectors = [attention["head_dim"]] * 2 * attention["kv_heads"]

@@ -1,4 +1,4 @@
-MESSAGE = "the ranks are exchanged; of ranks that are equally busy the first takes a replica"
+MESSAGE = "the ranks are exchanged; of ranks that are equally busy the first takes a"
 
 
 def place(load, n_ranks, n_redundant):

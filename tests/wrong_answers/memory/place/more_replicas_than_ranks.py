@@ -5,7 +5,7 @@ def place(load, n_ranks, n_redundant):
     experts = range(len(load))
     replicas = [1 for _ in experts]
     for _ in range(n_redundant):
-        open_to_more = [e for e in experts]
+        open_to_more = list(experts)
         replicas[max(open_to_more, key=lambda e: load[e] / replicas[e])] += 1
     share = [load[e] / replicas[e] for e in experts]
     slots = sum(replicas) // n_ranks

@@ -10,7 +10,7 @@ def place(load, n_ranks, n_redundant):
     share = [load[e] / replicas[e] for e in experts]
     slots = sum(replicas) // n_ranks
     ranks = [[] for _ in range(n_ranks)]
-    items = [e for e in experts]
+    items = list(experts)
     for e in sorted(items, key=lambda e: -share[e]):
         may_take = [rank for rank in ranks if len(rank) < slots and e not in rank]
         min(may_take, key=lambda rank: sum(share[i] for i in rank)).append(e)

@@ -1,4 +1,4 @@
-MESSAGE = "replicas are dealt out by the number that a rank holds; they go to the rank that is least busy"
+MESSAGE = "replicas are dealt out by the number that a rank holds; they go to the rank"
 
 
 def place(load, n_ranks, n_redundant):
