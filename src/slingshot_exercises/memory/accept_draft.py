@@ -225,7 +225,8 @@ ACCEPT_DRAFT = Exercise(
     ],
     explain=_explain,
     lesson="To the prediction: the tokens that the drafter overrates. Drafts alone bring them up "
-    "to p already, and a replacement from p then brings them a second time.",
+    "to p already, and a replacement from p then brings them a second time. What the drafter "
+    "underrates most comes too seldom for it.",
 )
 
 NAMES = ("p", "q", "draft", "uniform")

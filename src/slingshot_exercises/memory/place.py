@@ -1,5 +1,6 @@
 """The check of ``place``."""
 
+import ast
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -21,18 +22,26 @@ from slingshot_exercises.domain import Domain
 
 Load = Sequence[float]
 Ranks = list[list[int]]
-GAP = -1
-"""Stands between two ranks in an answer that was read."""
 
 
-def ranks(answer: object) -> np.ndarray:
+class Placed(str):
+    """The experts of each rank as a text, sorted within a rank; a failure shows it as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return the lists, without quotes."""
+        return str(self)
+
+
+def ranks(answer: object) -> Placed:
     """Read the experts of each rank, in any order within a rank."""
     wanted = "return a list with a list of experts for each rank, such as [[0, 2], [0, 1]]"
     if isinstance(answer, torch.Tensor | np.ndarray) and answer.ndim == 2:
         answer = answer.tolist()
     if not isinstance(answer, list | tuple):
         raise UnusableError(f"it returns {describe_kind(answer)}; {wanted}")
-    flat: list[int] = []
+    found: Ranks = []
     for rank in answer:
         experts = rank.tolist() if isinstance(rank, torch.Tensor | np.ndarray) else rank
         whole = isinstance(experts, list | tuple | set | frozenset) and all(
@@ -40,19 +49,8 @@ def ranks(answer: object) -> np.ndarray:
         )
         if not whole:
             raise UnusableError(f"a rank of its list is {describe_kind(rank)}; {wanted}")
-        flat += [*sorted(int(expert) for expert in experts), GAP]
-    return np.array(flat, dtype=object if any(abs(e) > 2**62 for e in flat) else np.int64)
-
-
-def _split(flat: Answer) -> Ranks:
-    """An answer that was read, as lists again."""
-    found: Ranks = [[]]
-    for expert in flat.tolist():
-        if expert == GAP:
-            found.append([])
-        else:
-            found[-1].append(expert)
-    return found[:-1]
+        found.append(sorted(int(expert) for expert in experts))
+    return Placed(found)
 
 
 def _most_a_replica(load: Load, copies: list[int], n_ranks: int) -> int:
@@ -102,7 +100,7 @@ def _place_with(
 def _explain(case: Case, expected: Answer, got: Answer) -> str:
     """Say what is wrong: ranks, slots, replicas, or which of them lies where."""
     load, n_ranks = case["load"], case["n_ranks"]
-    found, right = _split(got), _split(expected)
+    found, right = ast.literal_eval(got), ast.literal_eval(expected)
     if len(found) != n_ranks:
         return f"it returns {len(found)} ranks; there are {n_ranks}"
     everything = [expert for rank in found for expert in rank]
