@@ -134,7 +134,10 @@ ACCEPT_DRAFT = Exercise(
     "accept_draft",
     _accept_with(),
     kept_and_shares,
-    Tolerance(_bound, "no difference in the count, and roundings in the distribution"),
+    Tolerance(
+        _bound,
+        "no difference in the count, which stands first here, and roundings in the distribution",
+    ),
     [
         Mistake(
             "the replacement is drawn from p itself; what drafts have brought already would come "

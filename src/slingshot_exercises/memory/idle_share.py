@@ -304,6 +304,7 @@ def _usual(rng: np.random.Generator) -> list[dict[str, Any]]:
     return [
         _case(one_forward_one_backward(2, 2), 1.0, 2.0, 0.75),
         _case(zero_bubble(2, 3), 1.0, 2.0, 0.75),
+        _case(mixed(2, 2), 1.0, 2.0, 0.75),
         _timed(rng, one_forward_one_backward(4, 6)),
         _timed(rng, zero_bubble(4, 7)),
         _timed(rng, all_forward_first(3, 4, last_first=True)),
