@@ -129,7 +129,8 @@ def test_what_is_written_has_the_distribution_of_the_model(
 def busiest(load: list[int], ranks: list[list[int]]) -> Fraction:
     """The load of the busiest rank, whose replicas share equally."""
     replicas = Counter(expert for rank in ranks for expert in rank)
-    return max(sum(Fraction(load[e], replicas[e]) for e in rank) for rank in ranks)
+    shares = [[Fraction(load[e], replicas[e]) for e in rank] for rank in ranks]
+    return max(sum(rank, Fraction(0)) for rank in shares)
 
 
 def test_places_are_those_of_the_library_where_no_two_shares_are_equal() -> None:

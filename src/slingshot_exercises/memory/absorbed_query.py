@@ -57,7 +57,8 @@ def _absorbed_with(
         if rope_first:
             turning, plain = query[:, :rope], query[:, rope:]
         scale = scaled_by(nope, rope, unpack.shape[2], unpack.shape[1] - nope) ** -0.5
-        return scale * torch.cat(joined(fold(plain, unpack), turn(turning, angles)), dim=1)
+        parts = joined(fold(plain, unpack), turn(turning, angles))
+        return torch.cat(parts, dim=1) * float(scale)
 
     return absorbed_query
 

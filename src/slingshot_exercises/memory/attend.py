@@ -58,7 +58,8 @@ def _part(
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         hidden, part = _behind_cache(query, key), of(len(query), len(key))
         scores = (query @ key.T * key.shape[1] ** -0.5).masked_fill(hidden, -torch.inf)
-        return scores[:, part].softmax(dim=1) @ value[part]
+        found: Tensor = scores[:, part].softmax(dim=1) @ value[part]
+        return found
 
     return attend
 
@@ -74,7 +75,7 @@ def _bound(case: Case, expected: Answer) -> float:
     sizes = case["query"].abs() @ case["key"].abs().T * width**-0.5
     score = (width + 8) * UNIT_ROUNDOFF * sizes.max().item()
     relative = 2 * score + (2 * n_tokens + 16) * UNIT_ROUNDOFF
-    return 2 * relative * float(case["value"].abs().max())
+    return float(2 * relative * case["value"].abs().max())
 
 
 ATTEND = Exercise(
@@ -175,7 +176,7 @@ def _usual(rng: np.random.Generator) -> list[Case]:
 
 def _with_scores(rng: np.random.Generator, level: float, width: float = 1.0) -> list[Case]:
     """Queries of one channel that is 2, so that all scores lie about ``level``."""
-    found = []
+    found: list[Case] = []
     for n_new, n_cached in ((2, 3), (3, 0)):
         case = dict(_drawn(rng, n_new, n_cached))
         case["query"] = torch.tensor([[2.0, 0.0, 0.0, 0.0]] * n_new, dtype=torch.float64)
