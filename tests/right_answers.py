@@ -1,9 +1,11 @@
 """Right answers in other styles than that of the solutions: loops, NumPy, torch, fractions."""
 
+import heapq
 import math
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -183,6 +185,151 @@ def fp8_in_a_loop(
     return result
 
 
+def bytes_vector_by_vector(
+    n_layers: int, attention: Mapping[str, int], block: int | None = None
+) -> Fraction:
+    def of(length: int) -> int:
+        if block is None:
+            return 2 * length
+        full, rest = divmod(length, block)
+        return full * (block + 4) + (rest + 4 if rest else 0)
+
+    total = Fraction(0)
+    for name, length in attention.items():
+        if name in ("latent", "indexer"):
+            total += of(length)
+        elif name == "rope":
+            total += 2 * length
+        elif name == "head_dim":
+            total += of(length) * attention["kv_heads"] * 2
+    return total * n_layers
+
+
+def attend_in_a_loop(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    found = []
+    for i, q in enumerate(query):
+        seen = len(key) - len(query) + i + 1
+        scores = [float(q @ k) / math.sqrt(len(q)) for k in key[:seen]]
+        weights = [math.exp(score - max(scores)) for score in scores]
+        row = sum((w * v for w, v in zip(weights, value[:seen], strict=True)), 0 * value[0])
+        found.append(row / math.fsum(weights))
+    return torch.stack(found)
+
+
+def attend_by_torch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    places = torch.arange(len(key))
+    visible = places <= places[-len(query) :, None]
+    return torch.nn.functional.scaled_dot_product_attention(
+        query[None], key[None], value[None], attn_mask=visible
+    )[0]
+
+
+def attend_in_numpy(query: Tensor, key: Tensor, value: Tensor) -> np.ndarray:
+    q, k, v = (each.numpy() for each in (query, key, value))
+    n_new, n = len(q), len(k)
+    scores = np.where(np.tri(n_new, n, n - n_new), q @ k.T / np.sqrt(k.shape[1]), -np.inf)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result: np.ndarray = weights / weights.sum(axis=1, keepdims=True) @ v
+    return result
+
+
+def absorbed_in_complex_numbers(query: Tensor, angles: Tensor, unpack: Tensor) -> np.ndarray:
+    q, w, half = query.numpy(), unpack.numpy(), len(angles)
+    nope, heads = q.shape[1] - 2 * half, []
+    for head, matrix in zip(q, w, strict=True):
+        x, y = head[nope : nope + half], head[nope + half :]
+        turned = (x + 1j * y) * np.exp(1j * angles.numpy())
+        heads.append(np.concatenate([matrix[:nope].T @ head[:nope], turned.real, turned.imag]))
+    return np.array(heads) / math.sqrt(q.shape[1])
+
+
+def absorbed_by_rotation_matrix(query: Tensor, angles: Tensor, unpack: Tensor) -> Tensor:
+    nope = query.shape[1] - 2 * len(angles)
+    cos, sin = torch.diag(angles.cos()), torch.diag(angles.sin())
+    rotation = torch.cat([torch.cat([cos, -sin], dim=1), torch.cat([sin, cos], dim=1)])
+    scaled = query * query.shape[1] ** -0.5
+    folded = torch.bmm(scaled[:, None, :nope], unpack[:, :nope])[:, 0]
+    return torch.cat([folded, scaled[:, nope:] @ rotation.T], dim=1)
+
+
+def judge_with_a_row_of_zeros(
+    p: Tensor, q: Tensor, draft: list[int], uniform: list[float]
+) -> list[Any]:
+    places = torch.arange(len(draft))
+    ratios = p[places, draft] / q[places, draft]
+    refused = torch.tensor(uniform, dtype=torch.float64) >= ratios
+    kept = int((refused.long().cumsum(0) == 0).sum())
+    padded = torch.cat([q, torch.zeros_like(p[:1])])
+    left = torch.relu(p[kept] - padded[kept])
+    return [torch.tensor(kept), left / left.sum()]
+
+
+def judge_in_lists(
+    p: Tensor, q: Tensor, draft: list[int], uniform: list[float]
+) -> tuple[int, list[float]]:
+    rows, guesses = p.tolist(), q.tolist()
+    for place, (x, u) in enumerate(zip(draft, uniform, strict=True)):
+        if not u * guesses[place][x] < rows[place][x]:
+            both = [min(pair) for pair in zip(rows[place], guesses[place], strict=True)]
+            chance = 1 - math.fsum(both)
+            return place, [(a - b) / chance for a, b in zip(rows[place], both, strict=True)]
+    return len(draft), rows[-1]
+
+
+def place_by_heaps(load: Sequence[int], n_ranks: int, n_redundant: int) -> list[set[int]]:
+    waiting = [(-Fraction(each), e, 1) for e, each in enumerate(load)]
+    heapq.heapify(waiting)
+    replicas, done = [1] * len(load), n_redundant
+    while done:
+        _, e, n = heapq.heappop(waiting)
+        if n < n_ranks:
+            replicas[e] = n + 1
+            heapq.heappush(waiting, (-Fraction(load[e], n + 1), e, n + 1))
+            done -= 1
+    slots = sum(replicas) // n_ranks
+    ranks: list[set[int]] = [set() for _ in range(n_ranks)]
+    busy = [Fraction(0)] * n_ranks
+    shares = sorted((-Fraction(load[e], n), e, n) for e, n in enumerate(replicas))
+    for share, e, n in shares:
+        for _ in range(n):
+            taken = min(
+                (r for r in range(n_ranks) if len(ranks[r]) < slots and e not in ranks[r]),
+                key=lambda r: (busy[r], r),
+            )
+            ranks[taken].add(e)
+            busy[taken] -= share
+    return ranks
+
+
+def place_in_an_array(load: Sequence[int], n_ranks: int, n_redundant: int) -> np.ndarray:
+    return np.array([sorted(rank) for rank in place_by_heaps(load, n_ranks, n_redundant)])
+
+
+def idle_by_longest_path(
+    orders: Sequence[Sequence[tuple[str, int]]], forward: float, backward: float, weight: float
+) -> Fraction:
+    takes = {"F": forward, "B": backward, "b": backward - weight, "w": weight}
+    where = {
+        ("F" if kind == "F" else "back", m, stage): (stage, place)
+        for stage, order in enumerate(orders)
+        for place, (kind, m) in enumerate(order)
+        if kind != "w"
+    }
+
+    @cache
+    def end(stage: int, place: int) -> Fraction:
+        kind, m = orders[stage][place]
+        starts = [end(stage, place - 1)] if place else [Fraction(0)]
+        before = ("F", m, stage - 1) if kind == "F" else ("back", m, stage + 1)
+        if kind != "w" and before in where:
+            starts.append(end(*where[before]))
+        return max(starts) + Fraction(takes[kind])
+
+    total = max(end(stage, len(order) - 1) for stage, order in enumerate(orders))
+    work = sum((Fraction(takes[kind]) for kind, _ in orders[-1]), Fraction(0))
+    return (total - work) / total
+
+
 RIGHT_ANSWERS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     "flops of two factors": (
         "claim",
@@ -231,5 +378,16 @@ RIGHT_ANSWERS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     "integers of 32 bits": ("low_precision", "int8_product", int8_in_int32),
     "integers in torch": ("low_precision", "int8_product", int8_in_torch),
     "a short sum in a loop": ("low_precision", "fp8_product", fp8_in_a_loop),
+    "bytes vector by vector": ("memory", "cache_bytes", bytes_vector_by_vector),
+    "attention in a loop": ("memory", "attend", attend_in_a_loop),
+    "attention by torch": ("memory", "attend", attend_by_torch),
+    "attention in NumPy": ("memory", "attend", attend_in_numpy),
+    "a turn in complex numbers": ("memory", "absorbed_query", absorbed_in_complex_numbers),
+    "a turn by a matrix": ("memory", "absorbed_query", absorbed_by_rotation_matrix),
+    "a draft beside a row of zeros": ("memory", "accept_draft", judge_with_a_row_of_zeros),
+    "a draft judged in lists": ("memory", "accept_draft", judge_in_lists),
+    "sets of experts by heaps": ("memory", "place", place_by_heaps),
+    "experts in an array": ("memory", "place", place_in_an_array),
+    "a bubble by the longest path": ("memory", "idle_share", idle_by_longest_path),
 }
 """By a name: assignment, exercise and function. Those on reasoning are in their own test."""

@@ -80,6 +80,43 @@ EQUAL = {
     "dispatch": {
         "places = served.gather(1, order[:, None])[:, -1] - 1",
     },
+    "cache_bytes": {
+        "vectors = [attention.get('indexer', 0), attention['latent']]",
+    },
+    "attend": {
+        "n_new, n_tokens = (len(query), len(value))",
+        "scores = query @ key.T / query.shape[1] ** 0.5",
+    },
+    "absorbed_query": {
+        "folded = torch.einsum('hn,hnr->hr ', plain, unpack[:, :nope])",
+    },
+    "accept_draft": {
+        "if kept >= len(draft):",
+        "if kept == len(q):",
+        "if kept == len(uniform):",
+    },
+    "place": {
+        "for _ in list(range(n_redundant))[::-1]:",
+        "for _ in range(n_redundant)[::-1]:",
+        "items = [e for e in experts for _ in range(replicas[e])[::-1]]",
+        "ranks = [[] for _ in range(n_ranks)[::-1]]",
+        "slots = sum(replicas) / n_ranks",
+    },
+    "idle_share": {
+        "ends, free, at = ({}, [-1 for _ in orders], [0 for _ in orders])",
+        "for _ in list(range(sum(map(len, orders))))[::-1]:",
+        "for _ in range(sum(map(len, orders)))[::-1]:",
+        "for stage, order in list(enumerate(orders))[::-1]:",
+        "free[stage] = max(ends.get(need, 0), free[stage]) + takes[kind]",
+        "free[stage] = max(free[stage], ends.get(need, -1)) + takes[kind]",
+        "if at[stage] >= len(order):",
+        "if kind in ('b', 'B') and stage < len(orders) - 1:",
+        "if kind <= 'F' and stage > 0:",
+        "if kind >= 'F' and stage > 0:",
+        "if stage > 0 and stage > 0:",
+        "name = 'back' if kind in ('b', 'B') else kind",
+        "work = sum((takes[kind] for kind, _ in orders[-1]))",
+    },
     "scores": {
         "for given, answer in list(zip(samples, answers, strict=True))[::-1]:",
         "for given, answer in zip(samples, answers):",

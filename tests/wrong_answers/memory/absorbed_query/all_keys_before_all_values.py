@@ -1,0 +1,15 @@
+MESSAGE = "the rotary channels are right, and the folded ones before them are not"
+
+
+import torch
+
+
+def absorbed_query(query, angles, unpack):
+    rope = 2 * len(angles)
+    nope = query.shape[1] - rope
+    plain, x, y = query.split([nope, rope // 2, rope // 2], dim=1)
+    keys = unpack.flatten(0, 1)[: len(query) * nope].unflatten(0, (len(query), nope))
+    folded = torch.einsum("hn,hnr->hr", plain, keys)
+    cos, sin = angles.cos(), angles.sin()
+    turned = [x * cos - y * sin, y * cos + x * sin]
+    return torch.cat([folded, *turned], dim=1) / (nope + rope) ** 0.5

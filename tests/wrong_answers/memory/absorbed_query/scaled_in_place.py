@@ -1,0 +1,15 @@
+MESSAGE = "it changes its argument query; work on a copy"
+
+
+import torch
+
+
+def absorbed_query(query, angles, unpack):
+    query /= query.shape[1] ** 0.5
+    rope = 2 * len(angles)
+    nope = query.shape[1] - rope
+    plain, x, y = query.split([nope, rope // 2, rope // 2], dim=1)
+    folded = torch.einsum("hn,hnr->hr", plain, unpack[:, :nope])
+    cos, sin = angles.cos(), angles.sin()
+    turned = [x * cos - y * sin, y * cos + x * sin]
+    return torch.cat([folded, *turned], dim=1)

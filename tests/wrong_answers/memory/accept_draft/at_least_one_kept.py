@@ -1,0 +1,15 @@
+MESSAGE = "only where nothing is drafted"
+
+
+def accept_draft(p, q, draft, uniform):
+    kept = 0
+    if not draft:
+        return 0, p[0] * 0
+    for place, token in enumerate(draft):
+        if uniform[place] >= p[place, token] / q[place, token]:
+            break
+        kept += 1
+    if kept == len(draft):
+        return kept, p[kept]
+    left = (p[kept] - q[kept]).clamp(min=0)
+    return kept, left / left.sum()

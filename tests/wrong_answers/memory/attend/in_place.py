@@ -1,0 +1,13 @@
+MESSAGE = "it changes its argument query; work on a copy"
+
+
+import torch
+
+
+def attend(query, key, value):
+    n_new, n_tokens = len(query), len(key)
+    query /= key.shape[1] ** 0.5
+    scores = query @ key.T
+    hidden = torch.ones(n_new, n_tokens, dtype=torch.bool).triu(n_tokens - n_new + 1)
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=1)
+    return weights @ value

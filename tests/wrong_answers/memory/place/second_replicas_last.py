@@ -1,0 +1,20 @@
+MESSAGE = "; a second replica there is no help"
+
+
+def place(load, n_ranks, n_redundant):
+    experts = range(len(load))
+    replicas = [1 for _ in experts]
+    for _ in range(n_redundant):
+        open_to_more = [e for e in experts if replicas[e] < n_ranks]
+        replicas[max(open_to_more, key=lambda e: load[e] / replicas[e])] += 1
+    share = [load[e] / replicas[e] for e in experts]
+    slots = sum(replicas) // n_ranks
+    ranks = [[] for _ in range(n_ranks)]
+    items = [e for e in experts for _ in range(replicas[e])]
+    more = [e for e in experts for _ in range(replicas[e] - 1)]
+    later = sorted(more, key=lambda e: -share[e])
+    for e in sorted(experts, key=lambda e: -share[e]) + later:
+        may_take = [rank for rank in ranks if len(rank) < slots and e not in rank]
+        may_take = may_take or [rank for rank in ranks if len(rank) < slots]
+        min(may_take, key=lambda rank: sum(share[i] for i in rank)).append(e)
+    return ranks
