@@ -90,6 +90,9 @@ def jupyter(browser: Browser, address: str) -> Iterator[Page]:
 OPEN = """async path => {
   const app = window.jupyterapp;
   const widget = await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+  // Nothing is run: a kernel for each notebook would take longer than all that is looked at.
+  const wanted = widget.context.sessionContext.kernelPreference;
+  widget.context.sessionContext.kernelPreference = {...wanted, shouldStart: false};
   await widget.context.ready;
   const seen = {texts: [], errors: [], links: [], dead: []};
   const ids = new Set();
