@@ -29,11 +29,14 @@ SPREAD_FILES = {
     "test_book_browser.py", "test_grade.py", "test_grade_desk.py", "test_grade_hostile.py",
 }  # fmt: skip
 LONGEST = (
-    "test_book_builds.py", "test_setup.py", "test_grade.py", "test_grade_hostile.py",
-    "test_grade_desk.py", "test_workspace.py", "test_lab.py", "test_parallel.py",
-    "test_package.py",
+    "test_book.py", "test_book_builds.py", "test_setup.py", "test_grade.py",
+    "test_grade_hostile.py", "test_grade_desk.py", "test_workspace.py", "test_lab.py",
+    "test_parallel.py", "test_package.py",
 )  # fmt: skip
-"""The slow files in the order in which they begin: one that takes minutes never comes last."""
+"""The slow files in the order in which they begin: one that takes minutes never comes last.
+
+The first builds the book; those that look at it in a browser come when it is there.
+"""
 UNKNOWN = 90.0
 """Seconds of a notebook of which none are recorded: as long as a notebook may take."""
 MADE_ONCE = ("graded", "open_class", "rounds", "hostile")

@@ -205,10 +205,18 @@ def test_a_file_stays_in_one_process(tmp_path: Path) -> None:
     for name in ("test_first.py", "test_second.py"):
         (tmp_path / name).write_text(FILE_OF_TESTS, "utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "share_plugin", "-p", "no:cacheprovider"]
-    options = ["-v", "-n2", "--dist=load", "--no-loadscope-reorder", f"--rootdir={tmp_path}"]
+    options = [
+        "-p",
+        "xdist",
+        "-v",
+        "-n2",
+        "--dist=load",
+        "--no-loadscope-reorder",
+        f"--rootdir={tmp_path}",
+    ]
     run = subprocess.run(
         [*command, *options, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, **LEAN, "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
         check=False,

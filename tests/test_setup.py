@@ -889,12 +889,13 @@ SCRIPTS = [
     *sorted((ROOT / "experiments").glob("[a-z]*.py")),
     *sorted((ROOT / "benchmarks").glob("bench_*.py")),
 ]
-# One process for all, since each would import torch anew. What is ours is imported anew by each
-# script, and its help holds letters that no narrow console has, and what no console can show at all.
+# One process for all, since each would import torch anew; what is ours, each script imports anew.
+# The help holds letters that no narrow console has, and what no console can show at all.
 SPEAK = """
 import argparse, io, json, runpy, sys, traceback
 from pathlib import Path
-argparse.ArgumentParser.format_help = lambda self: "usage: \\xdc\\u65e5\\u672c \\u2026 \\u2212\\ud800\\n"
+text = "usage: \\xdc\\u65e5\\u672c \\u2026 \\u2212\\ud800\\n"
+argparse.ArgumentParser.format_help = lambda self: text
 path, kept, said = sys.path[:], [], {}
 for script in sys.argv[1:]:
     out, err = io.BytesIO(), io.BytesIO()
