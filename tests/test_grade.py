@@ -932,12 +932,9 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., Session]]:
         session.close()
 
 
-ROUNDS = 3  # notebooks for each assignment
-
-
 @dataclass(frozen=True)
 class Rounds:
-    """Notebooks with many wrong answers each, graded, and what each answer must be told."""
+    """A notebook for each assignment with all its wrong answers, and what each must be told."""
 
     expected: dict[str, dict[str, str]]
     reports: dict[str, dict[str, Any]]
@@ -945,7 +942,7 @@ class Rounds:
 
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory: pytest.TempPathFactory) -> Rounds:
-    """All wrong answers, some dozens in a notebook, each an exercise of an edition of its own."""
+    """All wrong answers, each an exercise of an edition of its own."""
     place = tmp_path_factory.mktemp("rounds")
     for name in ("source", "class"):
         (place / name).mkdir()
@@ -955,11 +952,9 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Rounds:
         assert {answer.exercise for answer in mine} == {
             test.exercise for test in ASSIGNMENTS[assignment].tests
         }
-        for number in range(ROUNDS):
-            name = f"{assignment}_{number}"
-            notebook, expected[name] = edition_of_wrong_answers(assignment, mine[number::ROUNDS])
-            for folder in ("source", "class"):
-                nbformat.write(notebook, place / folder / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+        notebook, expected[assignment] = edition_of_wrong_answers(assignment, mine)
+        for folder in ("source", "class"):
+            nbformat.write(notebook, place / folder / f"{assignment}.ipynb")  # type: ignore[no-untyped-call]
     words = ["--jobs=2", "--total-seconds=900", "--source", str(place / "source")]
     assert grade([*OPEN, *words, str(place / "class")]) == 0
     return Rounds(expected, read_reports(place / "class-graded"))
