@@ -46,11 +46,13 @@ MADE_ONCE = ("graded", "open_class", "rounds", "hostile")
 def pytest_configure(config: pytest.Config) -> None:
     """Give each process its share of the cores: threads that wait for each other compute as well.
 
-    Two processes of two threads on two cores take several times as long as two of one thread.
+    Two processes of two threads on two cores take several times as long as two of one thread. What
+    a test starts, a kernel or a script, inherits the share.
     """
     if hasattr(config, "workerinput"):
-        count = config.workerinput["workercount"]
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+        share = max(1, (os.cpu_count() or 1) // config.workerinput["workercount"])
+        torch.set_num_threads(share)
+        os.environ["OMP_NUM_THREADS"] = str(share)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker, and before they are shared out
