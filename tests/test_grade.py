@@ -849,6 +849,15 @@ def test_a_course_that_lies_in_the_temporary_folder_has_a_sandbox_too(tmp_path: 
     assert run.stdout.startswith(f"{tmp_path / 'src'} Sandbox(program='/")
 
 
+def test_an_examiner_starts_without_the_grammar_that_no_notebook_needs() -> None:
+    """It takes twice as long to compile as all else that an examiner imports."""
+    code = "import sys; from slingshot_grader import examiner; print('lark' in sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    assert run.stdout == "False\n"
+
+
 def test_without_a_sandbox_it_refuses_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
