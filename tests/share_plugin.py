@@ -29,11 +29,14 @@ SPREAD_FILES = {
     "test_book_browser.py", "test_grade.py", "test_grade_desk.py", "test_grade_hostile.py",
 }  # fmt: skip
 LONGEST = (
-    "test_book_builds.py", "test_setup.py", "test_grade.py", "test_grade_hostile.py",
-    "test_grade_desk.py", "test_workspace.py", "test_lab.py", "test_parallel.py",
-    "test_package.py",
+    "test_book.py", "test_book_builds.py", "test_setup.py", "test_grade.py",
+    "test_grade_hostile.py", "test_grade_desk.py", "test_workspace.py", "test_lab.py",
+    "test_parallel.py", "test_package.py",
 )  # fmt: skip
-"""The slow files in the order in which they begin: one that takes minutes never comes last."""
+"""The slow files in the order in which they begin: one that takes minutes never comes last.
+
+The first builds the book; those that look at it in a browser come when it is there.
+"""
 UNKNOWN = 90.0
 """Seconds of a notebook of which none are recorded: as long as a notebook may take."""
 MADE_ONCE = ("graded", "open_class", "rounds", "hostile")
@@ -43,11 +46,13 @@ MADE_ONCE = ("graded", "open_class", "rounds", "hostile")
 def pytest_configure(config: pytest.Config) -> None:
     """Give each process its share of the cores: threads that wait for each other compute as well.
 
-    Two processes of two threads on two cores take several times as long as two of one thread.
+    Two processes of two threads on two cores take several times as long as two of one thread. What
+    a test starts, a kernel or a script, inherits the share.
     """
     if hasattr(config, "workerinput"):
-        count = config.workerinput["workercount"]
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+        share = max(1, (os.cpu_count() or 1) // config.workerinput["workercount"])
+        torch.set_num_threads(share)
+        os.environ["OMP_NUM_THREADS"] = str(share)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker, and before they are shared out

@@ -11,8 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 import clean_run_plugin
 import share_plugin
@@ -165,6 +167,22 @@ def test_slow_tests_are_named_once_and_begin_first(request: pytest.FixtureReques
         assert not in_browser or item.get_closest_marker("slow"), item
 
 
+def test_a_process_and_what_it_starts_have_their_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    for workers, share in ((2, 3), (4, 1), (8, 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", "5")
+        config: Any = SimpleNamespace(workerinput={"workercount": workers})
+        share_plugin.pytest_configure(config)
+        assert (given.pop(), os.environ["OMP_NUM_THREADS"]) == (share, str(share))
+    alone: Any = SimpleNamespace()
+    share_plugin.pytest_configure(alone)  # has all
+    assert given == []
+
+
 def test_the_longest_notebook_begins_first() -> None:
     """The last to begin is short, so that no process waits long for the other at the end."""
     recorded = share_plugin.seconds()
@@ -205,10 +223,18 @@ def test_a_file_stays_in_one_process(tmp_path: Path) -> None:
     for name in ("test_first.py", "test_second.py"):
         (tmp_path / name).write_text(FILE_OF_TESTS, "utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "share_plugin", "-p", "no:cacheprovider"]
-    options = ["-v", "-n2", "--dist=load", "--no-loadscope-reorder", f"--rootdir={tmp_path}"]
+    options = [
+        "-p",
+        "xdist",
+        "-v",
+        "-n2",
+        "--dist=load",
+        "--no-loadscope-reorder",
+        f"--rootdir={tmp_path}",
+    ]
     run = subprocess.run(
         [*command, *options, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, **LEAN, "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
         check=False,

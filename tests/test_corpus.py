@@ -299,6 +299,7 @@ def test_the_paragraph_that_numpy_inserts_is_indented_alike(
     assert numpy_documentation() == wanted
 
 
+@pytest.mark.slow
 def test_without_docstrings_there_is_no_documentation() -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         hash_of_the_documentation(options=("-OO",))

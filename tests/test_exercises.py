@@ -152,6 +152,7 @@ def known_mistakes(assignment: str) -> dict[str, list[str]]:
     return messages
 
 
+@pytest.mark.slow
 @every_exercise
 def test_every_known_mistake_is_told_from_the_others(
     assignment: str, exercise: str, monkeypatch: pytest.MonkeyPatch

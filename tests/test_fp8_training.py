@@ -227,6 +227,7 @@ def test_held_out_windows_are_spread_over_the_text(small_corpus: Corpus) -> None
 
 
 @pytest.mark.parametrize("name", ["float32", "FP8 blocks", "INT8 blocks", "FP8 unscaled"])
+@pytest.mark.slow
 def test_a_run_gives_what_json_can_store_and_repeats(name: str, small_corpus: Corpus) -> None:
     first, again, other = (fp8_training.execute(short(name, seed)) for seed in (0, 0, 1))
     for result in (first, again, other):

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -60,14 +59,21 @@ def stand_in(submission: Submission, assignment: Assignment) -> Report:
     return Report("graded", [], grades, digest=digest(submission))
 
 
-@pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+@pytest.fixture(scope="module")
+def examiner() -> Iterator[Pool]:
+    """One examiner for all tests: it takes a second to start, and does each job in a fork."""
     made = Pool(1)
     yield made
     made.close()
+
+
+@pytest.fixture
+def pool(examiner: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """That examiner, with a folder of the test's own for what is unpacked."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(examiner, "scratch", folder)
+    return examiner
 
 
 @pytest.fixture

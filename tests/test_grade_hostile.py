@@ -1,7 +1,8 @@
 """Grading what was made to break it: each way that a review has found, with and without a sandbox.
 
-All of it is graded as one class, once for each mode. Whatever is in it, everybody has a row, those
-who have answers have their points, and nothing is left behind.
+All notebooks are graded as one class, once for each mode; files that are none, or oddly named, are
+in the class of the first mode alone, since no code of theirs is run. Whatever is in it, everybody
+has a row, those who have answers have their points, and nothing is left behind.
 """
 
 import dataclasses
@@ -58,6 +59,8 @@ MODES = [
     pytest.param("sandbox", marks=needs_sandbox),
     "no sandbox",
 ]
+WITH_ODD_FILES = "sandbox" if SANDBOX else "no sandbox"
+"""The mode in which files that are no notebooks, or oddly named, are read as well."""
 
 # --- notebooks, and what each must get ---------------------------------------------------------
 
@@ -303,7 +306,7 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     made = attacks(mark)
     for name, attack in made.items():
         hand_in(folder, f"{name}.ipynb", attack.notebook)
-    odd = odd_files(folder)
+    odd = odd_files(folder) if request.param == WITH_ODD_FILES else {}
     options = ["--no-sandbox"] if request.param == "no sandbox" else []
     words = [sys.executable, "-m", "slingshot_grader", "--assignment=claim", *limits(), "--jobs=2"]
     temporary = place / "tmp"
@@ -322,9 +325,13 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
                   request.param)  # fmt: skip
 
 
+only_with_odd_files = pytest.mark.parametrize("hostile", [WITH_ODD_FILES], indirect=True)
+
+
 def test_everybody_has_a_row_and_what_is_theirs(hostile: Graded) -> None:
     due = {name: attack.points for name, attack in hostile.attacks.items()}
-    due |= dict.fromkeys(RIGHT, ALL) | {"ADA": ALL - 2, "Ada (2)": ALL - 1, "Ada (3)": ALL}
+    if hostile.odd:
+        due |= dict.fromkeys(RIGHT, ALL) | {"ADA": ALL - 2, "Ada (2)": ALL - 1, "Ada (3)": ALL}
     seen = {name: float(hostile.rows[name]["points"] or 0) for name in due}
     assert seen == due, {
         name: hostile.rows[name]["remarks"] for name in due if seen[name] != due[name]
@@ -338,7 +345,9 @@ def test_what_is_said_of_each(hostile: Graded) -> None:
         assert any(attack.said in text for text in everything), (name, everything)
 
 
+@only_with_odd_files
 def test_what_is_no_notebook_has_a_reason_and_no_points(hostile: Graded) -> None:
+    assert len(hostile.odd) >= 6
     for name, words in hostile.odd.items():
         row = hostile.rows[name]
         assert row["status"] == "unreadable"
@@ -383,6 +392,7 @@ def test_pages_are_unique_and_bounded(hostile: Graded) -> None:
     assert "not shown" in hostile.page("many cells")
 
 
+@only_with_odd_files
 def test_one_learner_has_one_row_whatever_was_handed_in(hostile: Graded) -> None:
     row = hostile.rows["hundred"]
     assert row["attempts"] == "10"

@@ -103,6 +103,7 @@ def test_what_swaps_once_too_often_is_counted(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", hints.arms())
+@pytest.mark.slow
 def test_each_arm_runs_and_leaves_its_start_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

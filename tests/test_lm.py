@@ -319,33 +319,31 @@ END = 7
 LENGTHS = (5, 2, 9, 5, 1, 9, 3, 4)
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
 @variants
-def test_the_likeliest_tokens_are_those_of_a_model_that_reads_all_again(
-    config: LMConfig, use_cache: bool
-) -> None:
+def test_the_likeliest_tokens_are_those_of_a_model_that_reads_all_again(config: LMConfig) -> None:
     model, prompts = make_model(config).double(), make_prompts(*LENGTHS)
     expected = [one_by_one(model, p, 12, lambda _, logits: int(logits.argmax())) for p in prompts]
-    outputs = generate(
-        model, prompts, max_new_tokens=12, end=END, temperature=0, use_cache=use_cache
-    )
-    assert [output.tolist() for output in outputs] == expected
+    for use_cache in (True, False):
+        outputs = generate(
+            model, prompts, max_new_tokens=12, end=END, temperature=0, use_cache=use_cache
+        )
+        assert [output.tolist() for output in outputs] == expected, use_cache
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_a_token_is_the_one_in_whose_share_its_uniform_number_falls(
-    temperature: float, use_cache: bool
-) -> None:
+def test_a_token_is_the_one_in_whose_share_its_uniform_number_falls(temperature: float) -> None:
     model, prompts = make_model(DENSE).double(), make_prompts(*LENGTHS * 2)
-    outputs = generate(
-        model,
-        prompts,
-        max_new_tokens=30,
-        end=END,
-        temperature=temperature,
-        generator=torch.Generator().manual_seed(3),
-        use_cache=use_cache,
+    outputs, without_cache = (
+        generate(
+            model,
+            prompts,
+            max_new_tokens=30,
+            end=END,
+            temperature=temperature,
+            generator=torch.Generator().manual_seed(3),
+            use_cache=use_cache,
+        )
+        for use_cache in (True, False)
     )
     numbers = torch.rand(
         len(prompts), 30, generator=torch.Generator().manual_seed(3), dtype=torch.float64
@@ -357,6 +355,7 @@ def test_a_token_is_the_one_in_whose_share_its_uniform_number_falls(
             return next(token for token, bound in enumerate(bounds) if bound > row[index])
 
         assert output.tolist() == one_by_one(model, prompt, 30, choose)
+    assert [output.tolist() for output in without_cache] == [output.tolist() for output in outputs]
     assert len({len(output) for output in outputs}) > 2  # so rows have left in between
 
 

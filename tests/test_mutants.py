@@ -155,6 +155,7 @@ meets lists of one length; text is split from the right, at white space.
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("assignment", "exercise"), exercises())
 def test_a_small_change_to_a_solution_is_refused(assignment: str, exercise: str) -> None:
     made, found = survivors(assignment, exercise, EACH)

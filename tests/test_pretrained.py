@@ -87,6 +87,7 @@ def test_it_answers(ours: Pretrained) -> None:
     assert "Rayleigh scattering" in ours.tokenizer.decode(cached.tolist())
 
 
+@pytest.mark.slow
 def test_nothing_learns_and_the_head_is_the_embedding(ours: Pretrained) -> None:
     assert not any(p.requires_grad for p in ours.model.parameters())
     assert ours.model.head.weight is ours.model.embedding.weight
@@ -215,6 +216,7 @@ def test_a_python_without_pip_is_named(
 
 
 @pytest.mark.parametrize("command", [["-m", "slingshot.pretrained"], [str(TOOL)]])
+@pytest.mark.slow
 def test_each_command_finds_the_file(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=False, timeout=60

@@ -298,6 +298,7 @@ def test_a_bill_contains_the_smaller_ones() -> None:
     )
 
 
+@pytest.mark.slow
 def test_reinforcement_stops_after_the_step_that_uses_the_budget_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

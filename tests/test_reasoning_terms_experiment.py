@@ -94,6 +94,7 @@ def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch
         assert all((optimizers is None) == (arm.optimizer is None) for optimizers in moved_by)
 
 
+@pytest.mark.slow
 def test_two_runs_go_on_from_the_same_student() -> None:
     before = [p.clone() for p in terms.careful_student(0).parameters()]
     for reward in (True, False):

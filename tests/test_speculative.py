@@ -1,5 +1,6 @@
 """Speculative decoding is exact: the tokens of `generate`, or tokens of the same distribution."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -61,19 +62,31 @@ class Copied:
 # --- the tokens of generate ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def settings_at(temperature: float, seed: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "max_new_tokens": 40,
+        "temperature": temperature,
+        "end": 3,
+        "generator": generator,
+    }
+
+
+@functools.cache
+def generated(kind: str, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
+    """A prompt, and what the model of that kind writes to it without drafts."""
+    prompt = torch.randint(24, (3 + seed,), generator=torch.Generator().manual_seed(seed))
+    model = make_model(CONFIGS[kind])
+    return prompt, generate(model, [prompt], **settings_at(temperature, seed))[0]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 0.3])
 @pytest.mark.parametrize("n_draft", [0, 1, 4])
-def test_the_tokens_are_those_of_generate(
-    config: LMConfig, temperature: float, n_draft: int
-) -> None:
-    model = make_model(config)
+def test_the_tokens_are_those_of_generate(kind: str, temperature: float, n_draft: int) -> None:
+    model = make_model(CONFIGS[kind])
     for seed in range(4):
-        prompt = torch.randint(24, (3 + seed,), generator=torch.Generator().manual_seed(seed))
-        settings: dict[str, Any] = {"max_new_tokens": 40, "temperature": temperature, "end": 3}
-        expected = generate(
-            model, [prompt], generator=torch.Generator().manual_seed(seed), **settings
-        )[0]
+        prompt, expected = generated(kind, temperature, seed)
         drafters: list[Any] = [
             PromptLookup(2, 1),
             Copied(torch.cat([prompt, expected]), 0.0),
@@ -83,12 +96,7 @@ def test_the_tokens_are_those_of_generate(
             drafters.append(MultiTokenHead.of(model))
         for drafter in drafters:
             written = speculative_generate(
-                model,
-                prompt,
-                drafter,
-                n_draft=n_draft,
-                generator=torch.Generator().manual_seed(seed),
-                **settings,
+                model, prompt, drafter, n_draft=n_draft, **settings_at(temperature, seed)
             )
             assert torch.equal(written.tokens, expected)
             assert 0 <= written.accepted <= written.proposed <= n_draft * written.steps

@@ -90,6 +90,9 @@ def jupyter(browser: Browser, address: str) -> Iterator[Page]:
 OPEN = """async path => {
   const app = window.jupyterapp;
   const widget = await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+  // Nothing is run: a kernel for each notebook would take longer than all that is looked at.
+  const wanted = widget.context.sessionContext.kernelPreference;
+  widget.context.sessionContext.kernelPreference = {...wanted, shouldStart: false};
   await widget.context.ready;
   const seen = {texts: [], errors: [], links: [], dead: []};
   const ids = new Set();
@@ -98,15 +101,15 @@ OPEN = """async path => {
     if (cells[number].model.type !== 'markdown') continue;
     const shown = () => cells[number].node.querySelector('.myst');
     // JupyterLab draws a cell when it comes into view, and may drop it when it leaves.
-    for (let tries = 0; tries < 600 && !shown()?.textContent.trim(); tries++) {
-      if (tries % 20 === 0) await widget.content.scrollToItem(number);
-      await new Promise(done => setTimeout(done, 50));
+    for (let tries = 0; tries < 3000 && !shown()?.textContent.trim(); tries++) {
+      if (tries % 100 === 0) await widget.content.scrollToItem(number);
+      await new Promise(done => setTimeout(done, 10));
     }
     // It looks links up after it has drawn them.
     const open = () => [...shown()?.querySelectorAll('a[href]') ?? []].filter(
       link => !/^([a-z]+:|\\/|#)/.test(link.getAttribute('href')));
-    for (let tries = 0; tries < 100 && open().length; tries++) {
-      await new Promise(done => setTimeout(done, 50));
+    for (let tries = 0; tries < 500 && open().length; tries++) {
+      await new Promise(done => setTimeout(done, 10));
     }
     const copy = shown()?.cloneNode(true);
     for (const node of copy?.querySelectorAll('[id]') ?? []) ids.add(node.id);

@@ -11,3 +11,9 @@
 - ``session``, ``link``, ``sandbox``, ``confine``: below it, the process of the learner's code.
 - ``worker``, ``wire`` and ``stand_in``: what runs inside of that process.
 """
+
+import sys
+
+# jsonschema, which nbformat imports, would compile a grammar of addresses for a format that no
+# schema of a notebook has: two thirds of what an examiner takes to start. It does without.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

@@ -55,6 +55,8 @@ def prepare(remedy: str) -> None:
         return
     if isinstance(sys.stdout, Console):
         return  # the script that runs has been here before a module that it imports
+    # jsonschema compiles this grammar for a second and more, and no notebook needs it.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     sys.stdout, sys.stderr = speaking(sys.stdout), speaking(sys.stderr)
 
     def explain(
