@@ -128,7 +128,8 @@ def runs(more: bool = False) -> list[Run]:
 
     They go seed after seed within a question, so that stopping leaves whole comparisons.
     """
-    questions = ({"hashed": {"router": "token", "seeds": 5}}, why(), balance(), finer())
+    table: dict[str, dict[str, Any]] = {"hashed": {"router": "token", "seeds": 5}}
+    questions = (table, why(), balance(), finer())
     return [
         Run(name, seed, described(seed=seed, **settings))
         for arms in questions
