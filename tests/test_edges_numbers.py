@@ -200,6 +200,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"config": SPARSE, "hardware": GPU, "batch_size": 8, "context_length": 16,
          "weight_bits": 8, "cache_bytes_per_element": 2},
     ),
+    "exchange_seconds": (
+        serving.exchange_seconds,
+        {"n_tokens": 64, "copies": 0.5, "d_model": 8, "n_layers": 2, "bandwidth": 4},
+    ),
     "dollars_per_million_tokens": (
         costs.dollars_per_million_tokens, {"dollars_per_hour": 2, "tokens_per_second": 100},
     ),

@@ -56,6 +56,21 @@ def roofline_seconds(
     return max(flops / peak_flops, bytes_moved / bandwidth)
 
 
+@require.python_numbers()
+def exchange_seconds(
+    n_tokens: int, copies: float, d_model: int, n_layers: int, bandwidth: float
+) -> float:
+    """Return how long one GPU's link takes for its tokens to reach their experts and come back.
+
+    In each layer ``copies`` of a token leave, a byte for each of ``d_model`` numbers (FP8), and as
+    many results return, two bytes each (BF16). Nothing waits and no message is too small. Source:
+    the formats of DeepSeek-V3, arXiv 2412.19437, §3.3.3.
+    """
+    require.counts(n_tokens=n_tokens, d_model=d_model, n_layers=n_layers)
+    require.positive(copies=copies, bandwidth=bandwidth)
+    return n_tokens * copies * d_model * (1 + 2) * n_layers / bandwidth
+
+
 @dataclass(frozen=True)
 class Hardware:
     """``n_gpus`` equal GPUs: FLOPs per second, bytes per second and bytes of memory of one GPU.
