@@ -191,10 +191,6 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         serving.linear_layer_cost, {"m": 100, "k": 100, "n": 100, "bytes_per_element": 2},
     ),
     "arithmetic_intensity": (serving.arithmetic_intensity, {"flops": 60, "bytes_moved": 30}),
-    "all_to_all_seconds": (
-        serving.all_to_all_seconds,
-        {"n_tokens": 32, "n_copies": 9, "d_model": 7168, "bandwidth": 50e9},
-    ),
     "roofline_seconds": (
         serving.roofline_seconds,
         {"flops": 60, "bytes_moved": 30, "peak_flops": 16, "bandwidth": 4},
@@ -203,6 +199,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         serving.decode_step,
         {"config": SPARSE, "hardware": GPU, "batch_size": 8, "context_length": 16,
          "weight_bits": 8, "cache_bytes_per_element": 2},
+    ),
+    "exchange_seconds": (
+        serving.exchange_seconds,
+        {"n_tokens": 64, "copies": 0.5, "d_model": 8, "n_layers": 2, "bandwidth": 4},
     ),
     "dollars_per_million_tokens": (
         costs.dollars_per_million_tokens, {"dollars_per_hour": 2, "tokens_per_second": 100},

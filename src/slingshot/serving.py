@@ -57,26 +57,18 @@ def roofline_seconds(
 
 
 @require.python_numbers()
-def all_to_all_seconds(
-    n_tokens: float,
-    n_copies: float,
-    d_model: int,
-    bandwidth: float,
-    *,
-    dispatch_bytes: float = 1,
-    combine_bytes: float = 2,
+def exchange_seconds(
+    n_tokens: int, copies: float, d_model: int, n_layers: int, bandwidth: float
 ) -> float:
-    """Return the seconds in which tokens travel to experts and back over one link, in one layer.
+    """Return how long one GPU's link takes for its tokens to reach their experts and come back.
 
-    ``n_copies`` of each of ``n_tokens`` leave, on average: one for each expert elsewhere, or one
-    for each machine. A copy is ``d_model`` numbers of ``dispatch_bytes`` out (FP8) and of
-    ``combine_bytes`` back (BF16). It is a bound: the whole ``bandwidth`` in bytes per second, and
-    no latency. Source: DeepSeek, arXiv 2505.09343, §2.3.2.
+    In each layer ``copies`` of a token leave, a byte for each of ``d_model`` numbers (FP8), and as
+    many results return, two bytes each (BF16). Nothing waits and no message is too small. Source:
+    the formats of DeepSeek-V3, arXiv 2412.19437, §3.3.3.
     """
-    require.positive(n_tokens=n_tokens, d_model=d_model, bandwidth=bandwidth)
-    require.not_negative(n_copies=n_copies)
-    require.not_negative(dispatch_bytes=dispatch_bytes, combine_bytes=combine_bytes)
-    return n_tokens * n_copies * d_model * (dispatch_bytes + combine_bytes) / bandwidth
+    require.counts(n_tokens=n_tokens, d_model=d_model, n_layers=n_layers)
+    require.positive(copies=copies, bandwidth=bandwidth)
+    return n_tokens * copies * d_model * (1 + 2) * n_layers / bandwidth
 
 
 @dataclass(frozen=True)
