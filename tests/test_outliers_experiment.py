@@ -8,6 +8,7 @@ import pytest
 import torch
 from fp8_training import BLOCKS, PER_TENSOR, UNSCALED
 from outliers import SITES
+from quantized_llm import WINDOWS, window_losses
 from torch import Tensor, nn
 
 from slingshot.formats import E4M3
@@ -97,9 +98,9 @@ def test_each_format_has_every_draw_of_signs_and_the_first_reads_all_windows() -
     read = {(r.name, r.seed): r.configuration["windows"] for r in outliers.runs()}
     for name in outliers.WHOLE_MODEL:
         windows = [read[f"{name}, rotated", seed] for seed in outliers.SEEDS]
-        assert windows == [outliers.WINDOWS] + [4] * (len(outliers.SEEDS) - 1)
+        assert windows == [WINDOWS] + [4] * (len(outliers.SEEDS) - 1)
     # Another batch would be another scale, so what a draw reads must be whole batches.
-    batch = signature(outliers.window_losses).parameters["batch_size"].default
+    batch = signature(window_losses).parameters["batch_size"].default
     assert outliers.DRAWN_WINDOWS % batch == 0
 
 
