@@ -65,10 +65,17 @@ ADAMW = replace(
 )
 # The optimizer of fine-tuning, for reinforcement learning; its schedule stays.
 MUON = FINE_TUNING
+# The same, as slow as the AdamW of reinforcement learning.
+SLOW_MUON = replace(MUON, learning_rate=RL.learning_rate, muon_rate=RL.learning_rate)
 Swaps = tuple[int, int]
 ALL_SWAPS: Swaps = (1, 12)
-SEEDS: Final = (0,)
-"""One seed: it tells nearly all from a guess, and nothing finer."""
+CURRICULUM: Final[tuple[Swaps, ...]] = ((1, 1), (1, 2), (1, 4), ALL_SWAPS)
+SEEDS: Final = range(2)
+"""Two tell nearly all from a guess, and nothing finer."""
+FEW_SEEDS: Final = range(5)
+"""Of the arms with few thoughts: they are nearer to each other."""
+ONE_SEED: Final = range(1)
+"""Of the arms that came last; it shows what can happen."""
 
 
 @dataclass(frozen=True)
@@ -78,38 +85,48 @@ class Arm:
     ``"few"`` fine-tunes on few thoughts and then goes on: with a reward, or with the thoughts.
     ``"distill"`` fine-tunes on the teacher's verified traces with ``optimizer``, those of problems
     within the range of ``swaps``. ``"reinforce"`` practises on this range with the operations of a
-    student's fine-tuning, with ``optimizer``, or with AdamW as `RL` says if there is none.
+    student's fine-tuning, with ``optimizer``, or with AdamW as `RL` says if there is none. With a
+    ``curriculum`` it practises on one range after another, and each gets as many operations.
     """
 
     kind: Literal["few", "distill", "reinforce"]
     optimizer: TrainConfig | None = None
     swaps: Swaps = PRACTICE.swaps
     reward: bool = True
+    curriculum: tuple[Swaps, ...] = ()
+    seeds: range = SEEDS
 
 
 def arms() -> dict[str, Arm]:
     """All arms by name."""
     return {
-        "few, then reward": Arm("few"),
-        "few, then the same again": Arm("few", reward=False),
+        "few, then reward": Arm("few", seeds=FEW_SEEDS),
+        "few, then the same again": Arm("few", reward=False, seeds=FEW_SEEDS),
         "traces, AdamW": Arm("distill", optimizer=ADAMW, swaps=ALL_SWAPS),
         "traces, 4 to 12 swaps": Arm("distill", optimizer=FINE_TUNING),
         "RL, 1 to 12 swaps": Arm("reinforce", swaps=ALL_SWAPS),
         "RL, Muon": Arm("reinforce", optimizer=MUON),
         "RL, Muon, 1 to 12 swaps": Arm("reinforce", optimizer=MUON, swaps=ALL_SWAPS),
+        "RL, slow Muon": Arm("reinforce", optimizer=SLOW_MUON, seeds=ONE_SEED),
+        "RL, curriculum": Arm("reinforce", swaps=ALL_SWAPS, curriculum=CURRICULUM, seeds=ONE_SEED),
     }
 
 
 def runs() -> list[Run]:
     """All runs, seed by seed."""
     return [
-        Run(name, seed, configuration(arm, seed)) for seed in SEEDS for name, arm in arms().items()
+        Run(name, seed, configuration(arm, seed))
+        for seed in FEW_SEEDS
+        for name, arm in arms().items()
+        if seed in arm.seeds
     ]
 
 
 def configuration(arm: Arm, seed: int) -> dict[str, Any]:
     """One run in words that JSON knows."""
+    curriculum = {"curriculum": [list(each) for each in arm.curriculum]} if arm.curriculum else {}
     return {
+        **curriculum,
         "kind": arm.kind,
         "reward": arm.reward,
         "swaps": list(arm.swaps),
@@ -140,7 +157,7 @@ def execute(run: Run) -> dict[str, Any]:
     if arm.kind == "distill":
         told = fine_tune(student, arm, run.seed)
     else:
-        told = reinforce(student, arm.swaps, BUDGET, run.seed, arm.optimizer)
+        told = reinforce(student, arm.curriculum or (arm.swaps,), BUDGET, run.seed, arm.optimizer)
     return {"before": before, **told, "after": measure(student)}
 
 
@@ -169,7 +186,7 @@ def few(arm: Arm, seed: int) -> dict[str, Any]:
     before = measure(student)
     told: dict[str, Any] = {}
     if arm.reward:
-        told = reinforce(student, arm.swaps, BUDGET / 2, seed)
+        told = reinforce(student, (arm.swaps,), BUDGET / 2, seed)
     else:
         distill(student, GAME, thoughts(seed), HALF, seed=seed + 1, progress=False)
     return {"before": before, **told, "after": measure(student)}
@@ -187,27 +204,33 @@ def fine_tune(student: DecoderLM, arm: Arm, seed: int) -> dict[str, Any]:
 
 def reinforce(
     student: DecoderLM,
-    swaps: Swaps,
+    ranges: tuple[Swaps, ...],
     budget: float,
     seed: int,
     optimizer: TrainConfig | None = None,
 ) -> dict[str, Any]:
-    """Reinforce a student on problems with so many swaps, until a ``budget`` is used up."""
+    """Reinforce a student on problems of each range of swaps, with equal parts of a ``budget``."""
     steps: list[dict[str, Any]] = []
-    history = train_grpo(
-        student,
-        replace(GAME, swaps=swaps),
-        GAME.verify,
-        replace(RL, steps=5000, max_flops=budget),
-        seed=seed + 1,
-        optimizers=None if optimizer is None else make_optimizers(student, optimizer),
-        on_step=lambda step, rollouts: steps.append(described_step(step, rollouts)),
-        progress=False,
-    )
+    parts, flops, seconds = [], 0.0, 0.0
+    for at, swaps in enumerate(ranges):
+        history = train_grpo(
+            student,
+            replace(GAME, swaps=swaps),
+            GAME.verify,
+            replace(RL, steps=5000, max_flops=budget / len(ranges)),
+            seed=seed + 1 + 1000 * at,
+            optimizers=None if optimizer is None else make_optimizers(student, optimizer),
+            on_step=lambda step, rollouts: steps.append(described_step(step, rollouts)),
+            progress=False,
+        )
+        flops, seconds = flops + history.flops, seconds + history.seconds
+        parts.append(len(steps))
+    told = {"ends": parts} if len(ranges) > 1 else {}
     return {
+        **told,
         "rl_steps": len(steps),
-        "rl_flops": history.flops,
-        "rl_seconds": round(history.seconds, 1),
+        "rl_flops": flops,
+        "rl_seconds": round(seconds, 1),
         "steps": thinned(steps),
     }
 

@@ -17,6 +17,7 @@ import routers
 import torch
 from _runner import RESULTS, Run, Stored
 
+from colophon import seeds_table
 from slingshot import sizes
 from slingshot.corpus import Corpus, Document, encode, train_tokenizer
 from slingshot.moe import expert_load
@@ -269,6 +270,15 @@ def test_a_result_of_another_configuration_is_noticed() -> None:
 
 def test_every_stored_file_has_its_experiment() -> None:
     assert {path.stem for path in RESULTS.glob("*.json")} <= set(EXPERIMENTS)
+
+
+def test_the_book_counts_the_seeds_of_each_run(tmp_path: Path) -> None:
+    keys = ["a, b/0", *(f"c/{seed}" for seed in range(3)), *(f"d/{seed}" for seed in range(5))]
+    (tmp_path / "x.json").write_text(json.dumps(dict.fromkeys([*keys, "e/7"])))
+    assert seeds_table([tmp_path / "x.json"])[2:] == ["| `x` | 2 | 1 | 1 |"]
+    assert len(seeds_table(sorted(RESULTS.glob("*.json")))) == 2 + len(EXPERIMENTS)
+    with pytest.raises(ValueError, match="name their folder"):
+        seeds_table([])
 
 
 # --- mixtures against dense models -------------------------------------------------------------

@@ -1,12 +1,14 @@
 """The experiments on outliers and on rounding the forward pass only, on models of a few weights."""
 
+from inspect import signature
+
 import fp8_forward
 import outliers
 import pytest
 import torch
 from fp8_training import BLOCKS, PER_TENSOR, UNSCALED
 from outliers import SITES
-from quantized_llm import inputs_of, linears
+from quantized_llm import WINDOWS, inputs_of, linears, window_losses
 from torch import Tensor, nn
 
 from slingshot.formats import E4M3
@@ -90,6 +92,16 @@ def test_every_layer_but_the_head_is_rotated_and_rounded(model: DecoderLM, token
     assert torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], logits[2])  # other signs
     assert 0 < (logits[0] - exact).norm() < 0.1 * exact.norm()
+
+
+def test_each_format_has_every_draw_of_signs_and_the_first_reads_all_windows() -> None:
+    read = {(r.name, r.seed): r.configuration["windows"] for r in outliers.runs()}
+    for name in outliers.WHOLE_MODEL:
+        windows = [read[f"{name}, rotated", seed] for seed in outliers.SEEDS]
+        assert windows == [WINDOWS] + [4] * (len(outliers.SEEDS) - 1)
+    # Another batch would be another scale, so what a draw reads must be whole batches.
+    batch = signature(window_losses).parameters["batch_size"].default
+    assert outliers.DRAWN_WINDOWS % batch == 0
 
 
 def test_errors_are_those_of_a_product_without_the_first_tokens(

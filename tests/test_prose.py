@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ARTICLE = '-- "The David vs. Goliath AI Battle"'
 MAX_QUOTATION_WORDS = 40
+MOST_WORDS_ALIKE = 5  # in a row, of two epigraphs: "the ingenuity and resourcefulness of"
 
 # --- what is not prose ------------------------------------------------------------------------
 
@@ -203,6 +205,49 @@ def test_a_long_quotation_is_found() -> None:
     assert long_quotations(page(60, "-- another text")) == []
     assert len(long_quotations(page(41).rstrip())) == 1
     assert len(long_quotations(page(3) + page(41) + page(50))) == 2
+
+
+def epigraph(markdown: str) -> list[str]:
+    """The words of the article that a page opens with, none if it opens with others."""
+    for block in BLOCK_QUOTE.finditer(markdown.partition("\n## ")[0]):
+        words, _, source = block[0].replace(">", " ").rpartition(" -- ")
+        if ARTICLE.removeprefix("-- ") in source:
+            return re.findall(r"[\w'$.]*\w", words.lower())
+    return []
+
+
+def opening_alike(openings: dict[str, list[str]]) -> list[str]:
+    """Pairs of pages whose epigraphs share a run of words, or of which one contains the other's."""
+    alike = []
+    for (a, words), (b, others) in combinations(openings.items(), 2):
+        length = min(len(words), len(others), MOST_WORDS_ALIKE + 1)
+        runs = [
+            {tuple(w[i : i + length]) for i in range(len(w) - length + 1)} for w in (words, others)
+        ]
+        if length and runs[0] & runs[1]:
+            alike.append(f"{a} and {b}: {' '.join(min(runs[0] & runs[1]))}")
+    return alike
+
+
+def test_two_pages_that_open_alike_are_found() -> None:
+    def page(words: str, source: str = ARTICLE) -> list[str]:
+        return epigraph(f"# A title\n\n> {words}\n>\n> {source}\n\nText.\n\n## More\n")
+
+    whole = page(
+        "DeepSeek's focus is on improving efficiency and reducing costs, which is evident."
+    )
+    assert whole[:3] == ["deepseek's", "focus", "is"]
+    part = page("Its focus is on improving\n> efficiency and reducing costs")
+    named = page(
+        "efficiency and reducing", '-- Somebody, as quoted in "The David vs. Goliath AI Battle"'
+    )
+    rest = page("DeepSeek's focus is evident in its model.")
+    another = page("improving efficiency and reducing costs, as is evident", "-- another text")
+    assert len(opening_alike({"a": whole, "b": part})) == 1
+    assert len(opening_alike({"a": whole, "b": whole, "c": whole})) == 3
+    assert len(opening_alike({"a": whole, "b": named})) == 1
+    assert opening_alike({"a": whole, "b": rest, "c": another, "d": []}) == []
+    assert epigraph("# A\n\nText.\n\n## B\n\n> Late\n>\n> " + ARTICLE) == []
 
 
 # --- style ------------------------------------------------------------------------------------
@@ -407,6 +452,20 @@ def test_no_quotation_of_the_article_is_long() -> None:
     assert {
         place: long for place, text in markdown_pieces() if (long := long_quotations(text))
     } == {}
+
+
+def test_no_two_chapters_open_with_the_same_words() -> None:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    openings = {}
+    for page in [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]:
+        file = ROOT / f"{page}.md"
+        if file.exists():
+            openings[page] = epigraph(file.read_text("utf-8"))
+        else:
+            cells = json.loads((ROOT / f"{page}.ipynb").read_text("utf-8"))["cells"]
+            openings[page] = epigraph("".join(cells[0]["source"]))
+    assert sum(map(bool, openings.values())) > 30
+    assert opening_alike(openings) == []
 
 
 def test_the_style_is_one() -> None:

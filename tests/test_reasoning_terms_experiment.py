@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import reasoning
@@ -11,6 +12,7 @@ import reasoning_terms as terms
 import torch
 from reasoning import GAME
 
+from slingshot.grpo import GRPOConfig
 from slingshot.lm import DecoderLM
 from slingshot.tasks import ShellGame, Trace
 from slingshot.train import TrainConfig
@@ -40,10 +42,19 @@ def forget() -> None:
 
 def test_what_is_stored_can_be_said_in_json_and_tells_the_arms_apart() -> None:
     runs = terms.runs()
-    assert len({run.key for run in runs}) == len(runs) == len(terms.SEEDS) * len(terms.arms())
+    assert len({run.key for run in runs}) == len(runs)
+    seeds = {name: {run.seed for run in runs if run.name == name} for name in terms.arms()}
+    for name, arm in terms.arms().items():
+        assert seeds[name] == set(arm.seeds)
     told = [json.dumps(run.configuration) for run in runs]
     assert len(set(told)) == len(told)
     assert all(json.loads(json.dumps(run.configuration)) == run.configuration for run in runs)
+
+
+def test_a_curriculum_begins_with_one_swap_and_ends_with_the_range_of_the_texts() -> None:
+    assert terms.CURRICULUM[0] == (1, 1)
+    assert terms.CURRICULUM[-1] == terms.ALL_SWAPS == GAME.swaps
+    assert [high for _, high in terms.CURRICULUM] == sorted(high for _, high in terms.CURRICULUM)
 
 
 @pytest.mark.parametrize("name", terms.arms())
@@ -51,15 +62,17 @@ def test_what_is_stored_can_be_said_in_json_and_tells_the_arms_apart() -> None:
 def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arm = terms.arms()[name]
     asked: list[tuple[int, int]] = []
-    moved_by: list[object] = []
+    moved_by: list[Any] = []
+    budgets: list[float | None] = []
     learned: list[tuple[list[Trace], TrainConfig]] = []
 
     def practice(
-        model: DecoderLM, game: ShellGame, *others: object, **settings: object
+        model: DecoderLM, game: ShellGame, reward: object, config: GRPOConfig, **settings: object
     ) -> SimpleNamespace:
         asked.append(game.swaps)
+        budgets.append(config.max_flops)
         moved_by.append(settings["optimizers"])
-        return SimpleNamespace(flops=1.0, seconds=1.0)
+        return SimpleNamespace(flops=config.max_flops, seconds=1.0)
 
     def read(
         model: DecoderLM,
@@ -90,8 +103,13 @@ def test_each_arm_learns_on_its_terms(name: str, monkeypatch: pytest.MonkeyPatch
         assert [len(traces) for traces, _ in learned] == [5] * (1 if arm.reward else 2)
         assert len(asked) == arm.reward
     else:
-        assert asked == [arm.swaps]
-        assert all((optimizers is None) == (arm.optimizer is None) for optimizers in moved_by)
+        assert asked == list(arm.curriculum or (arm.swaps,))
+        assert budgets == [pytest.approx(terms.BUDGET / len(asked))] * len(asked)
+        assert result["rl_flops"] == pytest.approx(terms.BUDGET)
+        for optimizers in moved_by:
+            rates = {each.param_groups[0]["lr"] for each in optimizers or ()}
+            wanted = arm.optimizer
+            assert rates == ({wanted.learning_rate, wanted.muon_rate} if wanted else set())
 
 
 @pytest.mark.slow
