@@ -175,6 +175,41 @@ for value in gc.get_objects():
         type(value).run = lambda self, source: {"outputs": [None, 7, [], {}, {"stream": 1}, *big],
                                                 "late": ["x"], "library": [1, "x" * 9999]}
 """
+THREADS = """
+import threading, time
+threading.stack_size(65536)
+for _ in range(3000):
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+"""
+OF_NOBODY = """
+import mmap
+def keep(file, *options):
+    memory = mmap.mmap(file, 200_000_000, *options)
+    for at in range(0, 200_000_000, 4096):
+        memory[at] = 1
+    memory.madvise(mmap.MADV_DONTNEED)  # now it counts for no process, and is still there
+    return memory
+for file in (-1, open("/dev/zero", "r+b", buffering=0).fileno()):
+    try:
+        print("of nobody:", len(keep(file)))
+    except OSError as error:
+        print("no memory:", error.strerror)
+"""
+SHORT_LIVES = """
+import os
+for _ in range(1000):
+    if os.fork() == 0:
+        for number in range(2_000_000):
+            pass
+        os._exit(0)
+    os.wait()
+"""
+DEEP = """
+import os
+for _ in range(2000):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+"""
 HALF = """
 def run_time(*arguments):
     raise ValueError("\\udcff")
@@ -227,6 +262,10 @@ def attacks(mark: str) -> dict[str, Attack]:
         "kills": Attack(with_cells(solved(), KILL, first=True), ALL),
         "owns a signal": Attack(with_cells(solved(), OWNER, first=True), ALL),
         "forks": Attack(with_cells(solved(), FORKS, first=True), ALL, "code cell 1 started more"),
+        "threads": Attack(with_cells(solved(), THREADS, first=True), ALL, "more than 400 threads"),
+        "memory of nobody": Attack(with_cells(solved(), OF_NOBODY, first=True), ALL),
+        "short lives": Attack(with_cells(solved(), SHORT_LIVES, first=True), ALL, "of computing"),
+        "deep folders": Attack(with_cells(solved(), DEEP, first=True), ALL),
         "takes over": Attack(with_cells(solved(), TAKE_OVER, "1", first=True), 0),
         "right": Attack(solved(), ALL),
     }  # fmt: skip
@@ -358,6 +397,8 @@ def test_no_reference_is_within_reach(hostile: Graded) -> None:
 
 def test_memory_that_is_of_no_process_is_bounded(hostile: Graded) -> None:
     assert "Function not implemented" in hostile.text("memfd")
+    text = hostile.text("memory of nobody")
+    assert text.count("no memory: ") == (2 if hostile.mode == "sandbox" else 1), text
     if hostile.mode == "sandbox":
         (written,) = [
             int(line.split()[-1])

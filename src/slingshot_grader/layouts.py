@@ -59,9 +59,13 @@ def entries(folder: Path, shown: str) -> list[Entry]:
         (path for path in folder.iterdir() if is_wanted(path)), key=lambda path: os.fsencode(path)
     )
     prefix = common_prefix(paths)
+    stamped = {path: folders for path in paths if (folders := folders_of_nbgrader(path))}
+    if 2 * len(stamped) <= sum(path.is_dir() for path in paths):
+        stamped = {}  # a learner alone may write a time, too
     found: list[Entry] = []
     for path in paths:
-        found += entries_at(path, prefix, f"{shown}/{printable(path.name)}")
+        place = f"{shown}/{printable(path.name)}"
+        found += entries_at(path, prefix, stamped.get(path, []), place)
     files = {entry.number for entry in found if entry.layout == "Moodle"}
     # Text typed online beside a file is no submission of its own.
     return [e for e in found if not (e.layout == "Moodle, text" and e.number in files)]
@@ -86,8 +90,8 @@ def is_repository(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and (path / ".git").exists()
 
 
-def entries_at(path: Path, prefix: str, place: str) -> Iterator[Entry]:
-    """Whose a file or a folder is."""
+def entries_at(path: Path, prefix: str, stamped: list[Path], place: str) -> Iterator[Entry]:
+    """Whose a file or a folder is; ``stamped`` are those within it that nbgrader has made."""
     stem = path.stem if not path.is_dir() else path.name
     if len(MARK.findall(path.name)) > 1:
         # A learner who calls a file so would hand in for somebody else.
@@ -103,7 +107,7 @@ def entries_at(path: Path, prefix: str, place: str) -> Iterator[Entry]:
     elif prefix and is_repository(path) and path.name.startswith(f"{prefix}-"):
         login = path.name.removeprefix(f"{prefix}-")
         yield Entry(login, path, "GitHub Classroom", place=place)
-    elif stamped := folders_of_nbgrader(path):
+    elif stamped:
         for each in stamped:
             time = timestamp(each)
             yield Entry(
