@@ -45,6 +45,13 @@ def running(tmp_path: Path) -> Iterator[Running]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def no_examiner_stays() -> Iterator[None]:
+    """End what a test has started as a worker would."""
+    yield
+    cluster.close_idle()
+
+
 def hand_in(folder: Path) -> None:
     """Six learners, of every kind that has a row of its own."""
     folder.mkdir()
@@ -159,6 +166,12 @@ def test_the_limits_hold_on_a_worker_too(tmp_path: Path) -> None:
     assert answer["report"]["status"] == "stopped"
     assert "code cell 1 took more than 3 s of computing" in answer["report"]["remarks"]
     assert sum(each["points"] for each in answer["report"]["grades"]) == ALL
+    with cluster.an_examiner() as first:
+        examiner = first.all[0].process
+        assert examiner is not None
+        assert examiner.poll() is None  # the next submission finds it
+    cluster.close_idle()
+    assert examiner.poll() is not None
 
 
 def test_a_scheduler_that_is_none_takes_one_line(
