@@ -206,7 +206,8 @@ IDLE: "queue.SimpleQueue[Pool]" = queue.SimpleQueue()
 def an_examiner() -> Iterator[Pool]:
     """An examiner of this worker that is idle, or a new one.
 
-    To start one costs as much as to grade with it, so they stay. When the worker ends, however it ends, they notice, and end themselves.
+    To start one costs as much as to grade with it, so they stay. When the worker ends, however
+    it ends, they notice, and end themselves.
     """
     try:
         pool = IDLE.get_nowait()
