@@ -42,7 +42,7 @@ def execute(run):
 
 
 runs = [Run(name, seed, {"width": width, "seed": seed})
-        for name, width in (("narrow", 3), ("wide", 50)) for seed in range(3)]
+        for name, width in (("narrow", 3), ("wide", 50)) for seed in range(2)]
 if __name__ == "__main__":
     sys.exit(main("trial", runs, execute))
 """
@@ -87,7 +87,7 @@ def trial(tmp_path: Path) -> Iterator[Trial]:
 
 def test_a_killed_worker_costs_one_run_twice_and_the_file_is_the_same(trial: Trial) -> None:
     assert trial.start("here", "--jobs", "1").wait() == 0
-    assert len(trial.made()) == 6
+    assert len(trial.made()) == 4
     (trial.place / "made").unlink()
     (trial.place / "wait").write_text("")
     process = trial.there()
@@ -105,7 +105,7 @@ def test_a_killed_worker_costs_one_run_twice_and_the_file_is_the_same(trial: Tri
     assert files[0] == files[1]
     keys = [key for key, _ in trial.made()]
     assert sorted(keys) == sorted([*json.loads(files[0]), lost])
-    assert json.loads(files[1])["wide/2"]["result"]["threads"] == 1
+    assert json.loads(files[1])["wide/1"]["result"]["threads"] == 1
 
 
 def test_what_a_run_raises_and_what_another_version_makes_are_not_stored(trial: Trial) -> None:

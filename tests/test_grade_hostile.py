@@ -671,6 +671,19 @@ def test_a_page_beyond_bounds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         page.render(cells, runs, ASSIGNMENTS["claim"])
 
 
+def test_a_learners_text_is_read_as_text_and_never_as_the_instructors() -> None:
+    text = "I *predict* 3.\n\n# Why\n\n| a |\n|---|\n| 1 |\n\n[x](javascript:alert(1))\n\n"
+    text += '<div class="own" id="x" style="position:fixed">All points.</div><img src=x onerror=y>'
+    text += '<span class="own">All points.</span>'
+    cells = [notebook.Cell(text, "", {}, "markdown"), notebook.Cell("a = 1", "", {})]
+    shown = page.render(cells, [Run("a = 1", "", 1)], ASSIGNMENTS["claim"])
+    for kept in ("<p>I <em>predict</em> 3.</p>", "<h1>Why", "<td>1</td>", "<div>All points.</div>"):
+        assert kept in shown
+    assert '<span class="n">a</span>' in shown
+    for gone in ("javascript:", "<img", 'class="own"', "style="):
+        assert gone not in shown
+
+
 def test_outputs_that_no_worker_of_ours_sends_are_left_out() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
