@@ -48,9 +48,12 @@ def results_of(
         from distributed import as_completed
 
         wanted = course_version(course)
-        futures = {
-            client.submit(make_there, experiment, key, wanted, pure=False): key for key in keys
-        }
+
+        # A function of this module would be sent by its name, which no worker can import.
+        def make(key: str) -> Answer:
+            return make_there(experiment, key, wanted)
+
+        futures = {client.submit(make, key, pure=False): key for key in keys}
         try:
             for future in as_completed(futures):  # type: ignore[no-untyped-call]
                 key = futures.pop(future)

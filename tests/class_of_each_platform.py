@@ -367,8 +367,8 @@ class Way:
             time.sleep(0.02)
         started = [] if process.poll() is not None else psutil.Process(process.pid).children(True)
         process.send_signal(how)
-        process.communicate(timeout=60)
-        _, left = psutil.wait_procs(started, timeout=30)
+        process.communicate(timeout=300)
+        _, left = psutil.wait_procs(started, timeout=120)
         assert left == [], left
         self.stops += process.returncode != 0
 

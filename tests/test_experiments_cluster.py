@@ -91,7 +91,9 @@ def test_a_killed_worker_costs_one_run_twice_and_the_file_is_the_same(trial: Tri
     (trial.place / "made").unlink()
     (trial.place / "wait").write_text("")
     process = trial.there()
-    wait_until(lambda: len(trial.made()) == 2)  # one on each worker
+    # One on each worker.
+    wait_until(lambda: process.poll() is not None or len(trial.made()) == 2)
+    assert process.poll() is None, process.communicate()
     victim = trial.running.workers[0]
     (child,) = psutil.Process(victim.pid).children()
     lost = {pid: key for key, pid in trial.made()}[child.pid]
