@@ -75,7 +75,7 @@ def connect(address: str) -> Iterator[Any]:
     except (OSError, ValueError) as error:
         raise ClusterError(f"no scheduler answers at {address}: {error}") from error
     with client:
-        if not client.nthreads():
+        if not client.nthreads():  # type: ignore[no-untyped-call]
             raise ClusterError(f"the scheduler at {address} has no workers")
         # A worker cannot import this module before it knows where its course is.
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -112,8 +112,13 @@ def make_there(experiment: str, key: str, wanted: str) -> Answer:
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         words = [sys.executable, str(script), "--one", key]
         # Its input is closed when this worker ends, however it ends, and then it ends itself.
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        with subprocess.Popen(words, encoding="utf-8", **pipes) as process:
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+        ) as process:
             assert process.stdout is not None
             said = process.stdout.read()
             process.wait()
