@@ -33,7 +33,7 @@ from slingshot_grader.examine import refuse
 from slingshot_grader.files import Submission, UnreadableError
 from slingshot_grader.local import Local
 from slingshot_grader.pool import Job, LostError, Pool
-from slingshot_grader.processes import family
+from slingshot_grader.processes import computed, family
 from slingshot_grader.session import Run, read_outputs, remote_error
 from test_grade import (
     ALL,
@@ -264,7 +264,7 @@ def attacks(mark: str) -> dict[str, Attack]:
         "forks": Attack(with_cells(solved(), FORKS, first=True), ALL, "code cell 1 started more"),
         "threads": Attack(with_cells(solved(), THREADS, first=True), ALL, "more than 400 threads"),
         "memory of nobody": Attack(with_cells(solved(), OF_NOBODY, first=True), ALL),
-        "short lives": Attack(with_cells(solved(), SHORT_LIVES, first=True), ALL, "of computing"),
+        "short lives": Attack(with_cells(solved(), SHORT_LIVES, first=True), ALL, "code cell 1 "),
         "deep folders": Attack(with_cells(solved(), DEEP, first=True), ALL),
         "takes over": Attack(with_cells(solved(), TAKE_OVER, "1", first=True), 0),
         "right": Attack(solved(), ALL),
@@ -757,6 +757,13 @@ def test_the_filter_of_system_calls_has_no_way_out(machine: str) -> None:
             assert code == confine.RETURN or place + 1 < len(program)
             assert place + 1 + max(yes, no) < len(program) or code == confine.RETURN
         assert program[-1] == (confine.RETURN, 0, 0, confine.ALLOW)
+
+
+def test_the_computing_of_children_that_have_ended_counts() -> None:
+    before = computed(os.getpid())
+    burn = "import time\nwhile time.process_time() < 0.5:\n    pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert computed(os.getpid()) - before >= 0.4
 
 
 def test_descendants_are_found_however_deep() -> None:
