@@ -189,7 +189,8 @@ def keep(file, *options):
         memory[at] = 1
     memory.madvise(mmap.MADV_DONTNEED)  # now it counts for no process, and is still there
     return memory
-for file in (-1, open("/dev/zero", "r+b", buffering=0).fileno()):
+zero = open("/dev/zero", "r+b", buffering=0)
+for file in (-1, zero.fileno()):
     try:
         print("of nobody:", len(keep(file)))
     except OSError as error:
