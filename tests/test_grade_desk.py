@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from class_of_each_platform import FORMS, made_up
 from slingshot_grader import desk, layouts, similar, unzip
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.batch import Batch, Settings
@@ -147,6 +148,25 @@ def test_canvas_with_late_and_again(tmp_path: Path, graded: Graded) -> None:
     assert (rows["lovelaceada"]["id"], rows["lovelaceada"]["late"]) == ("12345", "")
     assert (rows["turingalan"]["id"], rows["turingalan"]["late"]) == ("12346", "yes")
     assert "Handed in late." in page(tmp_path, "turingalan")
+
+
+@pytest.mark.parametrize("platform", FORMS)
+def test_each_platform_of_the_made_up_class_is_recognized(tmp_path: Path, platform: str) -> None:
+    """The class of ``class_of_each_platform.py``: whose each file is, by what the platform knows."""
+    learners = made_up(20, random.Random(0))
+    (tmp_path / "class").mkdir()
+    for who in learners:
+        FORMS[platform].write(tmp_path / "class", who)
+    found = layouts.entries(tmp_path / "class", "class")
+    names = layouts.name_learners(found)
+    handed_in = [who for who in learners if who.attempts]
+    assert len(names) == len(handed_in)
+    if FORMS[platform].knows_number:
+        assert {each.number for each in found} == {str(who.number) for who in handed_in}
+    elif platform == "plain":
+        assert set(names.values()) == {f"{who.name} {who.number}" for who in handed_in}
+    else:
+        assert set(names.values()) == {who.login for who in handed_in}
 
 
 def test_nbgrader_with_its_times(tmp_path: Path, graded: Graded) -> None:

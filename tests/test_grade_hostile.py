@@ -681,6 +681,7 @@ def test_a_learners_text_is_read_as_text_and_never_as_the_instructors() -> None:
     for kept in ("<p>I <em>predict</em> 3.</p>", "<h1>Why", "<td>1</td>", "<div>All points.</div>"):
         assert kept in shown
     assert '<span class="n">a</span>' in shown
+    assert page.render(cells, [Run("a = 1", "", 1)], ASSIGNMENTS["claim"]) == shown  # to the byte
     for gone in ("javascript:", "<img", 'class="own"', "style="):
         assert gone not in shown
 
