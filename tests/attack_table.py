@@ -104,7 +104,7 @@ def grade(folder: Path, mode: str) -> None:
     env = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT / "src")}
     options = ["--no-sandbox"] if mode == "no sandbox" else []
     run = subprocess.run(
-        [*words, *options, str(folder)], env=env, stderr=subprocess.PIPE, text=True, check=False
+        [*words, *options, str(folder)], env=env, capture_output=True, text=True, check=False
     )
     if run.returncode not in (0, 1) or "Traceback" in run.stderr or list(temporary.iterdir()):
         raise RuntimeError(f"the grader itself has failed: {run.stderr[-2000:]}")

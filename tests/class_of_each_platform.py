@@ -116,7 +116,7 @@ def moodle(folder: Path, who: Learner) -> None:
     """A folder for each, some with a zip in it, and one beside it for text typed online."""
     stem = f"{who.name}_{who.number}_assignsubmission"
     files = {f"claim {n}.ipynb" if n else "claim.ipynb": d for n, d in enumerate(who.attempts)}
-    if who.number % 3 == 0:
+    if files and who.number % 3 == 0:
         files = {"work.zip": zip_of({f"work/{name}": data for name, data in files.items()})}
     for name, data in files.items():
         put(folder / f"{stem}_file" / name, data)

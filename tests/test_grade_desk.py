@@ -152,7 +152,7 @@ def test_canvas_with_late_and_again(tmp_path: Path, graded: Graded) -> None:
 
 @pytest.mark.parametrize("platform", FORMS)
 def test_each_platform_of_the_made_up_class_is_recognized(tmp_path: Path, platform: str) -> None:
-    """The class of ``class_of_each_platform.py``: whose each file is, by what the platform knows."""
+    """The class of ``class_of_each_platform.py``: whose each file is, as the platform knows it."""
     learners = made_up(20, random.Random(0))
     (tmp_path / "class").mkdir()
     for who in learners:
