@@ -59,7 +59,8 @@ notebooks: setup model ## re-execute the notebooks and store their outputs
 	$(VENV_PYTHON) tools/notebooks.py
 
 experiments: setup model ## train what the notebooks only read; makes the runs that are missing (about two hours)
-	set -e; for experiment in experiments/[a-z]*.py; do $(VENV_PYTHON) "$$experiment"; done
+	set -e; for experiment in experiments/[a-z]*.py; do $(VENV_PYTHON) "$$experiment" \
+		$(if $(SCHEDULER),--scheduler $(call as_typed,SCHEDULER)); done
 
 bench: setup-dev ## compare the library with its peers (several minutes)
 	@$(BOOTSTRAP) --requirements benchmarks/requirements.txt

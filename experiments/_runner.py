@@ -3,7 +3,8 @@
 An experiment is a list of runs. A run is a configuration and a seed; with the same versions on the
 same kind of machine the two give the same result. Each result is written as soon as it is there, so
 an experiment that was stopped goes on where it was, and a run whose configuration has changed is
-made again.
+made again. Runs are made by a pool of processes here, or, with ``SCHEDULER=tcp://…``, by the
+workers of a Dask cluster (``_cluster.py``).
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -26,10 +28,12 @@ from tools.common.files import write_atomically
 console.prepare("make setup")
 
 import torch  # noqa: E402
+from _cluster import ClusterError, results_of  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+COURSE = Path(__file__).resolve().parent.parent
 # Within the package, so that a notebook finds them wherever it is installed.
-RESULTS = Path(__file__).resolve().parent.parent / "src" / "slingshot" / "stored" / "experiments"
+RESULTS = COURSE / "src" / "slingshot" / "stored" / "experiments"
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def main(
 ) -> int:
     """Make the runs that are missing or out of date, and store them; return the exit code."""
     arguments = parse_arguments(experiment, argv)
+    if arguments.one is not None:
+        return make_one(runs, execute, arguments.one)
     file = arguments.results / f"{experiment}.json"
     stored = read(file)
     wanted = [run for run in runs if arguments.only is None or run.name in arguments.only]
@@ -86,13 +92,17 @@ def main(
         )
         return 2
     try:
-        for run, result in results(missing, execute, arguments.jobs):
-            stored[run.key] = {
-                "configuration": run.configuration,
-                "result": result,
-                "versions": versions(),
-            }
+        engine = (
+            on_cluster(arguments.scheduler, experiment, missing)
+            if arguments.scheduler and missing
+            else results(missing, execute, arguments.jobs)
+        )
+        for run, made in engine:
+            stored[run.key] = {"configuration": run.configuration, **made}
             write(file, stored, order)
+    except ClusterError as error:
+        print(f"{experiment}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"stopped; what is done is in {file.name}, and the rest goes on from there")
         return 130
@@ -114,6 +124,13 @@ def parse_arguments(experiment: str, argv: Sequence[str] | None) -> argparse.Nam
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)"
     )
+    parser.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        default=os.environ.get("SCHEDULER", ""),
+        help="make the runs on a Dask cluster (default: on this machine)",
+    )
+    parser.add_argument("--one", metavar="KEY", help=argparse.SUPPRESS)  # on a worker of a cluster
     arguments = parser.parse_args(argv)
     if arguments.jobs < 1:
         parser.error(f"--jobs is {arguments.jobs}; give at least 1")
@@ -128,7 +145,7 @@ def is_stale(run: Run, stored: Stored) -> bool:
 def results(
     runs: Sequence[Run], execute: Callable[[Run], dict[str, Any]], jobs: int
 ) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Make the runs, ``jobs`` at a time, and yield each result as it comes.
+    """Make the runs, ``jobs`` at a time, and yield what is stored of each as it comes.
 
     What a run raises is raised here, with its name; the runs that are left are not begun.
     """
@@ -141,10 +158,47 @@ def results(
                 bar.update()
                 if error := future.exception():
                     error.add_note(f"in the run {futures[future].key}")
-                yield futures[future], future.result()
+                yield futures[future], {"result": future.result(), "versions": versions()}
     finally:
         # Without this a Ctrl-C would wait for every run that has not begun.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def on_cluster(
+    address: str, experiment: str, runs: Sequence[Run]
+) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Make the runs on a cluster, and yield what is stored of each as it comes.
+
+    What a run raises is raised here as ``RuntimeError``, with its name and its traceback.
+    """
+    by_key = {run.key: run for run in runs}
+    answers = results_of(address, experiment, list(by_key), COURSE, versions())
+    with tqdm(total=len(runs), unit="run") as bar:
+        for key, answer in answers:
+            bar.set_postfix_str(key)
+            bar.update()
+            if "raised" in answer:
+                raise RuntimeError(f"in the run {key}, on the cluster:\n{answer['raised']}")
+            yield by_key[key], {name: answer[name] for name in ("result", "versions")}
+
+
+def make_one(runs: Sequence[Run], execute: Callable[[Run], dict[str, Any]], key: str) -> int:
+    """Make one run for a worker of a cluster, and write what is stored of it to the output."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else is printed is no result
+    threading.Thread(target=end_with_the_worker, daemon=True).start()
+    torch.set_num_threads(1)
+    (run,) = [each for each in runs if each.key == key]
+    with output:
+        json.dump({"result": execute(run), "versions": versions()}, output)
+    return 0
+
+
+def end_with_the_worker() -> None:
+    """End this process when the worker that has started it is gone."""
+    while os.read(0, 1):  # by its number: a reader would hold a lock when this process ends
+        pass
+    os._exit(1)
 
 
 def read(file: Path) -> Stored:

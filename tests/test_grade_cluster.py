@@ -2,16 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster_here import Running, cluster_here
 from slingshot_grader import cli, cluster
 from slingshot_grader.batch import Settings, version
 from slingshot_grader.cli import EDITION
@@ -40,44 +38,18 @@ from test_grade import (
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@dataclass
-class Running:
-    """A scheduler with two workers."""
-
-    address: str
-    workers: list["subprocess.Popen[bytes]"]
-
-
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    """A cluster on this machine, ended whatever happens."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    address = tmp_path / "scheduler.json"
-    words = [sys.executable, "-m"]
-    here = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(address)]
-    processes = [subprocess.Popen([*words, "distributed.cli.dask_scheduler", "--port", "0", *here],
-                                  env=env, stderr=subprocess.DEVNULL)]  # fmt: skip
-    try:
-        wait_until(lambda: address.is_file() and address.stat().st_size > 0)
-        where = str(json.loads(address.read_text())["address"])
-        own = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"]
-        for name in ("one", "two"):
-            place = ["--local-directory", str(tmp_path / name), "--name", name]
-            arguments = [*words, "distributed.cli.dask_worker", where, *own, *place]
-            processes.append(subprocess.Popen(arguments, env=env, stderr=subprocess.DEVNULL))
-        wait_until(lambda: count_workers(where) == 2)
-        yield Running(where, processes[1:])
-    finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
+    """A cluster on this machine."""
+    with cluster_here(tmp_path, ROOT / "src") as made:
+        yield made
 
 
-def count_workers(address: str) -> int:
-    from distributed import Client
-
-    with Client(address) as client:  # type: ignore[no-untyped-call]
-        return len(client.nthreads())
+@pytest.fixture(autouse=True)
+def no_examiner_stays() -> Iterator[None]:
+    """End what a test has started as a worker would."""
+    yield
+    cluster.close_idle()
 
 
 def hand_in(folder: Path) -> None:
@@ -194,6 +166,12 @@ def test_the_limits_hold_on_a_worker_too(tmp_path: Path) -> None:
     assert answer["report"]["status"] == "stopped"
     assert "code cell 1 took more than 3 s of computing" in answer["report"]["remarks"]
     assert sum(each["points"] for each in answer["report"]["grades"]) == ALL
+    with cluster.an_examiner() as first:
+        examiner = first.all[0].process
+        assert examiner is not None
+        assert examiner.poll() is None  # the next submission finds it
+    cluster.close_idle()
+    assert examiner.poll() is not None
 
 
 def test_a_scheduler_that_is_none_takes_one_line(

@@ -6,25 +6,38 @@ the reckoning and the writing are tested here; ``test_grade.py`` runs notebooks.
 
 import csv
 import io
+import itertools
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
 
-from slingshot_grader import desk, similar, unzip
+from class_of_each_platform import FORMS, made_up
+from slingshot_grader import desk, layouts, similar, unzip
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.batch import Batch, Settings
 from slingshot_grader.cli import EDITION, ROOT
 from slingshot_grader.cli import main as command
-from slingshot_grader.files import Submission, UnreadableError, digest, read_regular
+from slingshot_grader.files import (
+    Submission,
+    UnreadableError,
+    digest,
+    printable,
+    read_regular,
+    remove,
+    same_name,
+)
 from slingshot_grader.outcome import Grade, Report
 from slingshot_grader.pool import Pool
 from slingshot_grader.sandbox import Sandbox
@@ -143,6 +156,25 @@ def test_canvas_with_late_and_again(tmp_path: Path, graded: Graded) -> None:
     assert "Handed in late." in page(tmp_path, "turingalan")
 
 
+@pytest.mark.parametrize("platform", FORMS)
+def test_each_platform_of_the_made_up_class_is_recognized(tmp_path: Path, platform: str) -> None:
+    """The class of ``class_of_each_platform.py``: whose each file is, as the platform knows it."""
+    learners = made_up(20, random.Random(0))
+    (tmp_path / "class").mkdir()
+    for who in learners:
+        FORMS[platform].write(tmp_path / "class", who)
+    found = layouts.entries(tmp_path / "class", "class")
+    names = layouts.name_learners(found)
+    handed_in = [who for who in learners if who.attempts]
+    assert len(names) == len(handed_in)
+    if FORMS[platform].knows_number:
+        assert {each.number for each in found} == {str(who.number) for who in handed_in}
+    elif platform == "plain":
+        assert set(names.values()) == {f"{who.name} {who.number}" for who in handed_in}
+    else:
+        assert set(names.values()) == {who.login for who in handed_in}
+
+
 def test_nbgrader_with_its_times(tmp_path: Path, graded: Graded) -> None:
     for name, points, assignment in (("ada", 11, "claim"), ("ada", 10, "moe"), ("bob", 2, "claim")):
         hand_in(tmp_path, f"{name}/{assignment}/{assignment}.ipynb", worth(points, assignment))
@@ -246,6 +278,125 @@ def test_a_link_in_a_zip_is_none(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     unzip.unpack(tmp_path / "x.zip", tmp_path / "to")
     assert list((tmp_path / "to").iterdir()) == []
+
+
+# --- what a learner may do to others by names and folders ---------------------------------------
+
+
+def test_a_folder_of_any_depth_costs_nobody_the_table(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "ada.ipynb", worth(11))
+    hand_in(tmp_path, "bob/work.zip", zip_of(**{"a__" * 900 + "claim.ipynb": worth(3)}))
+    here = os.getcwd()
+    (tmp_path / "class" / "deep").mkdir()
+    os.chdir(tmp_path / "class" / "deep")
+    try:
+        for _ in range(1500):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("claim.ipynb").write_bytes(worth(5))
+    finally:
+        os.chdir(here)
+    for number in range(3000):
+        (tmp_path / "class" / "wide" / str(number)).mkdir(parents=True)
+    rows = graded()
+    assert {name: (row["status"], row["points"]) for name, row in rows.items()} == {
+        "ada": ("graded", "11"), "bob": ("unreadable", ""), "deep": ("unreadable", ""),
+        "wide": ("unreadable", ""),
+    }  # fmt: skip
+    remove(tmp_path / "class")
+
+
+def test_whatever_lies_in_a_folder_is_taken_away(tmp_path: Path) -> None:
+    here, folder = os.getcwd(), tmp_path / "scratch"
+    (folder / "locked" / "in").mkdir(parents=True)
+    (folder / "locked").chmod(0)
+    (tmp_path / "outside").mkdir()
+    (folder / "link").symlink_to(tmp_path / "outside")
+    os.mkfifo(folder / "pipe")
+    os.chdir(folder)
+    try:
+        for _ in range(1200):  # the whole name is longer than any may be
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+    finally:
+        os.chdir(here)
+    remove(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["outside"]
+
+
+def test_no_two_submissions_share_what_is_kept(tmp_path: Path, graded: Graded, pool: Pool) -> None:
+    hand_in(tmp_path, os.fsdecode(b"Ren\xe9.ipynb"), worth(11))
+    hand_in(tmp_path, "Ren\\xe9.ipynb", worth(1))
+    for place in ("a", "b"):
+        hand_in(tmp_path, f"two/{place}/claim.ipynb", worth(7 if place == "a" else 2))
+    parts = {"a__claim.ipynb": worth(8), "b__claim.ipynb": worth(3)}
+    hand_in(tmp_path, "zipped.zip", zip_of(**parts))
+    for _ in range(2):  # the second time from what was kept
+        remove(pool.scratch / "unpacked")
+        rows = graded()
+        assert {name: row["points"] for name, row in rows.items()} == {
+            "Ren_xe9": "1", "Ren_xe9 (2)": "11", "two": "7", "zipped": "8",
+        }  # fmt: skip
+    assert rows["two"]["file"] == "class/two/a/claim.ipynb"
+    assert rows["zipped"]["file"] == "class/zipped.zip/a/claim.ipynb"
+
+
+def test_nobody_hands_in_for_another(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "Vic_999_assignsubmission_file_claim.ipynb", worth(9))
+    ours = "Eve_12_assignsubmission_file_"
+    hand_in(tmp_path, f"{ours}x_999_assignsubmission_file_claim.ipynb", worth(1))
+    hand_in(tmp_path, f"{ours}x_999_assignsubmission_onlinetext_claim.ipynb", worth(1))
+    decide(tmp_path, "rules.toml", 'attempts = "last"\n')
+    rows = graded()
+    assert (rows["Vic"]["id"], rows["Vic"]["points"], rows["Vic"]["attempts"]) == ("999", "9", "1")
+    assert [row["id"] for name, row in rows.items() if name != "Vic"] == ["", ""]
+
+
+def test_a_learners_own_timestamp_is_none(tmp_path: Path, graded: Graded) -> None:
+    for name in ("ada", "bob", "cy"):
+        hand_in(tmp_path, f"{name}/claim/claim.ipynb", worth(10))
+    hand_in(tmp_path, "cy/claim/timestamp.txt", b"2020-01-01 00:00:00 UTC")
+    late = datetime(2026, 10, 6, 11, tzinfo=UTC).timestamp()
+    for path in (tmp_path / "class").rglob("claim.ipynb"):
+        os.utime(path, (late, late))
+    rules = "late_percent_a_day = 20\ntimes = 'files'\n[deadlines]\nclaim = 2026-10-05T12:00:00Z\n"
+    decide(tmp_path, "rules.toml", rules)
+    assert {row["points"] for row in graded().values()} == {"8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Zoë 李.ipynb", "Zoë 李.ipynb"),
+        ("a\x1b]0;owned\x07\nno grade: b", "a\\u001b]0;owned\\u0007\\u000ano grade: b"),
+        ("a\u202egpj.b", "a\\u202egpj.b"),
+        (os.fsdecode(b"a\xe9"), "a\\xe9"),
+        ("a\\xe9", "a\\\\xe9"),
+    ],
+    ids=ascii,
+)
+def test_a_name_is_one_harmless_line(name: str, shown: str) -> None:
+    assert printable(name) == shown
+
+
+def test_thousands_of_one_name_take_no_time_each(tmp_path: Path) -> None:
+    found = [layouts.Entry("anon", tmp_path, "Canvas", str(n)) for n in range(3000)]
+    names = layouts.name_learners([*found, layouts.Entry("Anon (7)", tmp_path, "plain")])
+    assert len({same_name(name) for name in names.values()}) == 3001
+    assert names["Canvas", "2"] == "anon (3)"
+
+
+def test_pages_hold_the_notebook_and_the_grader_does_not(tmp_path: Path, pool: Pool) -> None:
+    """Ten thousand notebooks would fill its memory."""
+    hand_in(tmp_path, "ada.ipynb", worth(11))
+    settings = Settings(tmp_path / "class", tmp_path / "class-graded", EDITION, (), OFF)
+    for _ in range(2):
+        batch = Batch(settings, pool)
+        batch.find()
+        batch.run(lambda *each: replace(stand_in(*each), notebook="<p>as it ran</p>"))
+        batch.write()
+        assert [report.notebook for report in batch.reports.values()] == [""]
+        assert "<p>as it ran</p>" in page(tmp_path, "ada")
 
 
 # --- attempts, deadlines, the roster -------------------------------------------------------------
@@ -541,6 +692,32 @@ def test_an_export_that_cannot_be_made_takes_one_line(
     assert not (tmp_path / "f.csv").exists()
 
 
+def test_an_export_is_whole_or_as_it_was_and_the_same_each_time(
+    tmp_path: Path, graded: Graded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_in(tmp_path, "Ada_1_assignsubmission_file/claim.ipynb", worth(11))
+    graded()
+    table, packed = tmp_path / "exported.csv", tmp_path / "feedback.zip"
+    words = ["export", str(tmp_path / "class-graded"), "--to=moodle", "--assignment=claim"]
+    words += [f"--into={table}", f"--filled={table}", f"--feedback={packed}"]
+    table.write_text(MOODLE, "utf-8")
+    packed.write_bytes(b"earlier")
+
+    def killed(*paths: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slingshot_grader.export.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command(words)
+    assert (table.read_text("utf-8"), packed.read_bytes()) == (MOODLE, b"earlier")
+    assert command(words) == 0
+    before = table.read_bytes(), packed.read_bytes()
+    os.utime(tmp_path / "class-graded" / "feedback" / "Ada.html", (0, 0))  # 1970: no zip has that
+    assert command(words) == 0
+    assert (table.read_bytes(), packed.read_bytes()) == before
+
+
 # --- nbgrader itself ---------------------------------------------------------------------------
 
 
@@ -598,6 +775,31 @@ def test_a_renamed_copy_is_noticed_and_an_answer_of_ones_own_is_not() -> None:
 def test_what_the_whole_class_writes_counts_for_nobody() -> None:
     marks = {str(number): {"f": similar.fingerprint(ANSWER)} for number in range(20)}
     assert similar.pairs(marks) == []
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_pairs_are_those_of_a_look_at_all_pairs(seed: int) -> None:
+    chance = random.Random(seed)
+    base = [chance.sample(range(60), chance.randint(4, 25)) for _ in range(5)]
+    marks = {
+        str(who): sorted({*chance.choice(base), *chance.sample(range(60), chance.randint(0, 4))})
+        for who in range(25)
+    }
+    count = Counter(mark for each in marks.values() for mark in each)
+    common = {mark for mark, number in count.items() if number > similar.COMMON * len(marks)}
+    due = []
+    for a, b in itertools.combinations(sorted(marks), 2):
+        first, second = set(marks[a]) - common, set(marks[b]) - common
+        smaller = min(len(first), len(second))
+        if smaller >= similar.FEWEST_MARKS and len(first & second) >= 0.8 * smaller:
+            due.append((a, b, len(first & second) / smaller))
+    found = similar.pairs({who: {"f": each} for who, each in marks.items()})
+    assert sorted((pair.first, pair.second, pair.share) for pair in found) == due
+
+
+def test_who_shares_nothing_is_not_compared() -> None:
+    marks = {str(who): set(range(10 * who, 10 * who + 10)) for who in range(5000)}
+    assert similar.candidates(marks, Counter(range(50_000)), 0.8) == []
 
 
 @pytest.mark.parametrize("source", ["", "def f(:", "'''", "\x00", "x = '\ud800'", "(" * 5000])

@@ -34,7 +34,7 @@ from slingshot_grader.examine import refuse
 from slingshot_grader.files import Submission, UnreadableError
 from slingshot_grader.local import Local
 from slingshot_grader.pool import Job, LostError, Pool
-from slingshot_grader.processes import family
+from slingshot_grader.processes import computed, family
 from slingshot_grader.session import Run, read_outputs, remote_error
 from test_grade import (
     ALL,
@@ -178,6 +178,42 @@ for value in gc.get_objects():
         type(value).run = lambda self, source: {"outputs": [None, 7, [], {}, {"stream": 1}, *big],
                                                 "late": ["x"], "library": [1, "x" * 9999]}
 """
+THREADS = """
+import threading, time
+threading.stack_size(65536)
+for _ in range(3000):
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+"""
+OF_NOBODY = """
+import mmap
+def keep(file, *options):
+    memory = mmap.mmap(file, 200_000_000, *options)
+    for at in range(0, 200_000_000, 4096):
+        memory[at] = 1
+    memory.madvise(mmap.MADV_DONTNEED)  # now it counts for no process, and is still there
+    return memory
+zero = open("/dev/zero", "r+b", buffering=0)
+for file in (-1, zero.fileno()):
+    try:
+        print("of nobody:", len(keep(file)))
+    except OSError as error:
+        print("no memory:", error.strerror)
+"""
+SHORT_LIVES = """
+import os
+for _ in range(1000):
+    if os.fork() == 0:
+        for number in range(2_000_000):
+            pass
+        os._exit(0)
+    os.wait()
+"""
+DEEP = """
+import os
+for _ in range(2000):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+"""
 HALF = """
 def run_time(*arguments):
     raise ValueError("\\udcff")
@@ -230,6 +266,10 @@ def attacks(mark: str) -> dict[str, Attack]:
         "kills": Attack(with_cells(solved(), KILL, first=True), ALL),
         "owns a signal": Attack(with_cells(solved(), OWNER, first=True), ALL),
         "forks": Attack(with_cells(solved(), FORKS, first=True), ALL, "code cell 1 started more"),
+        "threads": Attack(with_cells(solved(), THREADS, first=True), ALL, "more than 400 threads"),
+        "memory of nobody": Attack(with_cells(solved(), OF_NOBODY, first=True), ALL),
+        "short lives": Attack(with_cells(solved(), SHORT_LIVES, first=True), ALL, "code cell 1 "),
+        "deep folders": Attack(with_cells(solved(), DEEP, first=True), ALL),
         "takes over": Attack(with_cells(solved(), TAKE_OVER, "1", first=True), 0),
         "right": Attack(solved(), ALL),
     }  # fmt: skip
@@ -367,6 +407,8 @@ def test_no_reference_is_within_reach(hostile: Graded) -> None:
 
 def test_memory_that_is_of_no_process_is_bounded(hostile: Graded) -> None:
     assert "Function not implemented" in hostile.text("memfd")
+    text = hostile.text("memory of nobody")
+    assert text.count("no memory: ") == (2 if hostile.mode == "sandbox" else 1), text
     if hostile.mode == "sandbox":
         (written,) = [
             int(line.split()[-1])
@@ -640,6 +682,20 @@ def test_a_page_beyond_bounds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         page.render(cells, runs, ASSIGNMENTS["claim"])
 
 
+def test_a_learners_text_is_read_as_text_and_never_as_the_instructors() -> None:
+    text = "I *predict* 3.\n\n# Why\n\n| a |\n|---|\n| 1 |\n\n[x](javascript:alert(1))\n\n"
+    text += '<div class="own" id="x" style="position:fixed">All points.</div><img src=x onerror=y>'
+    text += '<span class="own">All points.</span>'
+    cells = [notebook.Cell(text, "", {}, "markdown"), notebook.Cell("a = 1", "", {})]
+    shown = page.render(cells, [Run("a = 1", "", 1)], ASSIGNMENTS["claim"])
+    for kept in ("<p>I <em>predict</em> 3.</p>", "<h1>Why", "<td>1</td>", "<div>All points.</div>"):
+        assert kept in shown
+    assert '<span class="n">a</span>' in shown
+    assert page.render(cells, [Run("a = 1", "", 1)], ASSIGNMENTS["claim"]) == shown  # to the byte
+    for gone in ("javascript:", "<img", 'class="own"', "style="):
+        assert gone not in shown
+
+
 def test_outputs_that_no_worker_of_ours_sends_are_left_out() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
@@ -713,6 +769,13 @@ def test_the_filter_of_system_calls_has_no_way_out(machine: str) -> None:
             assert code == confine.RETURN or place + 1 < len(program)
             assert place + 1 + max(yes, no) < len(program) or code == confine.RETURN
         assert program[-1] == (confine.RETURN, 0, 0, confine.ALLOW)
+
+
+def test_the_computing_of_children_that_have_ended_counts() -> None:
+    before = computed(os.getpid())
+    burn = "import time\nwhile time.process_time() < 0.5:\n    pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert computed(os.getpid()) - before >= 0.4
 
 
 def test_descendants_are_found_however_deep() -> None:

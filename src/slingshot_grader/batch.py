@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +36,7 @@ from slingshot_grader.pool import Job, LostError, Pool
 from slingshot_grader.sandbox import SOURCE, Sandbox
 from slingshot_grader.session import Limits
 from slingshot_grader.similar import Pair, pairs
-from slingshot_grader.standing import Attempt, Standing, concerns, problem, stand
+from slingshot_grader.standing import Attempt, Decisions, Standing, problems, stand
 from slingshot_grader.summary import summary
 
 MOST_ATTEMPTS = 10
@@ -155,9 +155,9 @@ class Batch:
             found = [empty]
         for each in found:
             each.remarks += remarks
-            each.place = (
-                f"{entry.place}/{printable(each.path.name)}" if not each.problem else entry.place
-            )
+            if not each.problem:
+                within = each.path.relative_to(target).parts
+                each.place = "/".join([entry.place, *map(printable, within)])
         return found
 
     def in_folder(self, entry: Entry, folder: Path, learner: str) -> list[Submission]:
@@ -224,13 +224,14 @@ class Batch:
 
     def bound_attempts(self) -> None:
         """Keep the last few attempts of a learner; a hundred files are not graded."""
+        left_out = set()
         for mine in self.by_learner().values():
-            for each in mine[:-MOST_ATTEMPTS]:
-                self.submissions.remove(each)
+            left_out |= {id(each) for each in mine[:-MOST_ATTEMPTS]}
             if len(mine) > MOST_ATTEMPTS:
                 mine[-1].remarks.append(
                     f"{len(mine)} attempts; the last {MOST_ATTEMPTS} were graded"
                 )
+        self.submissions = [each for each in self.submissions if id(each) not in left_out]
 
     def by_learner(self) -> dict[tuple[str, str], list[Submission]]:
         """The attempts of each learner at each assignment, in the order of their time."""
@@ -301,7 +302,7 @@ class Batch:
         record = {"key": self.key(submission, report.digest), "report": report.message()}
         path = self.output / "results" / f"{self.code(submission)}.json"
         write_atomically(path, json.dumps(record, indent=1))
-        self.reports[self.code(submission)] = report
+        self.reports[self.code(submission)] = replace(report, notebook="")  # the file has it
 
     def reuse(self, submission: Submission) -> bool:
         """Whether an earlier run has left a result for exactly this."""
@@ -310,24 +311,32 @@ class Batch:
             record = json.loads(path.read_text("utf-8"))
             if expect(record, dict)["key"] != self.key(submission, digest(submission)):
                 return False
-            self.reports[self.code(submission)] = read_report(record["report"])
+            report = read_report(record["report"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
+        self.reports[self.code(submission)] = replace(report, notebook="")
         return True
+
+    def as_it_ran(self, submission: Submission) -> str:
+        """The notebook of a submission as its page shows it."""
+        path = self.output / "results" / f"{self.code(submission)}.json"
+        try:
+            return read_report(json.loads(path.read_text("utf-8"))["report"]).notebook
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     # --- the end -----------------------------------------------------------------------------
 
     def standings(self) -> list[Standing]:
         """A row for each learner and assignment, then for each who has handed in nothing."""
         missing = Report("not graded", ["grading was interrupted before this one"])
-        found = []
+        found, decided = [], Decisions(self.overrides)
         for mine in self.by_learner().values():
             attempts: list[Attempt] = [
                 (each, self.reports.get(self.code(each), missing)) for each in mine
             ]
             assignment = self.assignments.get(mine[-1].assignment)
-            decided = [each for each in self.overrides if concerns(each, mine[-1])]
-            found.append(stand(attempts, assignment, self.rules, decided))
+            found.append(stand(attempts, assignment, self.rules, decided.on(mine[-1])))
         return [*found, *self.missing()]
 
     def missing(self) -> list[Standing]:
@@ -336,7 +345,7 @@ class Batch:
         due = (
             [wanted] if wanted else sorted({s.assignment for s in self.submissions if s.assignment})
         )
-        found = []
+        found, decided = [], Decisions(self.overrides)
         for name in due:
             here = {
                 word
@@ -349,8 +358,8 @@ class Batch:
                 if not {who.number, same_name(who.name)} & here:
                     absent = Submission(who.name or who.number, self.folder, name, [])
                     absent.number, absent.place = who.number, "–"
-                    decided = [each for each in self.overrides if concerns(each, absent)]
-                    found.append(stand([(absent, Report("missing"))], None, self.rules, decided))
+                    report = Report("missing")
+                    found.append(stand([(absent, report)], None, self.rules, decided.on(absent)))
         return found
 
     def write(self, *, whole: bool = True) -> list[Standing]:
@@ -358,8 +367,7 @@ class Batch:
         standings = self.standings()
         self.notes = [
             f"overrides.csv, line {each.line}: {why}"
-            for each in self.overrides
-            if (why := problem(each, standings))
+            for each, why in problems(self.overrides, standings)
         ]
         self.notes += [
             f"rules.toml: there is no assignment {name!r}; there are: {', '.join(self.assignments)}"
@@ -389,7 +397,8 @@ class Batch:
             if each.report.status in ("missing", "not graded"):
                 continue
             path = folder / page_name(each.submission, several)
-            text = feedback(each)
+            report = replace(each.report, notebook=self.as_it_ran(each.submission))
+            text = feedback(replace(each, report=report))
             if not path.is_file() or path.read_text("utf-8", "replace") != text:
                 write_atomically(path, text)
             written.add(path.name)

@@ -1,14 +1,16 @@
 """The same grading on a Dask cluster that the user has: submissions go out, reports come back.
 
-A worker of the cluster is a machine with the same version of the course. It starts an examiner as
+A worker of the cluster is a machine with the same version of the course. It starts examiners as
 this machine would, with the same sandbox and the same limits; what it answers is read with the same
 suspicion. A submission whose worker dies is given to another. Each result comes back once and is
 kept once, by the grader alone: the workers keep nothing.
 """
 
+import atexit
 import base64
 import contextlib
-import tempfile
+import functools
+import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slingshot_grader.assignment import Assignment
-from slingshot_grader.files import Submission, UnreadableError, open_regular, parts
+from slingshot_grader.files import (
+    Submission,
+    UnreadableError,
+    open_regular,
+    parts,
+    temporary_folder,
+)
 from slingshot_grader.local import Local
 from slingshot_grader.outcome import Report, report_on
 from slingshot_grader.pool import LostError, Pool
@@ -158,12 +166,12 @@ def grade_here(
     answer: dict[str, Any] = {"version": version()}
     if answer["version"] != wanted:
         return answer
-    sandbox = find_sandbox() if shut_in else Sandbox("", "it was switched off")
+    sandbox = sandbox_here() if shut_in else Sandbox("", "it was switched off")
     if shut_in and not sandbox:
         return {**answer, "lost": f"a worker has no sandbox: {sandbox.why_not}"}
     course = (SOURCE.parent / name for name in ("tests", "notebooks"))
     secrets = [path for path in course if path.exists()]
-    with unpacked(submission, packed) as here, one_examiner() as pool:
+    with unpacked(submission, packed) as here, an_examiner() as pool:
         try:
             report = Local(pool, sandbox, limits, secrets)(here, assignment)
         except LostError as error:
@@ -174,7 +182,7 @@ def grade_here(
 @contextlib.contextmanager
 def unpacked(submission: Submission, packed: dict[str, str | None]) -> Iterator[Submission]:
     """The submission as it lies on this worker."""
-    with tempfile.TemporaryDirectory(prefix="slingshot-unit-") as folder:
+    with temporary_folder("slingshot-unit-") as folder:
         for name, text in packed.items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,11 +193,35 @@ def unpacked(submission: Submission, packed: dict[str, str | None]) -> Iterator[
         yield replace(submission, path=Path(folder, submission.path.name))
 
 
+@functools.cache
+def sandbox_here() -> Sandbox:
+    """The sandbox of this worker, tried out once."""
+    return find_sandbox()
+
+
+IDLE: "queue.SimpleQueue[Pool]" = queue.SimpleQueue()
+
+
 @contextlib.contextmanager
-def one_examiner() -> Iterator[Pool]:
-    """An examiner for one submission."""
-    pool = Pool(1)
+def an_examiner() -> Iterator[Pool]:
+    """An examiner of this worker that is idle, or a new one.
+
+    To start one costs as much as to grade with it, so they stay. When the worker ends, however
+    it ends, they notice, and end themselves.
+    """
+    try:
+        pool = IDLE.get_nowait()
+    except queue.Empty:
+        pool = Pool(1)
     try:
         yield pool
     finally:
-        pool.close()
+        IDLE.put(pool)
+
+
+@atexit.register
+def close_idle() -> None:
+    """End the examiners of this worker."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            IDLE.get_nowait().close()

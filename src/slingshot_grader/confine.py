@@ -51,8 +51,14 @@ PRLIMIT = (302, 261)
 # A file can be told to send signals to somebody: F_SETOWN, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP.
 OWNER = {"fcntl": ((72, 25), (8, 15)), "ioctl": ((16, 29), (0x8901, 0x8902))}
 
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
-NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # where struct seccomp_data holds them
+# Memory that is shared and has no file stays when a process tells the kernel that it needs it no
+# more, and then counts for none. (A file in memory is bounded by its file system.)
+MMAP = (9, 222)
+KIND, SHARED, NAMELESS = 0x0F, (0x01, 0x03), 0x20
+
+LOAD, EQUAL, AT_LEAST, RETURN, AND = 0x20, 0x15, 0x35, 0x06, 0x54
+# Where struct seccomp_data holds the number of a call, and its arguments.
+NUMBER, ARCHITECTURE, FIRST, SECOND, FOURTH = 0, 4, 16, 24, 40
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 
 Instruction = tuple[int, int, int, int]
@@ -126,6 +132,13 @@ def instructions(column: int, architecture: int, only: int | None) -> Iterator[I
     for numbers in NEVER.values():
         yield (EQUAL, 0, 1, numbers[column])
         yield absent
+    yield (EQUAL, 0, 3 + 2 * len(SHARED), MMAP[column])
+    yield (LOAD, 0, 0, FOURTH)
+    yield (AND, 0, 0, KIND | NAMELESS)
+    for kind in SHARED:
+        yield (EQUAL, 0, 1, kind | NAMELESS)
+        yield denied
+    yield allowed
     if only is not None:
         yield from signals_to_one(column, only, allowed, denied)
     yield allowed

@@ -6,6 +6,7 @@ They lie in the folder of results: ``overrides.csv`` (points, comments, who is e
 """
 
 import csv
+import functools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,15 +50,17 @@ class Rules:
     by_hand: Mapping[str, float] = field(default_factory=dict)
     time_of_file: bool = False
 
+    @functools.cached_property
+    def extra(self) -> dict[str, float]:
+        """The extra days by what two spellings of a name have in common."""
+        return {same_name(name): days for name, days in self.extra_days.items()}
+
     def days_late(self, assignment: str, who: Iterable[str], at: datetime | None) -> int:
         """Days after a learner's own deadline, each begun day as one; 0 where nothing is known."""
         deadline = self.deadlines.get(assignment)
         if deadline is None or at is None:
             return 0
-        names = {same_name(name) for name in who if name}
-        extra = max(
-            (d for name, d in self.extra_days.items() if same_name(name) in names), default=0
-        )
+        extra = max((self.extra.get(same_name(name), 0) for name in who if name), default=0)
         late = at - deadline - timedelta(days=extra, minutes=self.grace_minutes)
         return max(0, -(-late // timedelta(days=1)))
 

@@ -21,7 +21,6 @@ learner's own, such as a call of the library's function. Such an import is named
 """
 
 import ast
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +33,13 @@ from nbformat import NotebookNode
 from slingshot_exercises import CheckFailed
 from slingshot_exercises.checking import NOT_WRITTEN, NoAnswerError
 from slingshot_grader.assignment import Assignment, Test, names_needed
-from slingshot_grader.files import Submission, UnreadableError, copy, open_regular
+from slingshot_grader.files import (
+    Submission,
+    UnreadableError,
+    copy,
+    open_regular,
+    temporary_folder,
+)
 from slingshot_grader.link import Link
 from slingshot_grader.notebook import Cell, read_cells
 from slingshot_grader.outcome import Grade, Report
@@ -59,8 +64,8 @@ def examine(
     Whatever is in it, this returns, at once when ``stop`` is set.
     """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="grading-") as folder:
-        files, here, alone = (Path(folder, name) for name in ("files", "here", "alone"))
+    with temporary_folder("grading-") as folder:
+        files, here, alone = (folder / name for name in ("files", "here", "alone"))
         for each in (files, here, alone):
             each.mkdir()
         # A notebook that came without a folder finds no file beside it, not even itself.

@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import select
-import shutil
 import signal
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO
 from slingshot_grader import notebook, page, unzip
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.examine import examine
-from slingshot_grader.files import Submission, UnreadableError
+from slingshot_grader.files import Submission, UnreadableError, remove
 from slingshot_grader.pool import LONGEST_REPLY
 from slingshot_grader.processes import adopt_orphans, close_memory, kill_below
 from slingshot_grader.sandbox import Sandbox
@@ -96,7 +95,7 @@ def main() -> None:
         while (request := receive(requests)) is not None:
             reply = in_a_fork(request, requests) if hasattr(os, "fork") else alone(request)
             for left in own.iterdir():
-                shutil.rmtree(left, ignore_errors=True)
+                remove(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             if reply is None:
                 break
             send(replies, reply)
@@ -104,7 +103,7 @@ def main() -> None:
         pass
     # The grader is gone, and takes nothing away any more.
     kill_below(os.getpid())
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove(scratch)
 
 
 def receive(stream: BinaryIO) -> Any:  # noqa: ANN401

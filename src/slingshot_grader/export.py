@@ -8,6 +8,7 @@ to be replaced, and whoever has no grade stays blank and is named.
 import argparse
 import csv
 import io
+import os
 import re
 import sys
 import zipfile
@@ -90,7 +91,9 @@ def main(argv: Sequence[str]) -> int:
             exported = read_text(args.into)
             column = args.column or platform.grade
             filled = fill(grades, exported, platform, column, replace=args.replace)
-            args.filled.write_text(filled.text, "utf-8", newline="")
+            part = args.filled.with_name(f"{args.filled.name}.part")
+            part.write_text(filled.text, "utf-8", newline="")
+            os.replace(part, args.filled)  # whole, or as it was: it may be the exported file itself
             print("\n".join([*filled.lines(), f"written: {args.filled}"]))
             complete = not filled.kept and not filled.strange
         if args.feedback:
@@ -208,15 +211,20 @@ def same_number(a: str, b: str) -> bool:
 def pack(rows: Iterable[dict[str, str]], graded: Path, platform: str, target: Path) -> int:
     """Pack the pages as the platform gave the submissions out; return how many there are."""
     count = 0
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+    part = target.with_name(f"{target.name}.part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as packed:
         for row in rows:
             learner = row["learner"].removeprefix("'")
             candidates = (f"{learner}.html", f"{learner} - {row['assignment']}.html")
             pages = [graded / "feedback" / name for name in candidates]
             page = next((each for each in pages if each.is_file()), None)
             if page is not None:
-                packed.write(page, place_for(row, learner, platform))
+                # No time of the file: the same pages give the same bytes.
+                place = zipfile.ZipInfo(place_for(row, learner, platform))
+                place.external_attr, place.compress_type = 0o644 << 16, zipfile.ZIP_DEFLATED
+                packed.writestr(place, page.read_bytes())
                 count += 1
+    os.replace(part, target)
     return count
 
 

@@ -1,8 +1,10 @@
 """What a learner has handed in, as files: opened with suspicion, copied, hashed and named."""
 
+import contextlib
 import hashlib
 import os
 import stat
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ from typing import BinaryIO
 
 LARGEST_FOLDER = 100_000_000
 MOST_FILES = 2000
+DEEPEST = 40
+"""Folders within folders that are looked into."""
+
 SKIPPED = {".ipynb_checkpoints", "__MACOSX", "__pycache__", ".git", ".DS_Store"}
 LONGEST_NAME = 120  # bytes: with what is added to it, a file name has at most 255
 
@@ -46,16 +51,70 @@ class Submission:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The files of a folder, without following links, and never more than a bounded number."""
-    count = 0
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in SKIPPED)
-        for name in sorted(files):
-            if not name.startswith("."):
+    """The files of a folder, without following links, and never more than a bounded number.
+
+    Folders count as files do, and none is looked into that lies too deep.
+    """
+    count, waiting = 0, [(folder, 0)]
+    while waiting:
+        where, depth = waiting.pop()
+        here = entries_of(where)
+        inner = [each for each in here if each.is_dir()]
+        for each in here:
+            count += 1
+            if count > MOST_FILES:
+                return
+            if not each.is_dir() and not each.name.startswith("."):
+                yield where / each.name
+        if depth < DEEPEST:
+            waiting += [
+                (where / each.name, depth + 1)
+                for each in reversed(inner)
+                if each.name not in SKIPPED and not each.is_symlink()
+            ]
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder that is taken away at the end, whatever a learner's code has made in it."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Take a folder away, however deep it is, as far as that is possible.
+
+    Each folder within is first moved up beside ``folder``: so no name grows too long, and nothing
+    has to be called again for each level, as :func:`shutil.rmtree` does.
+    """
+    waiting, count = [folder], 0
+    while waiting:
+        where = waiting.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(where, 0o700)
+        for each in entries_of(where):
+            with contextlib.suppress(OSError):
+                if not each.is_dir(follow_symlinks=False):
+                    os.unlink(each)
+                    continue
                 count += 1
-                if count > MOST_FILES:
-                    return
-                yield Path(where) / name
+                above = folder.with_name(f"{folder.name}.{count}")
+                os.chmod(each, 0o700)
+                os.rename(each, above)
+                waiting.append(above)
+        with contextlib.suppress(OSError):
+            os.rmdir(where)
+
+
+def entries_of(folder: Path) -> list["os.DirEntry[str]"]:
+    """What lies in a folder, by name; nothing where it may not be read, or has just gone."""
+    try:
+        return sorted(os.scandir(folder), key=lambda each: each.name)
+    except OSError:
+        return []
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -147,13 +206,18 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def printable(name: str) -> str:
-    """A file name of any bytes as text; those that are no UTF-8 are spelled out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name of any bytes as a line of text, and no two names as the same text.
+
+    Bytes that are no UTF-8, and signs that would do something on a terminal, are spelled out.
+    """
+    text = os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
 
 
 def clean_name(name: str) -> str:
     """A name in one Unicode form, without control characters or signs that no file may have."""
-    text = unicodedata.normalize("NFC", printable(name))
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    text = unicodedata.normalize("NFC", text)
     kept = "".join("_" if sign in '/\\:*?"<>|' or not sign.isprintable() else sign for sign in text)
     short = kept.strip(" .").encode("utf-8")[:LONGEST_NAME].decode("utf-8", "ignore")
     return short.strip(" .") or "_"

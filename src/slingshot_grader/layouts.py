@@ -25,6 +25,7 @@ from slingshot_grader.files import (
     walk,
 )
 
+MARK = re.compile(r"_\d+_assignsubmission_(?:file|onlinetext)")
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file_?(?P<rest>.*)", re.S)
 ONLINE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_onlinetext_?.*", re.S)
 CANVAS = re.compile(r"(?P<name>[^_]+)(?P<late>_LATE)?_(?P<id>\d+)_(?P<sub>\d+)_(?P<rest>.+)", re.S)
@@ -58,9 +59,13 @@ def entries(folder: Path, shown: str) -> list[Entry]:
         (path for path in folder.iterdir() if is_wanted(path)), key=lambda path: os.fsencode(path)
     )
     prefix = common_prefix(paths)
+    stamped = {path: folders for path in paths if (folders := folders_of_nbgrader(path))}
+    if 2 * len(stamped) <= sum(path.is_dir() for path in paths):
+        stamped = {}  # a learner alone may write a time, too
     found: list[Entry] = []
     for path in paths:
-        found += entries_at(path, prefix, f"{shown}/{printable(path.name)}")
+        place = f"{shown}/{printable(path.name)}"
+        found += entries_at(path, prefix, stamped.get(path, []), place)
     files = {entry.number for entry in found if entry.layout == "Moodle"}
     # Text typed online beside a file is no submission of its own.
     return [e for e in found if not (e.layout == "Moodle, text" and e.number in files)]
@@ -85,10 +90,13 @@ def is_repository(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and (path / ".git").exists()
 
 
-def entries_at(path: Path, prefix: str, place: str) -> Iterator[Entry]:
-    """Whose a file or a folder is."""
+def entries_at(path: Path, prefix: str, stamped: list[Path], place: str) -> Iterator[Entry]:
+    """Whose a file or a folder is; ``stamped`` are those within it that nbgrader has made."""
     stem = path.stem if not path.is_dir() else path.name
-    if match := ONLINE.fullmatch(path.name):
+    if len(MARK.findall(path.name)) > 1:
+        # A learner who calls a file so would hand in for somebody else.
+        yield Entry(stem, path, "plain", place=place)
+    elif match := ONLINE.fullmatch(path.name):
         yield Entry(match["name"], path, "Moodle, text", match["id"], place=place)
     elif match := MOODLE.fullmatch(path.name):
         yield Entry(match["name"], path, "Moodle", match["id"], place=place)
@@ -99,7 +107,7 @@ def entries_at(path: Path, prefix: str, place: str) -> Iterator[Entry]:
     elif prefix and is_repository(path) and path.name.startswith(f"{prefix}-"):
         login = path.name.removeprefix(f"{prefix}-")
         yield Entry(login, path, "GitHub Classroom", place=place)
-    elif stamped := folders_of_nbgrader(path):
+    elif stamped:
         for each in stamped:
             time = timestamp(each)
             yield Entry(
@@ -128,23 +136,23 @@ def timestamp(folder: Path) -> datetime | None:
 def name_learners(found: list[Entry]) -> dict[tuple[str, str], str]:
     """A name for each learner, none twice whatever a file system makes of it."""
     names: dict[tuple[str, str], str] = {}
-    taken: set[str] = set()
-    later: list[Entry] = []
+    taken: dict[str, int] = {}  # each with the last number that was given to one like it
+    later: dict[tuple[str, str], str] = {}
     for entry in found:
-        if entry.owner in names or entry.owner in {each.owner for each in later}:
+        if entry.owner in names or entry.owner in later:
             continue
         name = clean_name(entry.name)
         if same_name(name) in taken:
-            later.append(entry)
+            later[entry.owner] = name
         else:
-            taken.add(same_name(name))
+            taken[same_name(name)] = 1
             names[entry.owner] = name
-    for entry in later:
-        number = 2
-        while same_name(name := f"{clean_name(entry.name)} ({number})") in taken:
+    for owner, first in later.items():
+        number = taken[same_name(first)] + 1
+        while same_name(name := f"{first} ({number})") in taken:
             number += 1
-        taken.add(same_name(name))
-        names[entry.owner] = name
+        taken[same_name(first)], taken[same_name(name)] = number, 1
+        names[owner] = name
     return names
 
 
@@ -176,7 +184,8 @@ def submission_of(
     entry: Entry, path: Path, assignment: str, learner: str, *, in_folder: bool
 ) -> Submission:
     """One attempt of a learner."""
-    inner = "" if path == entry.path else f"/{printable(path.name)}"
+    within = path.relative_to(entry.path).parts if path.is_relative_to(entry.path) else (path.name,)
+    inner = "".join(f"/{printable(part)}" for part in within)
     return Submission(
         learner,
         path,

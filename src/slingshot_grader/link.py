@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slingshot_grader import wire
-from slingshot_grader.processes import alive, computed, family, kill_below, memory_of
+from slingshot_grader.processes import alive, computed, family, kill_below, memory_of, threads
 
 GRACE = 3.0
 """Seconds that a worker has to say that a time limit was reached before it is ended."""
 
 MOST_PROCESSES = 40
+MOST_THREADS = 400
 WATCH_EVERY = 0.25
 
 
@@ -143,6 +144,8 @@ class Link:
             return f"used more than {self.memory / 1e9:.1f} GB of memory"
         if sum(map(alive, members)) > MOST_PROCESSES:
             return f"started more than {MOST_PROCESSES} processes"
+        if sum(map(threads, members)) > MOST_THREADS:
+            return f"started more than {MOST_THREADS} threads"
         return ""
 
 

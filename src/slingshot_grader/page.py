@@ -4,10 +4,12 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+import bleach
 import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
+from pygments.token import STANDARD_TYPES
 
 from slingshot_grader.assignment import Assignment
 from slingshot_grader.notebook import Cell
@@ -20,6 +22,44 @@ LONGEST_TEXT = 25_000
 MOST_SHOWN = 400_000  # letters of all cells and outputs of a notebook
 MOST_PICTURES = 5_000_000
 MOST_CELLS = 300
+
+TAGS = frozenset(
+    [
+        "a",
+        "abbr",
+        "b",
+        "blockquote",
+        "br",
+        "code",
+        "del",
+        "div",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "span",
+        "strong",
+        "sub",
+        "sup",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+        "ul",
+    ]
+)
+COLORS = frozenset(STANDARD_TYPES.values())
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #0a6b4b; --bad: #a33a22;
@@ -95,12 +135,33 @@ def render(cells: Sequence[Cell], runs: Sequence[Run], assignment: Assignment) -
             run = ran[number]
             outputs = outputs_of(run, budget)
             shown.append(nbformat.v4.new_code_cell(budget.cut(run.source), outputs=outputs))  # type: ignore[no-untyped-call]
+    for place, cell in enumerate(shown):
+        cell["id"] = f"cell-{place}"  # nbformat's own differ each time, and so would the page
     notebook = nbformat.v4.new_notebook(cells=shown)  # type: ignore[no-untyped-call]
     exporter = HTMLExporter(template_name="basic", sanitize_html=True)  # type: ignore[no-untyped-call]
+    exporter.register_filter("clean_html", harmless)  # type: ignore[no-untyped-call]
     body: str = exporter.from_notebook_node(notebook)[0]
     if len(body) > LARGEST_PAGE:
         raise ValueError(f"a page of {len(body)} letters")
     return clean(body)
+
+
+def harmless(text: object) -> str:
+    """HTML with the tags of plain text alone; nbconvert's own filter knows no paragraph.
+
+    A class is kept where it colors code, and nowhere else: with one of this page's own a learner's
+    text could look like the instructor's.
+    """
+    html_ = text.decode() if isinstance(text, bytes) else str(text)
+    return str(bleach.clean(html_, tags=TAGS, attributes=may_stay))
+
+
+def may_stay(tag: str, name: str, value: str) -> bool:
+    """Whether an attribute does nothing but color code or lead to a page."""
+    if name == "class":
+        colors = tag == "span" and value in COLORS
+        return colors or (tag == "div" and value.strip().startswith("highlight"))
+    return tag == "a" and name == "href"
 
 
 def markdown(text: str) -> NotebookNode:

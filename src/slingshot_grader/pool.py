@@ -6,7 +6,6 @@ import os
 import pickle
 import queue
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from slingshot_grader.files import remove
 from slingshot_grader.processes import kill_below
 from slingshot_grader.sandbox import SOURCE
 
@@ -163,4 +163,4 @@ class Pool:
         self.stop.set()
         for each in self.all:
             each.end()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove(self.scratch)

@@ -116,10 +116,21 @@ def proportional(pid: int) -> int:
     return resident(pid)
 
 
+def threads(pid: int) -> int:
+    """How many threads a process has, 0 for one that has just ended."""
+    try:
+        return len(os.listdir(PROC / str(pid) / "task"))
+    except OSError:
+        pass
+    with contextlib.suppress(psutil.Error):
+        return 0 if PROC.is_dir() else int(psutil.Process(pid).num_threads())
+    return 0
+
+
 def computed(pid: int) -> float:
-    """Seconds of computing, 0 for a process that has just ended."""
+    """Seconds of computing, also of children that have ended; 0 for one that has just ended."""
     try:
         times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system)
+        return float(times.user + times.system + times.children_user + times.children_system)
     except psutil.Error:
         return 0.0

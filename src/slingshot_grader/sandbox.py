@@ -127,6 +127,7 @@ def bubblewrap(
         command += ["--ro-bind", str(path), str(COURSE / name)]
     command += ["--ro-bind", str(files), "/submission", "--proc", "/proc", "--dev", "/dev"]
     command += ["--size", str(shared), "--tmpfs", "/dev/shm"]
+    command += ["--dev-bind", "/dev/null", "/dev/zero"]  # to map it is to have memory of nobody
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
 
 

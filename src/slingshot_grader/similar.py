@@ -6,8 +6,8 @@ need be kept (Schleimer, Wilkerson and Aiken, Winnowing, SIGMOD 2003).
 """
 
 import io
-import itertools
 import keyword
+import math
 import tokenize
 import zlib
 from collections import Counter
@@ -20,8 +20,8 @@ MOST_MARKS = 400
 FEWEST_MARKS = 4
 """An answer of a line or two is the same for everybody, and says nothing."""
 
-COMMON = 0.25
-"""A run that more than this share of the class has is the exercise's own."""
+COMMON, MOST_COMMON = 0.25, 50
+"""A run that more than this share of the class, or so many, have is the exercise's own."""
 
 BESIDE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 
@@ -70,10 +70,33 @@ def pairs(answers: Mapping[str, Mapping[str, Iterable[int]]], least: float = 0.8
     for exercise in sorted({name for each in answers.values() for name in each}):
         mine = {who: set(each[exercise]) for who, each in answers.items() if exercise in each}
         count = Counter(mark for marks in mine.values() for mark in marks)
-        common = {mark for mark, number in count.items() if number > max(2, COMMON * len(mine))}
+        most = min(max(2, COMMON * len(mine)), MOST_COMMON)
+        common = {mark for mark, number in count.items() if number > most}
         rare = {who: marks - common for who, marks in mine.items()}
-        for (a, first), (b, second) in itertools.combinations(sorted(rare.items()), 2):
-            smaller = min(len(first), len(second))
-            if smaller >= FEWEST_MARKS and len(first & second) / smaller >= least:
-                found.append(Pair(a, b, exercise, len(first & second) / smaller))
-    return sorted(found, key=lambda pair: -pair.share)
+        rare = {who: marks for who, marks in sorted(rare.items()) if len(marks) >= FEWEST_MARKS}
+        for a, b in candidates(rare, count, least):
+            share = len(rare[a] & rare[b]) / min(len(rare[a]), len(rare[b]))
+            if share >= least:
+                found.append(Pair(a, b, exercise, share))
+    return sorted(found, key=lambda pair: (-pair.share, pair.exercise, pair.first, pair.second))
+
+
+def candidates(
+    rare: Mapping[str, set[int]], count: Mapping[int, int], least: float
+) -> list[tuple[str, str]]:
+    """The pairs that can share so much, without a look at all pairs of a class of thousands.
+
+    Whoever has at least ``needed`` of the ``n`` runs of an answer lacks at most ``n - needed``, and
+    so has one of any ``n - needed + 1`` of them. The rarest are looked up, which few have.
+    """
+    holders: dict[int, list[str]] = {}
+    for who, marks in rare.items():
+        for mark in marks:
+            holders.setdefault(mark, []).append(who)
+    found = set()
+    for who, marks in rare.items():
+        needed = math.ceil(least * len(marks) - 1e-9)
+        rarest = sorted(marks, key=lambda mark: (count[mark], mark))
+        for mark in rarest[: len(marks) - needed + 1]:
+            found |= {(min(who, other), max(who, other)) for other in holders[mark] if other != who}
+    return sorted(found)

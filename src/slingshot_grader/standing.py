@@ -1,6 +1,6 @@
 """What a learner has in the end: the attempt that counts, overrides, lateness, parts by hand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from slingshot_grader.assignment import Assignment
@@ -153,9 +153,38 @@ def concerns(override: Override, submission: Submission) -> bool:
     return here and override.assignment in ("", submission.assignment)
 
 
-def problem(override: Override, standings: Sequence[Standing]) -> str:
-    """Why a decision has no effect, or cannot be meant so; empty where it is right."""
-    mine = [standing for standing in standings if concerns(override, standing.submission)]
+class Decisions:
+    """The decisions of an instructor, found by learner: there may be thousands of both."""
+
+    def __init__(self, overrides: Iterable[Override]) -> None:
+        """Keep them in their order."""
+        self.by_word: dict[str, list[Override]] = {}
+        for each in overrides:
+            for word in {each.learner, same_name(each.learner)}:
+                self.by_word.setdefault(word, []).append(each)
+
+    def on(self, submission: Submission) -> list[Override]:
+        """Those on a learner and assignment."""
+        words = {same_name(submission.learner), submission.number or same_name(submission.learner)}
+        found = {each.line: each for word in words for each in self.by_word.get(word, ())}
+        return [found[line] for line in sorted(found) if concerns(found[line], submission)]
+
+
+def problems(
+    overrides: Sequence[Override], standings: Iterable[Standing]
+) -> Iterator[tuple[Override, str]]:
+    """The decisions that have no effect, or cannot be meant so, and why."""
+    decided, rows = Decisions(overrides), dict[int, list[Standing]]()
+    for standing in standings:
+        for override in decided.on(standing.submission):
+            rows.setdefault(override.line, []).append(standing)
+    for override in overrides:
+        if why := problem(override, rows.get(override.line, [])):
+            yield override, why
+
+
+def problem(override: Override, mine: Sequence[Standing]) -> str:
+    """Why a decision on these rows has no effect, or cannot be meant so; empty where it can."""
     if not mine:
         return f"nobody is called {override.learner!r}"
     if len(mine) > 1:

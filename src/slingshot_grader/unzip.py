@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from slingshot_grader.files import (
+    DEEPEST,
     LARGEST_FOLDER,
     MOST_FILES,
     SKIPPED,
@@ -42,11 +43,11 @@ def unpack(archive: Path, target: Path) -> list[str]:
 
 
 def place_of(member: zipfile.ZipInfo) -> PurePosixPath | None:
-    """Where a member goes, ``None`` for a link, a hidden file, or a place outside."""
+    """Where a member goes, ``None`` for a link, a hidden file, or a place outside or too deep."""
     place = PurePosixPath(member.filename.replace("\\", "/"))
     kind = stat.S_IFMT(member.external_attr >> 16)
     outside = place.is_absolute() or ".." in place.parts or ":" in (place.parts or ("",))[0]
-    if outside or kind not in (0, stat.S_IFREG) or not place.parts:
+    if outside or kind not in (0, stat.S_IFREG) or not 0 < len(place.parts) <= DEEPEST:
         return None
     if any(part in SKIPPED or part.startswith(".") for part in place.parts):
         return None
