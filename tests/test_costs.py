@@ -465,7 +465,7 @@ def test_deepseeks_own_bound_on_decoding() -> None:
     """Two half batches take turns on the link in each of V3's layers (arXiv 2505.09343, §2.3.2)."""
     assert V3.experts is not None
     n_copies = V3.experts.top_k + V3.experts.n_shared
-    half = facts.value("v3.decode_bound.batch")
+    half = int(facts.value("v3.decode_bound.batch"))
     link = facts.value("v3.infiniband.usable")
     journey = serving.exchange_seconds(half, n_copies, 7000, V3.n_layers, link)  # they write 7K
     published = facts.value("v3.decode_bound.seconds")

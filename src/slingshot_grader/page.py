@@ -135,8 +135,8 @@ def render(cells: Sequence[Cell], runs: Sequence[Run], assignment: Assignment) -
             run = ran[number]
             outputs = outputs_of(run, budget)
             shown.append(nbformat.v4.new_code_cell(budget.cut(run.source), outputs=outputs))  # type: ignore[no-untyped-call]
-    for place, cell in enumerate(shown):
-        cell["id"] = f"cell-{place}"  # nbformat's own differ each time, and so would the page
+    for place, each in enumerate(shown):
+        each["id"] = f"cell-{place}"  # nbformat's own differ each time, and so would the page
     notebook = nbformat.v4.new_notebook(cells=shown)  # type: ignore[no-untyped-call]
     exporter = HTMLExporter(template_name="basic", sanitize_html=True)  # type: ignore[no-untyped-call]
     exporter.register_filter("clean_html", harmless)  # type: ignore[no-untyped-call]
