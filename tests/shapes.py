@@ -54,16 +54,23 @@ def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function):
         return iterate
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        if not is_inner:
-            result = function(*args, **kwargs)
+    passed: set[object] = set()  # what has been looked at need not be again
+
+    def look(args: tuple[Any, ...], kwargs: dict[str, Any], *result: object) -> None:
+        key = (form(args), form(tuple(kwargs.items())), form(result))
+        if key in passed:
+            return
         given = signature.bind(*args, **kwargs).arguments
         with jaxtyped("context"):
-            check(name, hints(), given)
-            if is_inner:
-                result = function(*args, **kwargs)
-            check(name, hints(), {**given, "return": result}, only="return")
+            check(name, hints(), {**given, **({"return": result[0]} if result else {})})
+        passed.add(key)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if is_inner:
+            look(args, kwargs)
+        result = function(*args, **kwargs)
+        look(args, kwargs, result)
         return result
 
     return call
@@ -91,11 +98,18 @@ def check_fields(record: type) -> type:
     return record
 
 
-def check(
-    where: str, hints: Mapping[str, Any], values: Mapping[str, Any], only: str | None = None
-) -> None:
+def form(value: object) -> object:
+    """All of a value that a hint can look at: types and shapes."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.shape
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(form, value))
+    return value if isinstance(value, str) else type(value)
+
+
+def check(where: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Raise `ShapeError` for the first of ``values`` that is not what its hint says."""
-    names = [name for name in hints if name in values and only in (None, name)]
+    names = [name for name in hints if name in values]
     waiting: set[str] = set()
     while names:
         name = names.pop(0)
