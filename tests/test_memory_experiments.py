@@ -207,6 +207,18 @@ def test_indexers_learn_the_attention_of_a_frozen_model(model: DecoderLM, tokens
     assert kept["taught"] > kept["untaught"]
 
 
+def test_each_window_is_a_step_of_its_own(
+    model: DecoderLM, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing moved, the gradient after three equal windows is that of one."""
+    monkeypatch.setattr(indexer, "RATE", 0.0)
+    after = {n: indexer.train(model, tokens[:1].repeat(n, 1), seed=0)[0] for n in (1, 3)}
+    one, three = (after[n].get_parameter("each.0.query.weight").grad for n in (1, 3))
+    assert one is not None
+    assert one.abs().max() > 0
+    torch.testing.assert_close(three, one)
+
+
 def test_of_a_text_the_number_is_measured_apart(model: DecoderLM, tokens: Tensor) -> None:
     about = torch.zeros(30, dtype=torch.bool)
     about[[10, 11, 12, *range(23, 30)]] = True
