@@ -348,7 +348,7 @@ def test_the_direction_decides_what_a_narrow_student_learns() -> None:
         optimizer = torch.optim.Adam([center], lr=0.05)
         for _ in range(300):
             logits = -2 * (places - center).square()[None]
-            loss = token_divergence(logits, teacher, kind).sum()  # type: ignore[arg-type]
+            loss = token_divergence(logits, teacher, kind).sum()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -451,11 +451,11 @@ def test_a_student_comes_to_write_what_its_teacher_writes(kind: Divergence) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_texts": 0}, "n_texts is 0; give at least 1"),
+        ({"n_texts": 0}, "n_texts is 0; give a whole number, at least 1"),
         ({"divergence": "backward"}, "divergence 'backward' is unknown; use reverse, forward, mix"),
         ({"teacher_share": 1.0}, r"teacher_share is 1\.0; give a share above 0 and below 1"),
         ({"teacher_share": math.nan}, "teacher_share is nan; give a share above 0 and below 1"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0; give at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; give a whole number, at least 1"),
     ],
 )
 def test_settings_of_grading_that_cannot_be_meant_are_named(

@@ -26,6 +26,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot import require
 from slingshot.completions import (
     CompletionBatch,
     Example,
@@ -178,9 +179,7 @@ def distill_on_policy(
     """
     _check_vocabularies(student, teacher)
     _check_divergence(divergence, teacher_share)
-    for name, number in (("n_texts", n_texts), ("max_new_tokens", max_new_tokens)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}; give at least 1")
+    require.counts(n_texts=n_texts, max_new_tokens=max_new_tokens)
     teacher = in_eval_mode(teacher)
     generator = torch.Generator().manual_seed(seed)
     written = OnPolicyHistory()
