@@ -23,7 +23,6 @@ from _runner import Run, main  # first, since it explains a missing package
 from mixture import described
 from reasoning import (
     BASE,
-    BETTER_BASE,
     FINE_TUNING,
     GAME,
     MIX,
@@ -93,7 +92,6 @@ def arms() -> dict[str, Arm]:
         "four updates, dapo": Arm("reinforce", rl=often),
         "four updates, gspo": Arm("reinforce", rl=later(often, "gspo")),
         "four updates, cispo": Arm("reinforce", rl=later(often, "cispo")),
-        "on policy, better base": Arm("on policy", student_base=BETTER_BASE),
     }
 
 

@@ -64,7 +64,7 @@ BASE = TrainConfig(
 STUDENT_BASE = replace(BASE, steps=300)
 BETTER_BASE = replace(BASE, steps=3000)
 FINE_TUNING = replace(BASE, steps=1200, batch_tokens=512)
-RL = GRPOConfig(70, epsilon_low=0.2)
+RL = GRPOConfig(70)
 N_TRACES = 3000  # problems that a teacher writes about
 N_WEAK_TRACES = 6000
 

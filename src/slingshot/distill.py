@@ -211,13 +211,13 @@ def distill_on_policy(
 
 
 def token_divergence(
-    logits: Tensor,
-    teacher_logits: Tensor,
+    logits: Float[Tensor, "N V"],
+    teacher_logits: Float[Tensor, "N V"],
     kind: Divergence = "reverse",
     *,
     teacher_share: float = 0.5,
-) -> Tensor:
-    """Return how far ``logits [N, V]`` are from the teacher's, ``[N]`` in nats.
+) -> Float[Tensor, "N"]:
+    """Return how far ``logits`` are from the teacher's, row by row in nats.
 
     With p the student's probabilities and q the teacher's, ``"reverse"`` is KL(p || q), a mean over
     what the student would write: it costs to write what the teacher would not. ``"forward"`` is
@@ -263,7 +263,7 @@ def token_divergence(
     return divergence
 
 
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+def _kl(log_p: Float[Tensor, "N V"], log_q: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
     """Return KL(p || q) of each row of log-probabilities; what p excludes adds nothing."""
     excluded = log_p.exp() == 0
     log_p, log_q = log_p.masked_fill(excluded, 0.0), log_q.masked_fill(excluded, 0.0)

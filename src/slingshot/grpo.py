@@ -42,7 +42,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, Real
+from jaxtyping import Bool, Float, Float32, Int64, Real, Shaped
 from torch import Tensor, nn
 
 from slingshot import require, sizes
@@ -79,7 +79,7 @@ Reward = Callable[[Problem, str], float]
 
 
 def group_advantages(
-    rewards: Real[Tensor, "P G"],
+    rewards: Shaped[Tensor, "P G"],
     *,
     scale: Scale = "group",
     correction: int = 1,
@@ -128,7 +128,7 @@ def group_advantages(
     return advantages
 
 
-def all_equal(rewards: Real[Tensor, "P G"]) -> Bool[Tensor, "P"]:
+def all_equal(rewards: Shaped[Tensor, "P G"]) -> Bool[Tensor, "P"]:
     """Return which groups of ``rewards [P, G]`` have no two different ones: ``[P]`` bool.
 
     Raises ``ValueError`` for another shape and for NaN, which differs from itself.
@@ -183,7 +183,7 @@ def kl_estimate(
 
 
 def clipped(
-    ratio: Float[Tensor, "*shape"],
+    ratio: Real[Tensor, "*shape"],
     advantages: Real[Tensor, "*other"],
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
@@ -363,7 +363,7 @@ class Rollouts:
     sequences: list[Int64[Tensor, "_"]]
     n_prompt: list[int]
     texts: list[str]
-    rewards: Float32[Tensor, "P G"]
+    rewards: Real[Tensor, "P G"]
     lengths: Int64[Tensor, "P G"]
     ended: Bool[Tensor, "P G"]
 
@@ -777,7 +777,7 @@ def _record(
     )
 
 
-def _as_floats(rewards: Real[Tensor, "P G"]) -> Float[Tensor, "P G"]:
+def _as_floats(rewards: Shaped[Tensor, "P G"]) -> Float[Tensor, "P G"]:
     """Return rewards in at least float32; ``ValueError`` unless they are finite and fit in it."""
     if rewards.is_complex():
         raise ValueError(f"rewards has dtype {rewards.dtype}; pass numbers")

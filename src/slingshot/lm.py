@@ -255,11 +255,11 @@ class Layer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B S d"],
+        x: Float[Tensor, "... d"],
         rotation: Float[Tensor, "2 S rope"],
         cache: TokenCache | None = None,
-        tokens: Integer[Tensor, "B S"] | None = None,
-    ) -> tuple[Float[Tensor, "B S d"], Routing | None]:
+        tokens: Integer[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "... d"], Routing | None]:
         """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one.
 
         ``tokens [B, S]`` are the ids, for a mixture whose router goes by them.
@@ -281,10 +281,10 @@ class Layer(nn.Module):
 
     def _attend(
         self,
-        x: Float[Tensor, "B S d"],
+        x: Float[Tensor, "... d"],
         rotation: Float[Tensor, "2 S rope"],
         cache: TokenCache | None,
-    ) -> Float[Tensor, "B S d"]:
+    ) -> Float[Tensor, "... d"]:
         """Call the attention. Latents stay packed behind a cache; many at once are unpacked."""
         if isinstance(self.attention, LatentAttention):
             assert cache is None or isinstance(cache, LatentCache)
@@ -336,7 +336,7 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
 
 def generate(
     model: DecoderLM,
-    prompts: Sequence[Integer[Tensor, "_"]] | Integer[Tensor, "B S"],
+    prompts: Sequence[Integer[Tensor, "_"]] | Integer[Tensor, "..."],
     *,
     max_new_tokens: int,
     end: int | None = None,

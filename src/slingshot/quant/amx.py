@@ -11,7 +11,7 @@ from functools import cache
 from typing import Final
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from slingshot.formats import E2M1, E2M3, E3M2, E4M3, E5M2
@@ -35,8 +35,8 @@ _BF16_HOLDS: Final = (E5M2, E4M3, E3M2, E2M3, E2M1)
 
 
 def product_in_tiles(
-    x: Float[Tensor, "M K"] | Quantized,
-    w: Float[Tensor, "N K"] | Quantized,
+    x: Shaped[Tensor, "M K"] | Quantized,
+    w: Shaped[Tensor, "N K"] | Quantized,
     fmt: Format,
     x_block: Block,
     w_block: Block,

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Final
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int8, Int32, Real
+from jaxtyping import Float, Float32, Float64, Int8, Int32, Shaped
 from torch import Tensor
 
 from slingshot.formats import E4M3
@@ -139,8 +139,8 @@ def _int_mm_is_exact() -> bool:
 
 @torch.no_grad()
 def accumulate(
-    a: Real[Tensor, "M K"],
-    b: Real[Tensor, "N K"],
+    a: Shaped[Tensor, "M K"],
+    b: Shaped[Tensor, "N K"],
     bits: int = 14,
     promote_every: int | None = 128,
     *,
