@@ -249,6 +249,8 @@ def test_a_file_stays_in_one_process(tmp_path: Path) -> None:
 NEVER_CONTACTED = {
     "ast.in": "an operator of Python's grammar",
     "socket.ipynb": "a socket in the file system, which nobody opens",
+    "github": "the same as a pattern: the address of a report that the museum links",
+    "github.com": "the address of a report that the museum links, read and not opened",
     "example.com": "a page names it, and the browser's request is aborted before it is sent",
     "example.org": "text of links, and what the checks of this file must find",
     "www.w3.org": "the name space of SVG",

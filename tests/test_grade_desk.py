@@ -216,7 +216,7 @@ def test_zips_of_a_learner_and_of_a_class(tmp_path: Path, graded: Graded) -> Non
     assert {name: row["points"] for name, row in rows.items()} == {
         "ada": "7", "bob": "2", "empty": "", "none": "",
     }  # fmt: skip
-    assert rows["ada"]["file"] == "class/ada.zip/claim.ipynb"
+    assert rows["ada"]["file"] == "class/ada.zip/work/claim.ipynb"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as made:
         for path in (tmp_path / "class").rglob("*"):

@@ -52,6 +52,7 @@ SUBJECTS = {
     "v32": "DeepSeek-V3.2",
     "v4": "DeepSeek-V4",
     "v41": "DeepSeek-V4.1",
+    "qwen3": "Qwen3",
     "since": "After the article",
     "dspark": "DSpark",
     "torchao": "FP8 training elsewhere: torchao",

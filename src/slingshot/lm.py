@@ -255,11 +255,11 @@ class Layer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "... d"],
+        x: Float[Tensor, "*shape d"],
         rotation: Float[Tensor, "2 S rope"],
         cache: TokenCache | None = None,
-        tokens: Integer[Tensor, "..."] | None = None,
-    ) -> tuple[Float[Tensor, "... d"], Routing | None]:
+        tokens: Integer[Tensor, "*shape"] | None = None,
+    ) -> tuple[Float[Tensor, "*shape d"], Routing | None]:
         """Return ``x [B, S, d_model]`` with both additions, and the routing if there is one.
 
         ``tokens [B, S]`` are the ids, for a mixture whose router goes by them.
@@ -281,10 +281,10 @@ class Layer(nn.Module):
 
     def _attend(
         self,
-        x: Float[Tensor, "... d"],
+        x: Float[Tensor, "*shape d"],
         rotation: Float[Tensor, "2 S rope"],
         cache: TokenCache | None,
-    ) -> Float[Tensor, "... d"]:
+    ) -> Float[Tensor, "*shape d"]:
         """Call the attention. Latents stay packed behind a cache; many at once are unpacked."""
         if isinstance(self.attention, LatentAttention):
             assert cache is None or isinstance(cache, LatentCache)
@@ -336,7 +336,7 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
 
 def generate(
     model: DecoderLM,
-    prompts: Sequence[Integer[Tensor, "_"]] | Integer[Tensor, "..."],
+    prompts: Sequence[Integer[Tensor, "_"]] | Integer[Tensor, "B S"],
     *,
     max_new_tokens: int,
     end: int | None = None,
