@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Integer
+from jaxtyping import Bool, Float, Float64, Int64, Integer, Shaped
 from torch import Tensor, nn
 
 from slingshot import require, sizes
@@ -336,7 +336,7 @@ def feed_forward(config: LMConfig, index: int) -> nn.Module:
 
 def generate(
     model: DecoderLM,
-    prompts: Sequence[Integer[Tensor, "_"]] | Integer[Tensor, "B S"],
+    prompts: Sequence[Integer[Tensor, "_"]] | Shaped[Tensor, "B S"],
     *,
     max_new_tokens: int,
     end: int | None = None,
