@@ -184,7 +184,8 @@ def test_the_first_use_is_linked_and_no_other(tmp_path: Path) -> None:
 
 
 SKIPPED = {"h1", "h2", "h3", "h4", "h5", "h6", "code", "pre", "blockquote", "script", "style",
-           "textarea", "svg", "nav", "form", "details", "figure", "header", "mjx-container"}  # fmt: skip
+           "textarea", "svg", "nav", "form", "details", "figure", "header",
+           "mjx-container"}  # fmt: skip
 VOID = {"br", "img", "input", "hr", "meta", "link", "source", "col", "wbr"}
 SKIPPED_CLASSES = {"cell_output", "quiz", "claim-quote", "claim-tags", "fact", "math",
                    "admonition-title", "headerlink", "highlight", "claims-summary",
