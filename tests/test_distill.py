@@ -407,7 +407,8 @@ def test_the_student_is_graded_on_what_it_writes_itself(kind: Divergence) -> Non
         graded.append(completion_logits(teacher, batch)[0])
     expected = token_divergence(torch.cat(logits), torch.cat(graded), kind).mean()
     history = on_policy(student, teacher, divergence=kind, seed=4)
-    assert history.losses[0] == pytest.approx(expected.item(), rel=1e-4)
+    # Some forty terms of about 1 in float32, each rounded a few times at 6e-8 of logits near 1.
+    assert history.losses[0] == pytest.approx(expected.item(), rel=1e-5)
     assert len(history.losses) == len(history.lengths) == 3
     assert history.lengths[0] == sum(len(answer.output) for answer in answers) / 6
     assert history.tokens > sum(len(a.prompt) + len(a.output) for a in answers)
@@ -452,7 +453,10 @@ def test_a_student_comes_to_write_what_its_teacher_writes(kind: Divergence) -> N
     ("options", "message"),
     [
         ({"n_texts": 0}, "n_texts is 0; give a whole number, at least 1"),
-        ({"divergence": "backward"}, "divergence 'backward' is unknown; use reverse, forward, mix"),
+        (
+            {"divergence": "backward"},
+            "divergence 'backward' is unknown; use reverse, forward or mix",
+        ),
         ({"teacher_share": 1.0}, r"teacher_share is 1\.0; give a share above 0 and below 1"),
         ({"teacher_share": math.nan}, "teacher_share is nan; give a share above 0 and below 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; give a whole number, at least 1"),
@@ -469,7 +473,9 @@ def test_a_grade_needs_one_vocabulary_and_one_shape() -> None:
     walker = DecoderLM(LMConfig(Walk().vocabulary_size, 16, 1, 2, 16))
     with pytest.raises(ValueError, match=f"the student has {TASK.vocabulary_size} tokens and the"):
         on_policy(make_model(), walker)
-    for shapes in (((2, 3), (2, 4)), ((3,), (3,)), ((2, 0), (2, 0))):
+    for shapes in (((2, 3), (2, 4)), ((3,), (3,))):
         with pytest.raises(ValueError, match=r"pass \[N, V\] twice"):
             token_divergence(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+    with pytest.raises(ValueError, match="vocabulary is 0; give a whole number, at least 1"):
+        token_divergence(torch.zeros(2, 0), torch.zeros(2, 0))
     assert token_divergence(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)

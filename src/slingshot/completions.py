@@ -76,9 +76,14 @@ def completion_logits(
 def padded(examples: Sequence[Example]) -> CompletionBatch:
     """Return one batch of all ``examples``, each padded to the longest."""
     tokens = nn.utils.rnn.pad_sequence([torch.cat(each) for each in examples], batch_first=True)
+    return CompletionBatch(tokens, completion_mask(*_lengths(examples)))
+
+
+def _lengths(examples: Sequence[Example]) -> tuple[Int64[Tensor, "B"], Int64[Tensor, "B"]]:
+    """Return how many tokens each prompt has, and each prompt with its completion."""
     prompts = torch.tensor([len(each.prompt) for each in examples], dtype=torch.int64)
-    lengths = prompts + torch.tensor([len(each.completion) for each in examples], dtype=torch.int64)
-    return CompletionBatch(tokens, completion_mask(prompts, lengths))
+    completions = torch.tensor([len(each.completion) for each in examples], dtype=torch.int64)
+    return prompts, prompts + completions
 
 
 # --- batches to learn from ---------------------------------------------------------------------
@@ -98,10 +103,9 @@ def completion_batches(
     completion or is not made of two rows of integers, or one is longer than a batch.
     """
     examples = [_checked_example(example, index) for index, example in enumerate(examples)]
-    prompts = torch.tensor([len(example.prompt) for example in examples], dtype=torch.int64)
-    lengths = prompts + torch.tensor([len(each.completion) for each in examples], dtype=torch.int64)
+    prompts, lengths = _lengths(examples)
     _check_examples(prompts, lengths, batch_tokens)
-    padded = nn.utils.rnn.pad_sequence([torch.cat(each) for each in examples], batch_first=True)
+    all_tokens = padded(examples).tokens
     generator = torch.Generator().manual_seed(seed)
     while True:
         chance = torch.rand(len(examples), generator=generator, dtype=torch.float32)
@@ -109,7 +113,7 @@ def completion_batches(
         batches = _cut(order, lengths[order].tolist(), batch_tokens)
         for index in torch.randperm(len(batches), generator=generator).tolist():
             rows = batches[index]
-            tokens = padded[rows, : int(lengths[rows].max())]
+            tokens = all_tokens[rows, : int(lengths[rows].max())]
             yield CompletionBatch(tokens, completion_mask(prompts[rows], lengths[rows]))
 
 

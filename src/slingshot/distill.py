@@ -37,7 +37,14 @@ from slingshot.completions import (
 from slingshot.lm import DecoderLM, in_eval_mode
 from slingshot.sampling import sample_answers
 from slingshot.tasks import Problem, Task, Trace
-from slingshot.tensors import at_least_float32, check_finite, check_within, real, whole
+from slingshot.tensors import (
+    at_least_float32,
+    check_finite,
+    check_shapes,
+    check_within,
+    real,
+    whole,
+)
 from slingshot.train import History, TrainConfig, fit, train_on_completions
 
 Divergence = Literal["reverse", "forward", "mixed"]
@@ -235,11 +242,8 @@ def token_divergence(
     """
     _check_divergence(kind, teacher_share)
     logits, teacher_logits = real("logits", logits), real("teacher_logits", teacher_logits)
-    if logits.ndim != 2 or logits.shape != teacher_logits.shape or not logits.shape[1]:
-        raise ValueError(
-            f"logits have shapes {tuple(logits.shape)} and {tuple(teacher_logits.shape)}; "
-            "pass [N, V] twice"
-        )
+    check_shapes("pass [N, V] twice", logits=logits, teacher_logits=teacher_logits)
+    require.counts(vocabulary=logits.shape[1])
     ours = at_least_float32(logits).log_softmax(dim=1)
     theirs = teacher_logits.detach().to(ours.dtype).log_softmax(dim=1)
     if kind == "reverse":
@@ -271,8 +275,7 @@ def _kl(log_p: Float[Tensor, "N V"], log_q: Float[Tensor, "N V"]) -> Float[Tenso
 
 
 def _check_divergence(kind: str, teacher_share: float) -> None:
-    if kind not in get_args(Divergence):
-        raise ValueError(f"divergence {kind!r} is unknown; use {', '.join(get_args(Divergence))}")
+    require.one_of(get_args(Divergence), divergence=kind)
     if not 0 < teacher_share < 1:
         raise ValueError(f"teacher_share is {teacher_share}; give a share above 0 and below 1")
 

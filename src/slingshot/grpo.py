@@ -328,8 +328,7 @@ def _policy_losses(
     ``moved`` is the logarithm of the ratio, ``worth`` the advantage.
     """
     low, high = clip
-    # A ratio this far above its clip has no influence, and would overflow: only a loss can be as
-    # large.
+    # Above its clip a ratio has no influence where the output was good, and might overflow.
     ceiling = math.log1p(high) + 1
     if variant == "cispo":
         weight = moved.detach().clamp(max=ceiling).exp().clamp(1 - low, 1 + high)
@@ -706,7 +705,12 @@ def _learn(
     )
 
 
-def _share_clipped(moved: Tensor, advantages: Tensor, mask: Tensor, config: GRPOConfig) -> float:
+def _share_clipped(
+    moved: Float[Tensor, "R T"],
+    advantages: Float[Tensor, "R"],
+    mask: Bool[Tensor, "R T"],
+    config: GRPOConfig,
+) -> float:
     """Return the share of tokens at which the clip of ``config.variant`` does something."""
     low, high = config.lower_epsilon, config.upper_epsilon
     if config.variant == "gspo":
