@@ -94,7 +94,7 @@ OPEN = """async path => {
   const wanted = widget.context.sessionContext.kernelPreference;
   widget.context.sessionContext.kernelPreference = {...wanted, shouldStart: false};
   await widget.context.ready;
-  const seen = {texts: [], errors: [], links: [], dead: []};
+  const seen = {texts: [], errors: [], links: [], dead: [], unknown: []};
   const ids = new Set();
   const cells = widget.content.widgets;
   for (let number = 0; number < cells.length; number++) {
@@ -118,6 +118,11 @@ OPEN = """async path => {
     }
     seen.errors.push(...[...copy?.querySelectorAll('.katex-error') ?? []].map(e => e.textContent));
     copy?.querySelectorAll('code, .katex').forEach(node => node.remove());
+    // A role that it does not know becomes a span with nothing but the key in it.
+    const unknown = [...copy?.querySelectorAll('span') ?? []].filter(
+      span => span.textContent.trim() && !span.attributes.length && !span.children.length
+        || span.title === 'Cross Reference Not Found');
+    seen.unknown.push(...unknown.map(span => span.textContent));
     seen.texts.push(copy?.textContent ?? '');
   }
   seen.dead = seen.links.map(link => link[0]).filter(
@@ -138,6 +143,7 @@ def test_every_copy_reads_like_the_book(jupyter: Page, home: Path, address: str)
         seen = jupyter.evaluate(OPEN, name)
         assert seen["errors"] == [], name
         assert seen["dead"] == [], name
+        assert seen["unknown"] == [], name
         assert all(text.strip() for text in seen["texts"]), name
         assert [m[0] for text in seen["texts"] if (m := KEYS.search(text))] == [], name
         for written, resolved, target in seen["links"]:

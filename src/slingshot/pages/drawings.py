@@ -832,7 +832,72 @@ def ways_and_costs() -> Figure:
     return figure
 
 
+def claim_paths() -> Figure:
+    """Draw how a claim is sorted by two questions, and the verdicts that it can get."""
+    figure, axes = canvas(286)
+    blue, green, orange = PALETTE["blue"], PALETTE["green"], PALETTE["orange"]
+    box(axes, 8, 8, 132, 26)
+    label(axes, 74, 21, "a sentence")
+    questions = [
+        (66, "Can a reader\nredo the sum?", "computable", blue),
+        (138, "Can a source\nsettle it?", "checkable", green),
+    ]
+    above = 34.0
+    for y, question, kind, color in questions:
+        arrow(axes, (74, above), (74, y))
+        box(axes, 8, y, 132, 42, edgecolor=color, linewidth=1.6)
+        label(axes, 74, y + 21, question, fontsize=10.5)
+        arrow(axes, (140, y + 21), (206, y + 21), color=color)
+        label(axes, 172, y + 13, "yes", fontsize=10, color=color)
+        label(axes, 212, y + 21, kind, ha="left", color=color, weight="bold")
+        above = y + 42
+    arrow(axes, (74, above), (74, 210))
+    label(axes, 86, 195, "no", ha="left", fontsize=10)
+    label(axes, 86, 123, "no", ha="left", fontsize=10)
+    label(axes, 74, 221, "opinion", color=orange, weight="bold")
+    label(axes, WIDTH / 2, 250, "the verdict, as worded: confirmed, nuanced,", fontsize=10.5)
+    label(axes, WIDTH / 2, 268, "contradicted or not checkable", fontsize=10.5)
+    return figure
+
+
+def decoding_step() -> Figure:
+    """Draw one step of generation for a batch: weights read once, a cache for each."""
+    n_conversations = 4
+    figure, axes = canvas(268)
+    blue, orange = PALETTE["blue"], PALETTE["orange"]
+    box(axes, 8, 30, 324, 34, facecolor=_tint(orange), edgecolor=orange, linewidth=1.6)
+    label(axes, WIDTH / 2, 16, "the weights: read once for all", color=orange)
+    label(axes, WIDTH / 2, 47, "weights of the experts and of attention", fontsize=10.5)
+    wide, gap = 72.0, 12.0
+    for conversation in range(n_conversations):
+        x = 8 + conversation * (wide + gap)
+        middle = x + wide / 2
+        arrow(axes, (middle, 64), (middle, 88), color=orange)
+        box(axes, x, 88, wide, 26)
+        label(axes, middle, 101, "a token", fontsize=10.5)
+        # Caches of unlike length: conversations are.
+        high = (52.0, 24.0, 40.0, 62.0)[conversation]
+        arrow(axes, (middle, 142), (middle, 116), color=blue)
+        box(axes, x + 14, 142, wide - 28, high, facecolor=_tint(blue, 0.4), edgecolor=blue)
+    label(axes, WIDTH / 2, 220, "the caches: each read for its own token", color=blue)
+    label(axes, WIDTH / 2, 242, "A larger batch shares the weights among more", fontsize=10.5)
+    label(axes, WIDTH / 2, 258, "tokens. It shares no cache.", fontsize=10.5)
+    return figure
+
+
 DRAWINGS: Final = {
+    "claim_paths": Drawing(
+        claim_paths,
+        "A sentence meets two questions, one below the other. If a reader can redo the sum it is "
+        "computable; if not, but a source can settle it, checkable; if neither, an opinion. The "
+        "verdict is confirmed, nuanced, contradicted or not checkable.",
+    ),
+    "decoding_step": Drawing(
+        decoding_step,
+        "A wide bar, the weights, has an arrow to each of four boxes, a token of each of four "
+        "conversations. From below each box is reached by one arrow of its own, from its own "
+        "cache; the caches are of unlike length.",
+    ),
     "cached_vectors": Drawing(
         cached_vectors,
         "Four rows for what a token leaves. With MHA each of eight heads has a key and a value, "
