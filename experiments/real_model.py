@@ -28,10 +28,17 @@ from mixture import described
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot.completions import Example, completion_batches
+from slingshot.completions import Example
 from slingshot.corpus import numpy_documentation, standard_library
 from slingshot.distill import encode_traces, keep_verified, sample_traces
-from slingshot.finetune import Mixture, add_lora, fine_tune, learn_layers, merge_lora
+from slingshot.finetune import (
+    Mixture,
+    add_lora,
+    batches_in_a_pass,
+    fine_tune,
+    learn_layers,
+    merge_lora,
+)
 from slingshot.lm import DecoderLM, generate
 from slingshot.pretrained import Pretrained, load_smollm2
 from slingshot.sentences import SpokenGame
@@ -41,9 +48,10 @@ from slingshot.train import TrainConfig
 SEEDS: Final = range(3)
 PRACTICE: Final = (1, 6)  # swaps of the problems that are learned
 SWAPS: Final = (2, 4, 6, 8, 10)  # and of those that are asked
-N_PROBLEMS, N_TESTS = 200, 32
-BATCH_TOKENS = 768
-RATE = 2e-4
+N_PROBLEMS, N_TESTS = 120, 24
+BATCH_TOKENS = 512
+RATE = 5e-4
+N_LAYERS = 10
 SHOTS, SHOT_TESTS, SHOT_SWAPS = 4, 16, (2, 4)
 CHANGED_SWAPS, CHANGED_STEPS, N_CHANGED = 6, (1, 5), 20
 WINDOWS, LENGTH = 8, 256  # of each text that is read to see what was forgotten
@@ -63,13 +71,14 @@ class Arm:
     teaches: Teaches = "traces"
     problems: int = N_PROBLEMS
     as_many_tokens: bool = False
-    learns: Learns = "all"
-    layers: int = 10
+    learns: Learns = "last"
+    layers: int = N_LAYERS
     rank: int = 8
     scale: float = 2.0
     rate: float = RATE
     mixed: bool = False
     batch_tokens: int = BATCH_TOKENS
+    tests: int = N_TESTS
     seeds: int = 1
 
 
@@ -79,17 +88,26 @@ def arms() -> dict[str, Arm]:
         "traces": Arm(seeds=len(SEEDS)),
         "answers, as many problems": Arm("answers", seeds=len(SEEDS)),
         "answers, as many tokens": Arm("answers", as_many_tokens=True, seeds=len(SEEDS)),
+        "traces, all layers": Arm(
+            problems=200, learns="all", rate=2e-4, batch_tokens=768, tests=32
+        ),
+        "traces, text mixed in": Arm(mixed=True),
+        "traces, a smaller rate": Arm(rate=RATE / 4),
+        "traces, LoRA": Arm(learns="LoRA", rate=2e-3),
+        "traces of the miniature": Arm("miniature"),
     }
 
 
 def runs() -> list[Run]:
     """All runs: those of the main comparison seed by seed, then the others."""
+    main_arms = {name for name, arm in arms().items() if arm.seeds > 1}
     learned = [
         Run(name, seed, configuration(arm, seed))
         for seed in SEEDS
         for name, arm in arms().items()
         if seed < arm.seeds
     ]
+    learned.sort(key=lambda run: run.name not in main_arms)
     asked = {"shots": SHOTS, "tests": SHOT_TESTS, "swaps": list(SHOT_SWAPS), **reading()}
     return [Run("before", 0, asked), *learned]
 
@@ -105,12 +123,12 @@ def reading() -> dict[str, Any]:
 
 def configuration(arm: Arm, seed: int) -> dict[str, Any]:
     """One run in words that JSON knows."""
-    told = {key: value for key, value in asdict(arm).items() if key != "seeds"}
+    told = {key: value for key, value in asdict(arm).items() if key not in ("seeds", "tests")}
     return {
         **told,
         **reading(),
         "train": described(train_config(arm, 1)),
-        "tests": {"swaps": list(SWAPS), "n": N_TESTS},
+        "tests": {"swaps": list(SWAPS), "n": arm.tests},
         "changed": {"swaps": CHANGED_SWAPS, "steps": list(CHANGED_STEPS), "n": N_CHANGED},
         "seed": seed,
     }
@@ -200,16 +218,6 @@ def n_tokens(examples: list[Example]) -> int:
     return sum(len(each.prompt) + len(each.completion) for each in examples)
 
 
-def steps_of_a_pass(examples: list[Example], batch_tokens: int, seed: int) -> int:
-    """In how many steps each example is read once."""
-    seen = steps = 0
-    batches = completion_batches(examples, batch_tokens, seed)
-    while seen < len(examples):
-        seen += len(next(batches).tokens)
-        steps += 1
-    return steps
-
-
 def taught(arm: Arm, seed: int) -> dict[str, Any]:
     """Teach the model, and measure."""
     traces = lessons(arm, seed)
@@ -220,7 +228,7 @@ def taught(arm: Arm, seed: int) -> dict[str, Any]:
         n_learning = add_lora(model, arm.rank, arm.scale)
     else:
         n_learning = learn_layers(model, arm.layers if arm.learns == "last" else None)
-    steps = steps_of_a_pass(examples, arm.batch_tokens, seed)
+    steps = batches_in_a_pass(examples, arm.batch_tokens, seed)
     mixture = Mixture(text_to_mix()) if arm.mixed else None
     history = fine_tune(
         model, examples, train_config(arm, steps), mixture=mixture, seed=seed, progress=False
@@ -241,7 +249,7 @@ def taught(arm: Arm, seed: int) -> dict[str, Any]:
         "losses": [round(loss, 4) for loss in history.losses],
         "seconds": round(history.seconds, 1),
         "peak_gb": peak,
-        "after": by_swaps(ready),
+        "after": by_swaps(ready, arm.tests),
         "forgotten": text_losses(ready),
         **({"changed": changed(ready)} if arm.teaches != "answers" else {}),
     }
@@ -264,19 +272,19 @@ def tests(swaps: int, n: int) -> tuple[Problem, ...]:
     return tuple(asked.sample(generator) for _ in range(n))
 
 
-def by_swaps(model: DecoderLM) -> dict[str, Any]:
+def by_swaps(model: DecoderLM, n: int) -> dict[str, Any]:
     """Right answers and right thoughts by number of swaps, the likeliest token each time."""
     found = {}
     for swaps in SWAPS:
         traces = sample_traces(
             model,
             game(),
-            tests(swaps, N_TESTS),
+            tests(swaps, n),
             temperature=0,
             max_new_tokens=10 * swaps + 30,
         )
         found[str(swaps)] = {
-            "n": N_TESTS,
+            "n": n,
             "right": sum(game().verify(*trace) for trace in traces),
             "right_steps": sum(game().verify_steps(*trace) for trace in traces),
             "example": traces[0].text,

@@ -171,3 +171,12 @@ def test_text_that_is_mixed_in_is_learned_beside_the_examples(model: DecoderLM) 
 def test_no_examples_are_refused(model: DecoderLM) -> None:
     with pytest.raises(ValueError, match="0 examples"):
         fine_tune(model, [], TRAIN, progress=False)
+
+
+def test_a_pass_reads_each_example_once() -> None:
+    n_batches = finetune.batches_in_a_pass(EXAMPLES, 256, seed=5)
+    batches = completion_batches(EXAMPLES, 256, 5)
+    assert sum(len(next(batches).tokens) for _ in range(n_batches)) == len(EXAMPLES)
+    assert n_batches > 1
+    with pytest.raises(ValueError, match="0 examples"):
+        finetune.batches_in_a_pass([], 256)

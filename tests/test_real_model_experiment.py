@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import real_model
+import reasoning
 import torch
 from torch import nn
 
@@ -42,7 +43,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     code = [Document("a.py", "x = 1\n" * 100)]
     monkeypatch.setattr(real_model, "standard_library", lambda: code)
     for name, value in {
-        "N_TESTS": 2,
         "SHOT_TESTS": 2,
         "N_CHANGED": 2,
         "SWAPS": (2,),
@@ -57,7 +57,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def small_arm(name: str) -> real_model.Arm:
-    return replace(real_model.arms()[name], problems=4, batch_tokens=2000, layers=2)
+    return replace(real_model.arms()[name], problems=4, batch_tokens=2000, layers=2, tests=2)
 
 
 @pytest.mark.parametrize("name", real_model.arms())
@@ -147,7 +147,7 @@ def test_a_miniature_speaks_in_sentences(monkeypatch: pytest.MonkeyPatch) -> Non
         model = None
 
     monkeypatch.setattr(real_model, "sample_traces", write)
-    monkeypatch.setattr(real_model.reasoning, "teacher", lambda seed: Teacher())
+    monkeypatch.setattr(reasoning, "teacher", lambda seed: Teacher())
     written = real_model.by_miniature(5, 0)
     assert len(written) == 5
     assert all(real_model.game().verify_steps(*each) for each in written)

@@ -162,6 +162,19 @@ def fine_tune(
     return history
 
 
+def batches_in_a_pass(examples: Sequence[Example], batch_tokens: int, seed: int = 0) -> int:
+    """Return in how many batches of `completion_batches` each of ``examples`` comes once.
+
+    Raises as that does.
+    """
+    seen = n_batches = 0
+    batches = completion_batches(examples, batch_tokens, seed)
+    while seen < len(examples) or not n_batches:
+        seen += len(next(batches).tokens)
+        n_batches += 1
+    return n_batches
+
+
 def completion_loss(model: DecoderLM, batch: CompletionBatch) -> Float[Tensor, ""]:
     """Return the mean cross-entropy of the learned tokens of ``batch``: a scalar.
 
