@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from slingshot_grader import notebook, page, unzip
 from slingshot_grader.assignment import Assignment
+from slingshot_grader.confine import libraries
 from slingshot_grader.examine import examine
 from slingshot_grader.files import Submission, UnreadableError, remove
 from slingshot_grader.pool import LONGEST_REPLY
@@ -220,11 +221,14 @@ def limit(limits: Limits | None) -> None:
     """Bound what a job may use: memory on top of what is there, computing, and its files."""
     import resource
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc").is_dir() else 0
+    used = Path("/proc/self/statm").read_text().split() if Path("/proc").is_dir() else []
     seconds = SECONDS + int(limits.total if limits else 0)
     bounds = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: LARGEST_FILE}
-    if pages:
-        bounds[resource.RLIMIT_AS] = pages * resource.getpagesize() + SPARE_MEMORY
+    if used:
+        # What it maps, torch among it, may be imported in this job only; see confine.libraries.
+        addresses, data = (int(used[number]) * resource.getpagesize() for number in (0, 5))
+        bounds[resource.RLIMIT_AS] = addresses + libraries() + SPARE_MEMORY
+        bounds[resource.RLIMIT_DATA] = data + SPARE_MEMORY
     for kind, value in bounds.items():
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (value, value))
