@@ -128,6 +128,8 @@ def make_printable(chapter: Chapter) -> None:
     for cell in having["try-code"]:
         cell.name = "pre"
         cell.attrs = {"class": "try-code"}
+    for figure in having["explore"]:
+        figure.name = "div"  # the drawing in it is the figure that has words
     gather_answers(chapter, having)
     gather_hints(chapter)
     for fold in having["above-input"]:

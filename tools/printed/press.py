@@ -87,7 +87,7 @@ def print_document(document: Path, target: Path) -> list[str]:
         wrong = faults(page)
         target.write_bytes(to_pdf(page))
         page.evaluate(_FILL, pages_of_chapters(target))
-        target.write_bytes(without_dates(to_pdf(page)))
+        target.write_bytes(once_named(without_dates(to_pdf(page))))
     return wrong
 
 
@@ -107,6 +107,15 @@ def pages_of_chapters(pdf: Path) -> dict[str, int]:
             if number is not None:
                 numbers[name.removeprefix("/")] = number + 1
     return numbers
+
+
+def once_named(pdf: bytes) -> bytes:
+    """Name a bookmark once: Chromium says a heading at the top of a page twice; no byte moves."""
+    plain = rb"(/Title \()((?:[^\\()]|\\.)+)\2(\))"
+    in_hexadecimal = rb"(/Title <FEFF)((?:[0-9A-F]{4})+)\2(>)"
+    for twice in (plain, in_hexadecimal):
+        pdf = re.sub(twice, lambda m: m[1] + m[2] + m[3] + b" " * len(m[2]), pdf, flags=re.S)
+    return pdf
 
 
 def without_dates(pdf: bytes) -> bytes:
