@@ -18,7 +18,7 @@ unexport $(filter-out $(INHERITED),$(filter PIP_% PYTHON%,$(.VARIABLES))) VIRTUA
 export PYTHONUTF8 = 1
 
 .NOTPARALLEL:
-.PHONY: help book test test-fast model lab progress notebooks experiments bench assignments grade clean distclean setup \
+.PHONY: help book pdf test test-fast model lab progress notebooks experiments bench assignments grade clean distclean setup \
 	setup-dev setup-instructor python
 
 # The value of a variable as one word of the shell, whatever it holds.
@@ -29,6 +29,9 @@ help: ## list the targets (the default)
 
 book: setup ## build the book in _build/html
 	@$(VENV_PYTHON) tools/book.py
+
+pdf: setup-dev ## print the whole book, _build/slingshot.pdf
+	@$(VENV_PYTHON) tools/pdf.py
 
 test: setup-dev model ## lint, check types and spelling, run the tests and re-execute the notebooks
 	$(VENV_PYTHON) -m ruff check .
