@@ -485,7 +485,7 @@ def test_the_first_cell_installs_the_library(built: Built, tmp_path: Path) -> No
     _, cell = first_cells()[0]
     cell.metadata.tags = ["nbval-ignore-output"]  # pip says that one may have to restart
     # Once the course is public, the cell names its repository, which is on the network.
-    cell.source = re.sub(r'@git\+https://[^"]+', "", cell.source)
+    cell.source = re.sub(r' @ git\+https://[^"]+', "", cell.source)
     notebook = nbformat.v4.new_notebook(cells=[cell, probe(bare.site)])  # type: ignore[no-untyped-call]
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from sphinx.errors import ConfigError
 
 import public
+import teaching
 from built_book import pages
 from notebook_counts_plugin import course_notebooks, read
 
@@ -205,13 +206,14 @@ def test_where_github_publishes(repository: str, base: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["course", "a/b/c", "-a/b", "a/b c", 'a/"', "a/", True])
 def test_what_is_no_repository(wrong: object) -> None:
+    app: Any = None
     config: Any = {public.SETTING: wrong}
     with pytest.raises(ConfigError, match="give"):
-        public.turn_on(None, config)  # type: ignore[arg-type]
+        public.turn_on(app, config)
 
 
 def test_a_description_is_of_the_page_and_short() -> None:
-    page = nodes.document("", "")  # type: ignore[arg-type]
+    page = nodes.document("", "")
     said = "what the article says of a thing, at some length"
     page += nodes.block_quote("", nodes.paragraph(text=said))
     assert public.description("a", page, {}) == public.OTHER
@@ -225,7 +227,7 @@ def test_a_description_is_of_the_page_and_short() -> None:
 
 def test_every_chapter_is_described_by_its_goals() -> None:
     known = public.goals()
-    chapters = [page for part in public.parts(ROOT).values() for page in part]
+    chapters = [page for part in teaching.parts(ROOT).values() for page in part]
     assert [page for page in chapters if page not in known] == []
 
 
@@ -287,7 +289,7 @@ def test_the_address_is_written_everywhere_and_can_be_taken_back(tmp_path: Path)
     before = {path: path.read_bytes() for path in root.rglob("*.*")}
     assert len(address.write(REPOSITORY, root)) == n_files
     assert address.setting(root) == REPOSITORY
-    assert installs(root) == {f"slingshot-course[notebooks]@git+https://github.com/{REPOSITORY}"}
+    assert installs(root) == {f"slingshot-course[notebooks] @ git+https://github.com/{REPOSITORY}"}
     assert address.write(REPOSITORY, root) == []
     assert len(address.write("", root)) == n_files
     assert {path: path.read_bytes() for path in root.rglob("*.*")} == before

@@ -27,7 +27,7 @@ INSTALLS = re.compile(r'(%pip install --quiet \\"slingshot-course\[notebooks\])[
 def requirement(repository: str) -> str:
     """What the first cell of a chapter asks pip for."""
     return "slingshot-course[notebooks]" + (
-        f"@git+https://github.com/{repository}" if repository else ""
+        f" @ git+https://github.com/{repository}" if repository else ""
     )
 
 

@@ -162,7 +162,7 @@ def draw_card(title: str, part: str, page: str) -> Figure:
         axes.add_patch(Rectangle((0, 0), 22, height, color=WARM))
         lines = textwrap.wrap(title, 27)
         size = 54 if len(lines) < 4 else 42
-        look = {"ha": "left", "va": "top", "color": DARK}
+        look: dict[str, Any] = {"ha": "left", "va": "top", "color": DARK}
         heading = "Slingshot" if part or title != "Slingshot" else "A course on efficient AI"
         axes.text(
             90, 76, heading, fontproperties=font("sans-semibold", 27), **look | {"color": WARM}
