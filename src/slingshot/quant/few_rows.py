@@ -5,7 +5,6 @@ make floats of it in the processor's registers. Sums are float32, what comes out
 Each call here returns the product or ``None``.
 """
 
-import math
 import operator
 from functools import cache
 from typing import Any, Final
@@ -29,14 +28,11 @@ _MULTIPLE: Final = 16
 def int8_few_rows(
     x: Shaped[Tensor, "M K"], weight: Int8[Tensor, "N K"], scale: BFloat16[Tensor, "N"]
 ) -> BFloat16[Tensor, "M N"] | None:
-    """Return ``x [M, K] @ weight [N, K].T * scale``.
-
-    ``None`` also when a sum is beyond float32 before it meets its scale.
-    """
+    """Return ``x [M, K] @ weight [N, K].T * scale``."""
     if not _fits(x, 8) or x.shape[1] % _MULTIPLE or not _int8_is_right():
         return None
     product: Tensor = torch.ops.aten._weight_int8pack_mm(x.contiguous(), weight.contiguous(), scale)
-    return product if math.isfinite(product.sum()) else None
+    return product
 
 
 class Int4FewRows:
@@ -115,12 +111,16 @@ def _int4_matmul(
 def _int8_is_right() -> bool:
     """Whether torch has the kernel for this processor, and it multiplies what it should."""
     x, codes = _sample()
-    scale = torch.full((len(codes),), 0.5, dtype=torch.bfloat16)
+    scale = torch.full((len(codes),), 0.125, dtype=torch.bfloat16)
+    large, eights = torch.full_like(x, 2.0**120), torch.full_like(codes, 8)
     try:
         product = torch.ops.aten._weight_int8pack_mm(x, codes, scale)
+        # Codes meet their scale before they are added up, or this would be beyond float32.
+        sums = torch.ops.aten._weight_int8pack_mm(large, eights, scale)
     except (AttributeError, RuntimeError):
         return False
-    return _is_vectorized() and torch.equal(product.float(), x.float() @ codes.float().T / 2)
+    right = torch.equal(product.float(), x.float() @ codes.float().T / 8)
+    return _is_vectorized() and right and bool((sums == 2.0**126).all())
 
 
 @cache
