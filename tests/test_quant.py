@@ -730,7 +730,7 @@ def test_one_row_has_the_integers_of_many(
     ties = (torch.arange(k)[None] % 254 - 126.5) * torch.logspace(-2, 2, 40)[:, None]
     ties[:, 0] = torch.logspace(-2, 2, 40) * 127
     for row in (
-        *ties.split(1),
+        *torch.split(ties, 1),
         halves,
         hard(1, k),
         torch.zeros(1, k),
