@@ -1,0 +1,191 @@
+"""Fine-tuning a real language model on a laptop: what learns, how, and what is mixed in.
+
+Three ways to change a model: all of its weights, those of its last layers, or matrices of low rank
+beside its linear layers (LoRA). One loss for all: the cross-entropy of the completions, for which
+the output head, by far the widest matrix, reads only the places where something is learned.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slingshot import require
+from slingshot.completions import CompletionBatch, Example, completion_batches
+from slingshot.lm import DecoderLM
+from slingshot.tensors import at_least_float32
+from slingshot.train import History, TrainConfig, fit, shuffled_windows
+
+# --- what learns ---------------------------------------------------------------------------------
+
+
+def learn_layers(model: DecoderLM, last: int | None = None, *, embedding: bool = True) -> int:
+    """Let the ``last`` layers of ``model`` learn, all unless given, and nothing before them.
+
+    The norm behind the layers learns, too. The ``embedding`` and the head learn only with all
+    layers, and if that is wanted. Returns how many numbers learn. Raises ``ValueError`` for more
+    layers than there are, or fewer than one.
+    """
+    n_layers = model.config.n_layers
+    last = n_layers if last is None else last
+    if not 1 <= last <= n_layers:
+        raise ValueError(f"last is {last}; the model has {n_layers} layers, give 1 to {n_layers}")
+    model.requires_grad_(False)
+    for module in (*model.layers[n_layers - last :], model.norm):
+        module.requires_grad_(True)
+    if embedding and last == n_layers:
+        model.embedding.requires_grad_(True)
+        model.head.requires_grad_(True)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+class LoRALinear(nn.Module):
+    """A linear layer that is frozen, with two narrow matrices beside it that learn.
+
+    The output for ``x [..., K]`` is ``W x + scale · B A x`` with ``W [N, K]`` frozen,
+    ``A [rank, K]`` random and ``B [N, rank]`` zero at first: an untrained one changes nothing.
+
+    Source: Hu et al., LoRA, arXiv 2106.09685, §4.1, where the scale is written α / r.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, scale: float = 2.0) -> None:
+        """Put ``rank`` rows beside the weight of ``linear``, which is shared and not copied."""
+        super().__init__()
+        require.counts(rank=rank)
+        self.weight, self.scale = linear.weight, scale
+        n_out, n_in = linear.weight.shape
+        self.down = nn.Parameter(torch.randn(rank, n_in) / n_in**0.5)
+        self.up = nn.Parameter(torch.zeros(n_out, rank))
+
+    def forward(self, x: Float[Tensor, "*shape K"]) -> Float[Tensor, "*shape N"]:
+        """Multiply, and add what the narrow matrices say."""
+        beside = F.linear(F.linear(x, self.down), self.up)
+        return F.linear(x, self.weight) + self.scale * beside
+
+    def merged(self) -> nn.Linear:
+        """Return one linear layer that does the same: ``W + scale · B A``."""
+        n_out, n_in = self.weight.shape
+        linear = nn.Linear(n_in, n_out, bias=False, device="meta")
+        weight = self.weight + self.scale * self.up @ self.down
+        linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        return linear
+
+
+def add_lora(model: DecoderLM, rank: int, scale: float = 2.0) -> int:
+    """Freeze ``model``, put a `LoRALinear` in place of each linear layer but the head.
+
+    Returns how many numbers learn. The model itself is changed; `merge_lora` makes it one of plain
+    layers again. Raises ``ValueError`` for a rank below 1.
+    """
+    require.counts(rank=rank)
+    model.requires_grad_(False)
+    _exchange(model, nn.Linear, lambda linear: LoRALinear(linear, rank, scale))
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def merge_lora(model: DecoderLM) -> None:
+    """Put a plain linear layer in place of each `LoRALinear` of ``model``, frozen."""
+    _exchange(model, LoRALinear, LoRALinear.merged)
+
+
+def _exchange(model: DecoderLM, kind: type[Any], make: Callable[[Any], nn.Module]) -> None:
+    for module in model.layers.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, kind):
+                setattr(module, name, make(child))
+
+
+# --- how it learns -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """General text that is read beside the examples, so that a model forgets less.
+
+    In each step ``windows`` windows of ``length`` of ``tokens [N]`` are read; their mean loss
+    counts ``weight`` times as much as that of the completions.
+    """
+
+    tokens: Tensor
+    windows: int = 1
+    length: int = 256
+    weight: float = 1.0
+
+
+def fine_tune(
+    model: DecoderLM,
+    examples: Sequence[Example],
+    config: TrainConfig,
+    *,
+    bfloat16: bool = True,
+    mixture: Mixture | None = None,
+    seed: int = 0,
+    after_step: Callable[[], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train what learns in ``model`` to continue each prompt with its completion.
+
+    It is `slingshot.train.train_on_completions` for a model with a wide head. With ``bfloat16`` the
+    matrix products, forward and backward, read numbers of 16 bits, while weights, gradients and the
+    optimizer keep 32 (mixed precision, Micikevicius et al., arXiv 1710.03740). ``History.losses``
+    are per token of completion, and of general text not. Raises as `slingshot.train.fit` and
+    `slingshot.completions.completion_batches` do.
+    """
+    batches: Iterator[CompletionBatch] = completion_batches(examples, config.tokens_per_step, seed)
+    general: Iterator[Tensor] | None = None
+    if mixture is not None:
+        general = shuffled_windows(mixture.tokens, mixture.length, mixture.windows, seed)
+    losses: list[float] = []
+
+    def loss(batch: CompletionBatch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
+            value = completion_loss(model, batch)
+            losses.append(float(value.detach()))
+            if general is None or mixture is None:
+                return value
+            window = next(general)
+            everything = torch.ones(window[:, 1:].shape, dtype=torch.bool)
+            other = completion_loss(model, CompletionBatch(window, everything))
+        return value + mixture.weight * other
+
+    first = next(batches)  # refuses examples that cannot be meant
+    history = fit(
+        model, loss, chain([first], batches), config, after_step=after_step, progress=progress
+    )
+    history.losses = losses
+    return history
+
+
+def completion_loss(model: DecoderLM, batch: CompletionBatch) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of the learned tokens of ``batch``: a scalar.
+
+    It is that of `slingshot.completions.completion_logits`. But here the head scores only the
+    places that are learned, which saves the time and the memory of scores that nobody looks at.
+    """
+    logits, targets = learned_logits(model, batch)
+    return F.cross_entropy(logits, targets)
+
+
+def learned_logits(
+    model: DecoderLM, batch: CompletionBatch
+) -> tuple[Float[Tensor, "N V"], Int64[Tensor, "N"]]:
+    """Return logits ``[N, V]`` of the N learned tokens alone, and these tokens ``[N]``.
+
+    Logits are at least float32. Raises ``ValueError`` for tokens that are not of this model, and
+    for a mask that does not fit them.
+    """
+    tokens = model.check_tokens(batch.tokens)
+    if batch.learned.dtype != torch.bool or batch.learned.shape != tokens[:, 1:].shape:
+        raise ValueError(
+            f"learned has shape {tuple(batch.learned.shape)} and dtype {batch.learned.dtype} for "
+            f"tokens {tuple(tokens.shape)}; pass bool [B, S - 1] with [B, S]"
+        )
+    x, _ = model.read(tokens[:, :-1], model.rotations(tokens.shape[1] - 1))
+    logits = model.head(model.norm(x[batch.learned]))
+    return at_least_float32(logits), tokens[:, 1:][batch.learned]
