@@ -187,6 +187,36 @@ def test_nbgrader_with_its_times(tmp_path: Path, graded: Graded) -> None:
     assert rows["ada"]["assignment"] == "moe"  # the last row of that name
 
 
+def test_work_at_another_assignment_is_no_attempt_at_this_one(
+    tmp_path: Path, graded: Graded
+) -> None:
+    """However the two come: side by side, in a folder, or in two zips."""
+    claim, moe = worth(9), worth(10, "moe")
+    for name, data in (("claim", claim), ("moe", moe)):
+        hand_in(tmp_path, f"Bob_12_assignsubmission_file_{name}.ipynb", data)
+        hand_in(tmp_path, f"cyd_13_{'14' if name == 'claim' else '15'}_{name}.ipynb", data)
+        hand_in(tmp_path, f"Dan_16_assignsubmission_file/{name}.zip", zip_of(**{"x.ipynb": data}))
+        hand_in(tmp_path, f"Eve_17_assignsubmission_file/{name}.ipynb", data)
+    hand_in(tmp_path, "Gus_18_assignsubmission_file_moe.ipynb", moe)  # nothing else: it is graded
+    decide(tmp_path, "rules.toml", 'attempts = "last"\n')
+    rows = graded()
+    assert {name: (row["points"], row["attempts"]) for name, row in rows.items()} == {
+        **dict.fromkeys(("Bob", "cyd", "Dan", "Eve"), ("9", "1")),
+        "Gus": ("10", "1"),  # by the stand-in, which reads them from the file
+    }
+
+
+def test_a_folder_of_nbgrader_belongs_to_its_assignment(tmp_path: Path, graded: Graded) -> None:
+    for who, assignment in (("ada", "claim"), ("ada", "moe"), ("fay", "moe")):
+        hand_in(tmp_path, f"{who}/{assignment}/{assignment}.ipynb", worth(9, assignment))
+        hand_in(tmp_path, f"{who}/{assignment}/timestamp.txt", b"2026-10-06 10:00:00 UTC")
+    decide(tmp_path, "rules.toml", 'attempts = "last"\n')
+    decide(tmp_path, "roster.csv", "learner\nada\nfay\n")
+    rows = graded()
+    assert (rows["ada"]["attempts"], rows["ada"]["file"]) == ("1", "class/ada/claim/claim.ipynb")
+    assert rows["fay"]["status"] == "missing"
+
+
 def test_github_classroom_with_other_notebooks(tmp_path: Path, graded: Graded) -> None:
     for login, points in (("ada", 11), ("bob-2", 3)):
         hand_in(tmp_path, f"week-3-{login}/.git/HEAD", b"ref")

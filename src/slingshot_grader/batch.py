@@ -120,13 +120,17 @@ class Batch:
                 submission.remarks.append(f"{same} learners under this name")
         self.submissions = [each for i in range(len(found)) for each in looked[i]]
         if not self.submissions:
-            raise GradeError(f"there is nothing in {self.folder}")
+            what = f"of {self.settings.assignment!r} " if found else ""
+            raise GradeError(f"there is nothing {what}in {self.folder}")
         self.fill_in_assignments()
+        self.leave_out_others()
         self.bound_attempts()
         self.complete = True
 
     def attempts(self, entry: Entry, learner: str) -> list[Submission]:
         """What one entry holds."""
+        if entry.layout == "nbgrader" and self.is_another(entry.path.name):
+            return []
         if layouts.is_zip(entry.path) and not entry.path.is_dir():
             return self.in_archive(entry, entry.path, learner)
         if not entry.path.is_dir() or entry.path.is_symlink():
@@ -141,6 +145,10 @@ class Batch:
             name = self.settings.assignment
             chosen = [layouts.submission_of(entry, entry.path, name, learner, in_folder=False)]
         return chosen
+
+    def is_another(self, name: str) -> bool:
+        """Whether a name is that of an assignment that is not graded now."""
+        return name in self.assignments and self.settings.assignment not in ("", name)
 
     def in_archive(self, entry: Entry, archive: Path, learner: str) -> list[Submission]:
         """What a zip holds."""
@@ -221,6 +229,20 @@ class Batch:
         for submission in self.submissions:
             if not submission.assignment and len(known) == 1:
                 submission.assignment = next(iter(known))
+
+    def leave_out_others(self) -> None:
+        """Leave out what a learner handed in for another assignment, beside work for this one."""
+        wanted, left_out = self.settings.assignment, set[int]()
+
+        def look(mine: list[Submission]) -> None:
+            others = [each for each in mine if self.is_another(self.identify(each.path)[0])]
+            if len(others) < len(mine):
+                left_out.update(id(each) for each in others)
+
+        several = [mine for mine in self.by_learner().values() if len(mine) > 1]
+        for _ in self.pool.do(look, several if wanted else []):
+            pass
+        self.submissions = [each for each in self.submissions if id(each) not in left_out]
 
     def bound_attempts(self) -> None:
         """Keep the last few attempts of a learner; a hundred files are not graded."""
