@@ -153,7 +153,7 @@ def in_a_fork(request: tuple[str, dict[str, Any]], requests: BinaryIO) -> bytes 
     _, status = os.waitpid(child, 0)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:  # orphans that were adopted
-            pass
+            facts.keys()
     whole = [line for line in said.split(b"\n")[:-1] if len(line) <= LONGEST_REPLY]
     if gone:
         return None
@@ -217,7 +217,8 @@ def prepare(request: tuple[str, dict[str, Any]]) -> None:
                 exec(compile(source, "<locked cell>", "exec"), {"__name__": "test"})
         with contextlib.suppress(Exception):
             facts.keys()
-            page.render([Cell("1", "", None)], [Run("1", "", 1)], assignment)
+            cells = [Cell("a", "", None, "markdown"), Cell("1", "", None)]
+            page.render(cells, [Run("1", "", 1)], assignment)
         PREPARED.add(assignment.digest)
 
 
