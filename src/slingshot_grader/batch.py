@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -370,18 +371,15 @@ class Batch:
         found, decided = [], Decisions(self.overrides)
         for name in due:
             here = {
-                word
+                (each.number, same_name(each.learner))
                 for each in self.submissions
                 if each.assignment == name
-                for word in (each.number, same_name(each.learner))
-                if word
             }
-            for who in self.roster:
-                if not {who.number, same_name(who.name)} & here:
-                    absent = Submission(who.name or who.number, self.folder, name, [])
-                    absent.number, absent.place = who.number, "–"
-                    report = Report("missing")
-                    found.append(stand([(absent, report)], None, self.rules, decided.on(absent)))
+            for who in absent_ones(self.roster, here):
+                absent = Submission(who.name or who.number, self.folder, name, [])
+                absent.number, absent.place = who.number, "–"
+                report = Report("missing")
+                found.append(stand([(absent, report)], None, self.rules, decided.on(absent)))
         return found
 
     def write(self, *, whole: bool = True) -> list[Standing]:
@@ -434,6 +432,26 @@ class Batch:
         counts = ", ".join(f"{statuses.count(s)} {s}" for s in dict.fromkeys(statuses))
         lines = [f"{len(statuses)} learners: {counts}", *self.notes]
         return [*lines, f"grades: {self.output / 'grades.csv'}"]
+
+
+def absent_ones(roster: Sequence[Enrolled], here: Iterable[tuple[str, str]]) -> list[Enrolled]:
+    """Those of the roster whom none of ``here``, a number and a name each, stands for.
+
+    A number decides where both have one. A name stands for one learner: of two who share it, one
+    may have handed in and the other not.
+    """
+    enrolled = {who.number for who in roster if who.number}
+    numbers = {number for number, _ in here}
+    names = Counter(name for number, name in here if number not in enrolled)
+    found = []
+    for who in roster:
+        if who.number and who.number in numbers:
+            continue
+        if names[same_name(who.name)] > 0:
+            names[same_name(who.name)] -= 1
+        else:
+            found.append(who)
+    return found
 
 
 def page_name(submission: Submission, several: bool) -> str:
