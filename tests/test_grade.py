@@ -916,6 +916,41 @@ def test_an_examiner_starts_without_the_grammar_that_no_notebook_needs() -> None
     assert run.stdout == "False\n"
 
 
+FIRST_PAGE = """
+import sys
+from slingshot import facts
+from slingshot_grader import examiner, page
+from slingshot_grader.assignment import read_assignments
+from slingshot_grader.cli import EDITION
+from slingshot_grader.notebook import Cell
+from slingshot_grader.session import Run
+claim = read_assignments(EDITION)["claim"]
+if PREPARED:
+    examiner.prepare(("examine", {"assignment": claim}))
+before = set(sys.modules)
+facts.keys()
+cells = [Cell("*text*", "", None, "markdown"), Cell("1 + 1", "", None)]
+shown = [{"stream": "stdout", "text": "a"}, {"result": {"text/plain": "2"}}]
+page.render(cells, [Run("1 + 1", "", 1, shown)], claim)
+print(len(set(sys.modules) - before), facts._load.cache_info().hits)
+"""
+
+
+def test_an_examiner_does_once_what_each_grading_would_begin_with() -> None:
+    """A fork that had to import, and to read the facts, took twice as long."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = []
+    for prepared in (True, False):
+        code = f"PREPARED = {prepared}\n{FIRST_PAGE}"
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+        said.append(tuple(map(int, run.stdout.split())))
+    (imported, read), (imported_else, read_else) = said
+    assert (imported, read) == (0, 1)
+    assert imported_else > 50
+    assert read_else == 0
+
+
 def test_without_a_sandbox_it_refuses_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
