@@ -185,9 +185,9 @@ def _two_curves(axes: Axes) -> None:
 
 def _comb(axes: Axes) -> None:
     _line(axes, [(16, 52), (152, 52)], INK, 1)
-    for power in range(4):
+    for power in range(3):
         for step in range(4):
-            x = 16 + 17 * 2**power * (1 + step / 4) - 17
+            x = 16 + 136 * (2**power * (1 + step / 4) - 1) / 7
             tall = step == 0
             _line(axes, [(x, 52 - (34 if tall else 20)), (x, 52)], BLUE, 2 if tall else 1.2)
     _line(axes, [(152, 18), (152, 52)], BLUE, 2)
