@@ -9,12 +9,14 @@ each run. Both must end with the same bytes, and everybody with one row and the 
 known beforehand. Nothing may be left running, or in the temporary folder.
 
 With ``--undisturbed moodle`` only that layout goes both ways. The others are still held against
-the known points.
+the known points. With ``--shared`` a notebook that was graded once is not graded again for another
+layout: what is tried then is the layouts, and not the running of notebooks.
 """
 
 import argparse
 import contextlib
 import csv
+import hashlib
 import html
 import io
 import json
@@ -28,13 +30,25 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 from nbformat import NotebookNode
 
 from made_up_class import FIRST, LAST, made_up_answers
+from slingshot_grader import cli
+from slingshot_grader.assignment import Assignment
+from slingshot_grader.files import (
+    Submission,
+    UnreadableError,
+    digest,
+    read_regular,
+    write_atomically,
+)
+from slingshot_grader.local import Local
+from slingshot_grader.notebook import LARGEST_NOTEBOOK
+from slingshot_grader.outcome import Report, read_report
 from test_grade import (
     ALL,
     ATTACKS,
@@ -293,9 +307,11 @@ FORMS = {
 class Way:
     """One class on its way, and all that was written, by name."""
 
-    def __init__(self, place: Path, platform: str, size: int, *, disturb: bool) -> None:
+    def __init__(
+        self, place: Path, platform: str, size: int, *, disturb: bool, shared: Path | None = None
+    ) -> None:
         """Lay the class out in ``place``; nothing is graded yet."""
-        self.form, self.disturb = FORMS[platform], disturb
+        self.form, self.disturb, self.shared = FORMS[platform], disturb, shared
         self.chance = random.Random(f"{platform} {size}")
         self.folder, self.output = place / "class", place / "class-graded"
         self.temporary = place / "tmp"
@@ -402,12 +418,9 @@ class Way:
 
     def start(self) -> "subprocess.Popen[str]":
         """The command that an instructor types."""
-        words = [
-            sys.executable,
-            str(ROOT / "tools" / "grade.py"),
-            "--assignment=claim",
-            "--similar",
-        ]
+        words = [*GRADE, "--assignment=claim", "--similar"]
+        if self.shared:
+            words[1:2] = [__file__, f"{SHARED}{self.shared}"]
         env = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT / "src")}
         return subprocess.Popen(
             [*words, *limits(), *OPEN, "--jobs=2", str(self.folder)],
@@ -426,7 +439,7 @@ class Way:
             while process.poll() is None and time.monotonic() < end:
                 if new and len(self.results().items() - before.items()) > some:
                     break
-                time.sleep(0.02)
+                time.sleep(0.2)
             started = [] if process.poll() is not None else below(process.pid)
             process.send_signal(how)
             process.communicate(timeout=300)
@@ -548,11 +561,48 @@ def part_of(process: psutil.Process) -> int:
         return 0
 
 
-def go_through(place: Path, platform: str, size: int, both: bool) -> tuple[list[str], str]:
+SHARED = "--grade-with="
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Grades as this machine does, but each notebook once, and keeps the reports in a folder."""
+
+    folder: Path
+    grader: Local
+
+    def __call__(self, submission: Submission, assignment: Assignment) -> Report:
+        """The report, from the folder where it is there."""
+        try:
+            content = hashlib.sha256(read_regular(submission.path, LARGEST_NOTEBOOK)).hexdigest()
+            path = self.folder / f"{content}.json"
+            kept = json.loads(path.read_text("utf-8"))
+            return replace(read_report(kept), digest=digest(submission))
+        except FileNotFoundError:
+            report = self.grader(submission, assignment)
+            write_atomically(path, json.dumps(report.message()))
+            return report
+        except UnreadableError:
+            return self.grader(submission, assignment)
+
+
+def grade_with(folder: Path, argv: Sequence[str]) -> int:
+    """The command that an instructor types, but for what is graded already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cli.Local = lambda *words: Sharing(folder, Local(*words))  # type: ignore[attr-defined, assignment]
+    return cli.main(argv)
+
+
+def go_through(
+    place: Path, platform: str, size: int, *, both: bool, shared: bool
+) -> tuple[list[str], str]:
     """Go one way or both; return the names of what differs, and what was measured, in words."""
-    ways = [Way(empty(place / platform / "disturbed"), platform, size, disturb=True)]
-    if both:
-        ways.append(Way(empty(place / platform / "undisturbed"), platform, size, disturb=False))
+    folder = place / "shared" if shared else None
+    names = ["disturbed", "undisturbed"] if both else ["disturbed"]
+    ways = [
+        Way(empty(place / platform / name), platform, size, disturb=way == 0, shared=folder)
+        for way, name in enumerate(names)
+    ]
     shaken, *calm = [way.go() for way in ways]
     differ = [
         name
@@ -578,20 +628,26 @@ def measured(way: Way) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Take each class through; return 1 where the two ways end differently."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0].startswith(SHARED):
+        return grade_with(Path(words[0].removeprefix(SHARED)), words[1:])
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("place", type=Path)
     add("--learners", type=int, default=40, help="default: %(default)s")
     add("--layout", nargs="+", choices=FORMS, default=list(FORMS), help="default: all")
     add("--undisturbed", nargs="*", choices=FORMS, default=list(FORMS), help="default: all")
-    args = parser.parse_args(argv)
+    add("--shared", action="store_true", help="grade a notebook once for all layouts")
+    args = parser.parse_args(words)
     failed = 0
     for platform in args.layout:
         both = platform in args.undisturbed
-        differ, words = go_through(args.place.resolve(), platform, args.learners, both)
+        differ, said = go_through(
+            args.place.resolve(), platform, args.learners, both=both, shared=args.shared
+        )
         failed += bool(differ)
         end = f"differ: {', '.join(differ[:9])}" if differ else "the same bytes"
-        print(f"{platform}: {args.learners} learners, {words}", flush=True)
+        print(f"{platform}: {args.learners} learners, {said}", flush=True)
         print(f"  everybody as known beforehand{f'; both ways {end}' if both else ''}", flush=True)
     return 1 if failed else 0
 

@@ -857,7 +857,7 @@ def test_a_comment_may_have_several_lines(tmp_path: Path, graded: Graded) -> Non
     for name in ("ada", "bob"):
         hand_in(tmp_path, f"{name}.ipynb", worth(11))
     lines = ["learner,assignment,exercise,points,comment", "", 'ada,claim,run_time,0,"One.']
-    lines += ['Two."', "bob,claim,run_time,0,Three.\u2028Four.", "eve,claim,,5,"]
+    lines += ['Two."', "bob,claim,run_time,0,Three.\u2028Four.", 'eve,claim,,5,"Five.', 'Six."']
     decide(tmp_path, "overrides.csv", "\n".join(lines) + "\n")
     rows = graded()
     assert "overrides.csv, line 6: nobody is called 'eve'" in rows
