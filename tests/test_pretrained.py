@@ -3,7 +3,6 @@
 The file must be there: `make test` brings it. Without it these tests fail with the command.
 """
 
-import copy
 import os
 import shutil
 import subprocess
@@ -16,12 +15,10 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from slingshot import pretrained
-from slingshot.corpus import numpy_documentation
-from slingshot.lm import DecoderLM, generate
+from slingshot.lm import generate
 from slingshot.pretrained import (
     FILE_NAME,
     Pretrained,
@@ -29,11 +26,6 @@ from slingshot.pretrained import (
     chat_prompt,
     load_smollm2,
     model_file,
-)
-from slingshot.quant import (
-    Int4WeightOnlyLinear,
-    Int8WeightOnlyLinear,
-    replace_linears,
 )
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "model.py"
@@ -100,35 +92,6 @@ def test_nothing_learns_and_the_head_is_the_embedding(ours: Pretrained) -> None:
     assert not any(p.requires_grad for p in ours.model.parameters())
     assert ours.model.head.weight is ours.model.embedding.weight
     assert not ours.model.training
-
-
-@pytest.mark.slow
-def test_it_reads_as_well_in_eight_bits_and_on_the_grid_of_its_file(ours: Pretrained) -> None:
-    """Nats lost on a window. The file's weights have 4 bits, and INT4 in groups of 32 hits them."""
-    ids = torch.tensor(ours.tokenizer.encode(numpy_documentation()).ids[:129])[None]
-
-    def loss(model: DecoderLM) -> float:
-        with torch.inference_mode():
-            logits = model(ids[:, :-1]).logits.float()
-        return float(nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()))
-
-    def in_bfloat16(make: Callable[[nn.Linear], nn.Module]) -> DecoderLM:
-        twin = replace_linears(ours.model, lambda _, full: make(full))
-        return copy.deepcopy(twin).bfloat16()  # a copy, as the embedding is shared
-
-    def four_bits_but_the_head(full: nn.Linear) -> nn.Module:
-        kind = Int8WeightOnlyLinear if full.out_features > 5000 else Int4WeightOnlyLinear
-        return kind.from_linear(full)
-
-    exact, half = loss(ours.model), loss(copy.deepcopy(ours.model).bfloat16())
-    eight = loss(in_bfloat16(Int8WeightOnlyLinear.from_linear))
-    four = loss(in_bfloat16(four_bits_but_the_head))
-    one_group = loss(in_bfloat16(lambda m: Int4WeightOnlyLinear.from_linear(m, None)))
-    assert abs(half - exact) < 0.02
-    assert abs(eight - half) < 0.02
-    assert abs(four - half) < 0.02
-    assert one_group - exact > 0.3  # the check sees what is lost
-    assert ours.model.embedding.weight.dtype == torch.float32
 
 
 def test_a_missing_file_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
