@@ -18,7 +18,7 @@ unexport $(filter-out $(INHERITED),$(filter PIP_% PYTHON%,$(.VARIABLES))) VIRTUA
 export PYTHONUTF8 = 1
 
 .NOTPARALLEL:
-.PHONY: help book test test-fast model lab progress notebooks experiments bench assignments grade clean distclean setup \
+.PHONY: help book pdf test test-fast links newest model lab progress notebooks experiments bench assignments grade clean distclean setup \
 	setup-dev setup-instructor python
 
 # The value of a variable as one word of the shell, whatever it holds.
@@ -29,6 +29,9 @@ help: ## list the targets (the default)
 
 book: setup ## build the book in _build/html
 	@$(VENV_PYTHON) tools/book.py
+
+pdf: setup-dev ## print the whole book, _build/slingshot.pdf
+	@$(VENV_PYTHON) tools/pdf.py
 
 test: setup-dev model ## lint, check types and spelling, run the tests and re-execute the notebooks
 	$(VENV_PYTHON) -m ruff check .
@@ -45,6 +48,12 @@ test-fast: setup-dev model ## lint, check types and spelling, and test the libra
 	$(VENV_PYTHON) -m mypy
 	$(VENV_PYTHON) -m codespell_lib
 	$(VENV_PYTHON) -m pytest $(SHARED) -m "not slow" tests
+
+links: setup ## ask every address that the book names whether it is still there (needs the network)
+	@$(VENV_PYTHON) tools/links.py
+
+newest: python ## test the library with the newest releases of all that is pinned, in .venv-newest
+	@$(PYTHON) tools/newest.py
 
 model: setup ## bring the pretrained language model, 93 MB, once
 	@$(VENV_PYTHON) tools/model.py
@@ -76,11 +85,11 @@ grade: setup-instructor ## grade a folder: make grade SUBMISSIONS=folder [ASSIGN
 
 clean: ## remove what was built; keeps .venv and workspace/
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . \( -name .venv -o -name workspace -o -name .git \) -prune -o -type d \
+	find . \( -name .venv -o -name .venv-newest -o -name workspace -o -name .git \) -prune -o -type d \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
-	rm -rf .venv
+	rm -rf .venv .venv-newest
 
 setup: python ## install what the book and the notebooks need
 	@$(BOOTSTRAP)

@@ -147,7 +147,7 @@ def make_contestants(case: Case) -> dict[str, Write]:
             generator=numbers,
         )
     }
-    theirs = generate_of_copy(ours)
+    theirs: Callable[..., Tensor] = llama_of(ours).generate  # type: ignore[assignment]
     for name, settings in PEERS.items():
         contestants[name] = transformers_call(theirs, prompts, case, settings)
     return contestants
@@ -180,8 +180,8 @@ def transformers_call(
     return write
 
 
-def generate_of_copy(ours: DecoderLM) -> Callable[..., Tensor]:
-    """Return the method of a model of transformers with our weights."""
+def llama_of(ours: DecoderLM) -> nn.Module:
+    """Return a model of transformers with our weights."""
     llama = importlib.import_module("transformers.models.llama")
     config = ours.config
     theirs = llama.LlamaForCausalLM(
@@ -202,8 +202,8 @@ def generate_of_copy(ours: DecoderLM) -> Callable[..., Tensor]:
     )
     weights = [named_in_llama(name, weight) for name, weight in ours.state_dict().items()]
     theirs.load_state_dict(dict(itertools.chain.from_iterable(weights)))
-    method: Callable[..., Tensor] = theirs.eval().generate
-    return method
+    model: nn.Module = theirs.eval()
+    return model
 
 
 def named_in_llama(name: str, weight: Tensor) -> list[tuple[str, Tensor]]:

@@ -1,38 +1,18 @@
 """Finds Chromium, and watches what a page asks for while a test looks at it."""
 
-import os
-import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import ConsoleMessage, Page, Playwright
+from playwright.sync_api import ConsoleMessage, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REMEDY = (
-    "no Chromium found: `make test` installs it; by hand, `apt install chromium` or"
-    " `python -m playwright install chromium`"
-)
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
+from tools.common.chromium import REMEDY, arguments, find_chromium  # noqa: E402
 
-def find_chromium(playwright: Playwright | None = None) -> str:
-    """Return the path of a Chromium; raise ``RuntimeError`` with the remedy if there is none."""
-    for name in NAMES:
-        if path := shutil.which(name):
-            return path
-    if playwright and Path(own := playwright.chromium.executable_path).exists():
-        return own
-    raise RuntimeError(REMEDY)
-
-
-def arguments() -> list[str]:
-    """Switches that keep Chromium from asking the network for anything of its own."""
-    quiet = (
-        "--disable-gpu --disable-quic --no-first-run --disable-background-networking"
-        " --disable-component-update --disable-sync"
-    )
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # Windows has no such number
-    return quiet.split() + (["--no-sandbox"] if root else [])
+__all__ = ["REMEDY", "Watch", "arguments", "find_chromium"]
 
 
 @dataclass

@@ -21,8 +21,8 @@ from xdist.scheduler import LoadFileScheduling
 SLOW_FILES = {
     "test_book.py", "test_book_browser.py", "test_book_builds.py", "test_clean_run.py",
     "test_grade.py", "test_grade_cluster.py", "test_grade_desk.py", "test_grade_hostile.py",
-    "test_lab.py", "test_package.py", "test_setup.py", "test_timeline.py",
-    "test_tools.py", "test_workspace.py",
+    "test_lab.py", "test_package.py", "test_pdf.py", "test_same_twice.py", "test_setup.py",
+    "test_timeline.py", "test_tools.py", "test_workspace.py",
 }  # fmt: skip
 SLOW_FIXTURES = {"book", "browser", "live_notebook", "run_notebook"}
 SPREAD_FILES = {
@@ -31,7 +31,7 @@ SPREAD_FILES = {
 LONGEST = (
     "test_book.py", "test_book_builds.py", "test_setup.py", "test_grade.py",
     "test_grade_hostile.py", "test_grade_desk.py", "test_workspace.py", "test_lab.py",
-    "test_parallel.py", "test_package.py",
+    "test_parallel.py", "test_package.py", "test_pdf.py", "test_same_twice.py",
 )  # fmt: skip
 """The slow files in the order in which they begin: one that takes minutes never comes last.
 

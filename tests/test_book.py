@@ -1,7 +1,9 @@
 """The book as it is built: complete, self-contained, its links alive and its secrets kept."""
 
+import gzip
 import html
 import json
+import random
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -86,6 +88,29 @@ def test_every_internal_link_leads_somewhere(book: Path, addresses: dict[str, Ad
                 dead += [(page, link)] * (fragment not in addresses[name].ids)
     assert dead == []
     assert checked > 500
+
+
+MOST_BYTES = 150_000
+
+
+def heavy(folder: Path) -> dict[str, int]:
+    """The pages that have more bytes than a page may have when a server has compressed them."""
+    sizes = {
+        file.relative_to(folder).as_posix(): len(gzip.compress(file.read_bytes()))
+        for file in folder.rglob("*.html")
+    }
+    return {name: size for name, size in sizes.items() if size > MOST_BYTES}
+
+
+def test_no_page_is_heavy(book: Path) -> None:
+    assert heavy(book) == {}
+
+
+def test_a_heavy_page_is_found(tmp_path: Path) -> None:
+    """A picture that does not compress, and a page that is long and does."""
+    (tmp_path / "heavy.html").write_text(random.Random(0).randbytes(MOST_BYTES).hex())
+    (tmp_path / "long.html").write_text("<p>again</p>" * MOST_BYTES)
+    assert list(heavy(tmp_path)) == ["heavy.html"]
 
 
 def test_every_student_edition_has_its_page() -> None:

@@ -25,7 +25,17 @@ from torch import Tensor, nn
 
 from edges import default_dtype, tried
 from slingshot.formats import BF16, E2M1, E4M3, E5M2, E8M0, FP16, FP32, FloatFormat
-from slingshot.quant import amx, blocks, linear, matmul, outliers, packed, rounding
+from slingshot.quant import (
+    amx,
+    blocks,
+    few_rows,
+    linear,
+    matmul,
+    outliers,
+    packed,
+    rounding,
+    weight_only,
+)
 from slingshot.quant.blocks import (
     INT4,
     INT8,
@@ -51,6 +61,7 @@ from slingshot.quant.linear import (
 )
 from slingshot.quant.matmul import accumulate, block_scaled_matmul, int8_matmul
 from slingshot.quant.outliers import llm_int8_matmul, rotate, smooth
+from slingshot.quant.weight_only import Int4WeightOnlyLinear, Int8WeightOnlyLinear
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 RANGES = ["ordinary", "largest", "smallest", "zeros", "wide"]
@@ -472,13 +483,22 @@ def test_products_below_all_normal_numbers_are_zeros_and_no_nan() -> None:
 
 # --- layers ------------------------------------------------------------------------------------
 
+
+def group_of(layer: nn.Linear) -> int | None:
+    """32 where that is possible: with 33 inputs a byte holds one code, and there is one group."""
+    return None if layer.in_features % 32 else 32
+
+
 LAYERS: dict[str, Callable[[nn.Linear], Any]] = {
     "Int8Linear": Int8Linear.from_linear,
     "QuantizedLinear": lambda m: QuantizedLinear.from_linear(m, Setting(INT8, (1, None)), MXFP8),
     "QuantizedLinear, weight alone": lambda m: QuantizedLinear.from_linear(m, MXFP4),
     "QuantizedLinear, input alone": lambda m: QuantizedLinear.from_linear(m, None, NVFP4),
     "FP8Linear": FP8Linear.from_linear,
+    "Int8WeightOnlyLinear": Int8WeightOnlyLinear.from_linear,
+    "Int4WeightOnlyLinear": lambda m: Int4WeightOnlyLinear.from_linear(m, group_of(m)),
 }
+WEIGHT_ONLY = (Int8WeightOnlyLinear, Int4WeightOnlyLinear)
 LEADING: list[tuple[int, ...]] = [(), (0,), (1,), (5,), (2, 3), (2, 0, 3), (1, 2, 3)]
 
 
@@ -488,6 +508,10 @@ def product_bound(layer: nn.Module, rows: Tensor, w: Tensor) -> Tensor:
         q = None if layer.x_setting is None else quantize(rows, *layer.x_setting)
         dx = torch.zeros(1).double() if q is None else (exact(q) - rows.double()).abs()
         dw = (layer.weight.double() - w).abs()
+    elif isinstance(layer, WEIGHT_ONLY):
+        dx = torch.zeros(1).double()
+        dw = layer.scale.double().view(len(w), -1, 1) / 2 * (1 + 1e-5)
+        dw = dw.expand(-1, -1, w.shape[1] // dw.shape[1]).flatten(1)
     elif isinstance(layer, FP8Linear):
         dx = (exact(quantize(rows.float(), E4M3, (1, 128))) - rows.double()).abs()
         dw = (exact(quantize(w.float(), E4M3, (128, 128))) - w).abs()
@@ -546,6 +570,8 @@ def test_a_layer_is_within_its_bound_in_the_dtype_of_its_input(
         x_dtype = dtype if layer.x_setting is None else torch.float32
         used = torch.promote_types(layer.weight.dtype, x_dtype)
         computed = torch.finfo(used).eps * (k + 4)
+    if isinstance(layer, WEIGHT_ONLY):
+        computed += 2 * torch.finfo(dtype).eps  # rounded after the product, the scale, the bias
     info = torch.finfo(dtype)
     bound = product_bound(layer, rows.detach(), w) * 1.001 + (computed + info.eps) * terms
     result = output.detach().double().reshape(m, n)
@@ -624,6 +650,8 @@ def test_a_layer_can_be_cast_copied_stored_loaded_and_changed(
     assert isinstance(layer.weight, Tensor)
     with torch.no_grad():
         layer.weight.zero_()
+        if isinstance(layer, Int4WeightOnlyLinear):
+            layer.middle.zero_()
     assert (layer(x) == layer.bias).all()
     with torch.inference_mode():
         layer.weight.add_(1)
@@ -657,7 +685,61 @@ def test_layers_made_in_inference_mode_can_be_loaded_and_changed_outside() -> No
         layer.load_state_dict(make(nn.Linear(32, 6)).state_dict())
         with torch.no_grad():
             layer.get_buffer("weight").zero_()
+            if isinstance(layer, Int4WeightOnlyLinear):
+                layer.middle.zero_()
         assert (layer(x) == layer.bias).all()
+
+
+@EDGES
+@given(
+    st.sampled_from(["Int8WeightOnlyLinear", "Int4WeightOnlyLinear"]),
+    st.tuples(st.integers(1, 14), st.sampled_from([16, 32, 48, 64, 96]), st.integers(1, 33)),
+    st.sampled_from([None, 8, 32, 64]),
+    layouts,
+    modes,
+    st.sampled_from(RANGES),
+    st.booleans(),
+)
+def test_few_rows_are_within_the_bound_of_their_layer(
+    name: str,
+    shape: tuple[int, int, int],
+    group: int | None,
+    layout: str,
+    mode: str,
+    span: str,
+    native: bool,
+) -> None:
+    """Sizes that the kernels take and sizes that they do not, against the dequantized weight."""
+    m, k, n = shape
+    n = n if n % 3 else 16 * (n // 3 + 1)  # often a multiple of 16
+    torch.manual_seed(k)
+    full = nn.Linear(k, n)
+    if name == "Int8WeightOnlyLinear":
+        layer: Any = Int8WeightOnlyLinear.from_linear(full)
+    else:
+        layer = Int4WeightOnlyLinear.from_linear(full, group if group and k % group == 0 else None)
+    x = laid_out(numbers((m, k), torch.bfloat16, span, 3), layout)
+    with pytest.MonkeyPatch.context() as patch, MODES[mode]():
+        if not native:
+            patch.setattr(few_rows, "_int8_is_right", lambda: False)
+            patch.setattr(few_rows, "_int4_is_right", lambda: False)
+        result = layer(x)
+    w, bias = layer.dequantize().double(), full.bias.detach().double()
+    terms, y = x.double().abs() @ w.abs().T, x.double() @ w.T
+    bound = 2.0**-8 * (terms + 2 * y.abs() + (y + bias).abs() + bias.abs())
+    bound = (bound + (k + 4) * HALF_ULP * (terms + bias.abs())) * 1.01 + 2.0**-126
+    fits = terms + bias.abs() + bound < 0.99 * LARGEST
+    assert result.dtype == torch.bfloat16
+    assert ((result.double() - y - bias).abs() <= bound)[fits].all()
+
+
+@given(st.integers(0, 5), st.integers(0, 9), st.integers(0, 99))
+def test_a_byte_keeps_two_codes(n: int, k: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(-8, 8, (n, k), generator=generator).to(torch.int8)
+    packed = few_rows.pack_nibbles(codes)
+    assert packed.shape == (n, (k + 1) // 2)
+    assert torch.equal(few_rows.unpack_nibbles(packed, k), codes)
 
 
 # --- models that share ---------------------------------------------------------------------------
@@ -851,7 +933,8 @@ def test_what_is_no_matrix_of_finite_numbers_is_named(call: str, what: str) -> N
     value, message = WRONG[what]
     layer = call in LAYERS
     taken = layer and what in ("3-d", "1-d", "no rows")  # any leading dimensions
-    taken |= call == "QuantizedLinear, weight alone" and what in ("inf", "half nan")  # as F.linear
+    alone = ("QuantizedLinear, weight alone", "Int8WeightOnlyLinear", "Int4WeightOnlyLinear")
+    taken |= call in alone and what in ("inf", "half nan")  # as F.linear
     taken |= call.startswith("accumulate") and what in ("int64", "bool", "no rows")
     if taken:
         TAKE_ONE[call](value)
@@ -863,6 +946,7 @@ def test_what_is_no_matrix_of_finite_numbers_is_named(call: str, what: str) -> N
 
 LOUD = FP8Linear(2, 2)
 nn.init.constant_(LOUD.weight, 3e38)
+TWO = torch.ones(2, 1).bfloat16()
 
 REFUSED: dict[str, Callable[[], Any]] = {
     r"the largest magnitude of x is 1e\+42, which in E4M3 needs a scale": lambda: quantize(
@@ -900,6 +984,43 @@ REFUSED: dict[str, Callable[[], Any]] = {
     r"weight has shape \(2, 0\)": lambda: Int8Linear(
         torch.ones(2, 0, dtype=torch.int8), torch.ones(2)
     ),
+    r"scale torch.float32 and \(2,\); pass int8": lambda: Int8WeightOnlyLinear(
+        torch.ones(2, 2, dtype=torch.int8), torch.ones(2)
+    ),
+    r"shape \(2, 0\), scale torch.bfloat16": lambda: Int8WeightOnlyLinear(
+        torch.ones(2, 0, dtype=torch.int8), torch.ones(2).bfloat16()
+    ),
+    r"bias has dtype torch.float32 and shape \(3,\)": lambda: Int8WeightOnlyLinear(
+        torch.ones(2, 2, dtype=torch.int8), torch.ones(2).bfloat16(), torch.ones(3)
+    ),
+    "scale is from 0 to 1; pass numbers above 0": lambda: Int8WeightOnlyLinear(
+        torch.ones(2, 2, dtype=torch.int8), torch.tensor([0.0, 1.0]).bfloat16()
+    ),
+    r"scale is from 3e\+38": lambda: Int8WeightOnlyLinear(
+        torch.full((2, 2), 2, dtype=torch.int8), torch.full((2,), 3e38).bfloat16()
+    ),
+    r"scale is from 4.05e\+37": lambda: Int4WeightOnlyLinear(
+        torch.full((2, 1), 119, dtype=torch.int8), torch.full((2, 1), 4.05e37).bfloat16(),
+        torch.full((2, 1), 3e38).bfloat16(), 2,
+    ),
+    r"in_features is 5 with weight torch.int8 and \(2, 2\)": lambda: Int4WeightOnlyLinear(
+        torch.ones(2, 2, dtype=torch.int8), TWO, TWO, 5
+    ),
+    r"in_features is 4 with .*middle torch.bfloat16 and \(2, 3\)": lambda: Int4WeightOnlyLinear(
+        torch.ones(2, 2, dtype=torch.int8), TWO.expand(2, 3), TWO.expand(2, 3), 4
+    ),
+    "in_features is 4.0; give a whole number": lambda: Int4WeightOnlyLinear(
+        torch.ones(2, 2, dtype=torch.int8), TWO, TWO, 4.0  # type: ignore[arg-type]
+    ),
+    "group is 32 with 33 inputs; give a divisor": lambda: Int4WeightOnlyLinear.from_linear(
+        nn.Linear(33, 2)
+    ),
+    "group is 0; give": lambda: Int4WeightOnlyLinear.from_linear(nn.Linear(2, 2), 0),
+    "weight has dtype torch.float32; load the state of the same": lambda: (
+        Int4WeightOnlyLinear.from_linear(nn.Linear(32, 2)).load_state_dict(
+            nn.Linear(32, 2).state_dict(), strict=False
+        )
+    ),
     r"x has list": lambda: int8_matmul([[1]], [[1]]),  # type: ignore[arg-type]
     "model is Linear": lambda: replace_linears(nn.Linear(2, 2), lambda _, m: m),
     r"make\('0', ...\) returned None": lambda: replace_linears(
@@ -909,7 +1030,9 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "bits is 14.0; give a whole number": lambda: accumulate(
         torch.ones(2, 2), torch.ones(2, 2), 14.0  # type: ignore[arg-type]
     ),
-    "group is 0; give": lambda: accumulate(torch.ones(2, 2), torch.ones(2, 2), group=0),
+    r"group is 0; give a whole number, at least 1": lambda: accumulate(
+        torch.ones(2, 2), torch.ones(2, 2), group=0
+    ),
 }  # fmt: skip
 
 
@@ -936,7 +1059,17 @@ COVERED = {
     "multiply": test_a_block_scaled_product_is_that_of_its_factors,
     "check_product": test_what_is_refused_is_named,
     "int8_matmul": test_integer_products_are_exact_however_they_lie,
+    "int8_sums": test_integer_products_are_exact_however_they_lie,
     "check_columns": test_what_is_refused_is_named,
+    "check_features": test_what_is_no_matrix_of_finite_numbers_is_named,
+    "check_bias": test_what_is_refused_is_named,
+    "counted": test_layers_made_in_inference_mode_can_be_loaded_and_changed_outside,
+    "pack_nibbles": test_a_byte_keeps_two_codes,
+    "unpack_nibbles": test_a_byte_keeps_two_codes,
+    "int8_few_rows": test_few_rows_are_within_the_bound_of_their_layer,
+    "Int4FewRows": test_few_rows_are_within_the_bound_of_their_layer,
+    "Int8WeightOnlyLinear": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
+    "Int4WeightOnlyLinear": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
     "block_sizes": test_what_is_refused_is_named,
     "llm_int8_matmul": test_llm_int8_is_within_the_bound_of_its_two_parts,
     "rotate": test_a_rotation_is_off_by_the_rounding_of_its_sums,
@@ -955,6 +1088,7 @@ NOT_COVERED = {
     "Setting": "a tuple; quantize checks what is in it",
     "FP8Recipe": "a tuple; quantize checks what is in it",
     "has_amx": "asks torch about the processor",
+    "fewest_rows": "asks has_amx",
     "round_float32_": "the loop inside quantize: its docstring says what it leaves unchecked",
 }
 
@@ -971,7 +1105,9 @@ def public(module: ModuleType) -> set[str]:
 
 
 def test_every_public_name_has_a_case_or_a_reason() -> None:
-    rooms = (amx, blocks, linear, matmul, outliers, packed, rounding)
+    rooms = (
+        amx, blocks, few_rows, linear, matmul, outliers, packed, rounding, weight_only,
+    )  # fmt: skip
     names = set[str]().union(*(public(room) for room in rooms))
     assert names == COVERED.keys() | NOT_COVERED.keys()
     assert not COVERED.keys() & NOT_COVERED.keys()

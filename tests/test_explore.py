@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
-from axe_core_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from browser import REMEDY, Watch, find_chromium
@@ -244,7 +244,7 @@ def test_axe_finds_no_violation(
 ) -> None:
     visit(page, html, theme=theme)
     slider(page, "decay").press("End")
-    result = Axe().run(page)
+    result = Axe().run(page).response
     passed = {rule["id"] for rule in result["passes"]}
     assert {"color-contrast", "label", "svg-img-alt"} <= passed
     assert [(v["id"], v["nodes"][0]["html"][:200]) for v in result["violations"]] == []

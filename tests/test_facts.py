@@ -1,5 +1,8 @@
 import datetime
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -142,3 +145,22 @@ def test_facts_must_be_a_mapping() -> None:
         facts.parse("[1, 2]")
     with pytest.raises(ValueError, match=r"'v3.tokens' must be a mapping"):
         facts.parse("v3.tokens: 3")
+
+
+def test_without_yaml_in_c_the_facts_are_the_same_and_a_double_is_refused() -> None:
+    code = f"""
+import yaml
+del yaml.CSafeLoader
+from slingshot import facts
+print(yaml.SafeLoader in facts._UniqueKeyLoader.__mro__, [facts.get(key) for key in facts.keys()])
+try:
+    facts.parse({ENTRY + ENTRY!r})
+except ValueError as error:
+    print(str(error).splitlines()[0])
+"""
+    command = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, check=True)
+    said, refused = run.stdout.splitlines()
+    assert said == f"True {[facts.get(key) for key in facts.keys()]}"  # noqa: SIM118
+    assert refused.startswith("fact 'v3.tokens' is defined twice")

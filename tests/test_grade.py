@@ -10,7 +10,8 @@ import csv
 import dataclasses
 import hashlib
 import html
-import importlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -42,7 +43,7 @@ from exercise_counts_plugin import WrongAnswer, assignments, checks, wrong_answe
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from slingshot_grader import cli, pool, stand_in, wire  # noqa: E402
+from slingshot_grader import cli, confine, pool, stand_in, wire  # noqa: E402
 from slingshot_grader.assignment import names_needed, read_assignments  # noqa: E402
 from slingshot_grader.cli import EDITION  # noqa: E402
 from slingshot_grader.cli import main as grade  # noqa: E402
@@ -675,6 +676,63 @@ def test_memory_is_bounded(graded: Class) -> None:
     assert "MemoryError" in graded.text("memory-bomb")
 
 
+WORK = """
+import torch
+x = torch.ones(3, requires_grad=True)
+assert torch.autograd.grad((x @ x), [x])[0].tolist() == [2, 2, 2]
+"""
+DATA = """
+import re
+print(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+LIMITED = """
+from slingshot_grader.confine import limit_resources
+limit_resources({memory}, 60)
+{work}
+try:
+    bytearray({memory})
+except MemoryError:
+    print("bounded")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of Linux")
+def test_what_a_library_maps_is_no_memory_of_the_learner() -> None:
+    """The libraries of torch take addresses, with CUDA more than a learner may use of memory."""
+
+    def run(code: str) -> str:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    memory = int(run(WORK + DATA)) * 1024 + 100_000_000
+    assert run(LIMITED.format(memory=memory, work=WORK)) == "bounded\n"
+
+
+def test_the_libraries_of_a_build_with_cuda_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = 0
+    for number, name in enumerate(
+        ["torch/lib/libtorch_cuda.so", "nvidia/cu13/lib/libcublas.so.13", "torch/lib/notes.txt"], 1
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.truncate(number * 1_000_000_000)  # a hole: it takes no place on the disk
+        whole += number * 1_000_000_000 if ".so" in name else 0
+    (tmp_path / "nvidia/cu13/lib/libcublas.so").symlink_to("libcublas.so.13")
+    found = importlib.machinery.ModuleSpec(
+        "torch", None, origin=str(tmp_path / "torch/__init__.py")
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found if name == "torch" else 0)
+    assert confine.libraries() == whole == 3_000_000_000
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert confine.libraries() == 0
+
+
 def test_memory_of_children_counts(tmp_path: Path) -> None:
     """Each process stays within the limit; all together do not."""
     code = """
@@ -856,6 +914,41 @@ def test_an_examiner_starts_without_the_grammar_that_no_notebook_needs() -> None
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
     assert run.stdout == "False\n"
+
+
+FIRST_PAGE = """
+import sys
+from slingshot import facts
+from slingshot_grader import examiner, page
+from slingshot_grader.assignment import read_assignments
+from slingshot_grader.cli import EDITION
+from slingshot_grader.notebook import Cell
+from slingshot_grader.session import Run
+claim = read_assignments(EDITION)["claim"]
+if PREPARED:
+    examiner.prepare(("examine", {"assignment": claim}))
+before = set(sys.modules)
+facts.keys()
+cells = [Cell("*text*", "", None, "markdown"), Cell("1 + 1", "", None)]
+shown = [{"stream": "stdout", "text": "a"}, {"result": {"text/plain": "2"}}]
+page.render(cells, [Run("1 + 1", "", 1, shown)], claim)
+print(len(set(sys.modules) - before), facts._load.cache_info().hits)
+"""
+
+
+def test_an_examiner_does_once_what_each_grading_would_begin_with() -> None:
+    """A fork that had to import, and to read the facts, took twice as long."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = []
+    for prepared in (True, False):
+        code = f"PREPARED = {prepared}\n{FIRST_PAGE}"
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+        said.append(tuple(map(int, run.stdout.split())))
+    (imported, read), (imported_else, read_else) = said
+    assert (imported, read) == (0, 1)
+    assert imported_else > 50
+    assert read_else == 0
 
 
 def test_without_a_sandbox_it_refuses_unless_told_otherwise(

@@ -25,10 +25,11 @@ from playwright.sync_api import Page
 
 from class_of_each_platform import FORMS, made_up
 from slingshot_grader import desk, layouts, similar, unzip
-from slingshot_grader.assignment import Assignment
+from slingshot_grader.assignment import Assignment, read_assignments
 from slingshot_grader.batch import Batch, Settings
 from slingshot_grader.cli import EDITION, ROOT
 from slingshot_grader.cli import main as command
+from slingshot_grader.feedback import feedback
 from slingshot_grader.files import (
     Submission,
     UnreadableError,
@@ -38,9 +39,12 @@ from slingshot_grader.files import (
     remove,
     same_name,
 )
+from slingshot_grader.notebook import Cell
 from slingshot_grader.outcome import Grade, Report
+from slingshot_grader.page import render
 from slingshot_grader.pool import Pool
 from slingshot_grader.sandbox import Sandbox
+from slingshot_grader.standing import stand
 from test_grade import by_id, edition, read_rows, solved
 
 OFF = Sandbox("", "not needed: nothing runs")
@@ -185,6 +189,36 @@ def test_nbgrader_with_its_times(tmp_path: Path, graded: Graded) -> None:
     assert {name: row["points"] for name, row in rows.items()} == {"ada": "9.9", "bob": "1.8"}
     rows = graded("")
     assert rows["ada"]["assignment"] == "moe"  # the last row of that name
+
+
+def test_work_at_another_assignment_is_no_attempt_at_this_one(
+    tmp_path: Path, graded: Graded
+) -> None:
+    """However the two come: side by side, in a folder, or in two zips."""
+    claim, moe = worth(9), worth(10, "moe")
+    for name, data in (("claim", claim), ("moe", moe)):
+        hand_in(tmp_path, f"Bob_12_assignsubmission_file_{name}.ipynb", data)
+        hand_in(tmp_path, f"cyd_13_{'14' if name == 'claim' else '15'}_{name}.ipynb", data)
+        hand_in(tmp_path, f"Dan_16_assignsubmission_file/{name}.zip", zip_of(**{"x.ipynb": data}))
+        hand_in(tmp_path, f"Eve_17_assignsubmission_file/{name}.ipynb", data)
+    hand_in(tmp_path, "Gus_18_assignsubmission_file_moe.ipynb", moe)  # nothing else: it is graded
+    decide(tmp_path, "rules.toml", 'attempts = "last"\n')
+    rows = graded()
+    assert {name: (row["points"], row["attempts"]) for name, row in rows.items()} == {
+        **dict.fromkeys(("Bob", "cyd", "Dan", "Eve"), ("9", "1")),
+        "Gus": ("10", "1"),  # by the stand-in, which reads them from the file
+    }
+
+
+def test_a_folder_of_nbgrader_belongs_to_its_assignment(tmp_path: Path, graded: Graded) -> None:
+    for who, assignment in (("ada", "claim"), ("ada", "moe"), ("fay", "moe")):
+        hand_in(tmp_path, f"{who}/{assignment}/{assignment}.ipynb", worth(9, assignment))
+        hand_in(tmp_path, f"{who}/{assignment}/timestamp.txt", b"2026-10-06 10:00:00 UTC")
+    decide(tmp_path, "rules.toml", 'attempts = "last"\n')
+    decide(tmp_path, "roster.csv", "learner\nada\nfay\n")
+    rows = graded()
+    assert (rows["ada"]["attempts"], rows["ada"]["file"]) == ("1", "class/ada/claim/claim.ipynb")
+    assert rows["fay"]["status"] == "missing"
 
 
 def test_github_classroom_with_other_notebooks(tmp_path: Path, graded: Graded) -> None:
@@ -464,6 +498,22 @@ def test_who_is_missing(tmp_path: Path, graded: Graded) -> None:
     assert "<li>Kurt</li>" in summary
 
 
+def test_of_two_who_share_a_name_one_may_be_missing(tmp_path: Path, graded: Graded) -> None:
+    hand_in(tmp_path, "Zoë Müller_1_assignsubmission_file/claim.ipynb", worth(1))
+    hand_in(tmp_path, "Li_7_assignsubmission_file/claim.ipynb", worth(1))
+    hand_in(tmp_path, "Ada.ipynb", worth(1))
+    # Li's number is one of another register; the last two have none.
+    roster = ["learner,id", "Zoë Müller,1", "Zoë Müller,2", "Li,990", "Ada,", "Ada,"]
+    decide(tmp_path, "roster.csv", "\n".join(roster) + "\n")
+    graded()
+    with open(tmp_path / "class-graded" / "grades.csv", encoding="utf-8-sig", newline="") as file:
+        rows = [(row["learner"], row["id"], row["status"]) for row in csv.DictReader(file)]
+    assert sorted(rows) == [
+        ("Ada", "", "graded"), ("Ada", "", "missing"), ("Li", "7", "graded"),
+        ("Zoë Müller", "1", "graded"), ("Zoë Müller", "2", "missing"),
+    ]  # fmt: skip
+
+
 # --- overrides -----------------------------------------------------------------------------------
 
 
@@ -540,6 +590,7 @@ def test_a_deadline_of_no_assignment_is_named(tmp_path: Path, graded: Graded) ->
         ("overrides.csv", "learner,assignment,exercise,points\na,b,c,-1\n", "line 2: '-1' is no"),
         ("overrides.csv", "learner,assignment,exercise,excused\na,b,c,maybe\n", "excused is 'yes'"),
         ("overrides.csv", b"\xff\xfe", "cannot be read"),
+        ("overrides.csv", 'learner,assignment,exercise\na,b,"c\nd,e,f\n', "unexpected end"),
         ("roster.csv", "name\nx\n", "has no column learner"),
         ("rules.toml", "deadline = 1", "deadline means nothing"),
         ("rules.toml", "attempts = 'first'", "attempts is 'best' or 'last', not 'first'"),
@@ -802,6 +853,19 @@ def test_who_shares_nothing_is_not_compared() -> None:
     assert similar.candidates(marks, Counter(range(50_000)), 0.8) == []
 
 
+def test_a_comment_may_have_several_lines(tmp_path: Path, graded: Graded) -> None:
+    for name in ("ada", "bob"):
+        hand_in(tmp_path, f"{name}.ipynb", worth(11))
+    lines = ["learner,assignment,exercise,points,comment", "", 'ada,claim,run_time,0,"One.']
+    lines += ['Two."', "bob,claim,run_time,0,Three.\u2028Four.", 'eve,claim,,5,"Five.', 'Six."']
+    decide(tmp_path, "overrides.csv", "\n".join(lines) + "\n")
+    rows = graded()
+    assert "overrides.csv, line 6: nobody is called 'eve'" in rows
+    assert (rows["ada"]["points"], rows["bob"]["points"]) == ("10", "10")
+    assert "<p>One.<br>Two.</p>" in page(tmp_path, "ada")
+    assert "Three.\u2028Four." in page(tmp_path, "bob")
+
+
 @pytest.mark.parametrize("source", ["", "def f(:", "'''", "\x00", "x = '\ud800'", "(" * 5000])
 def test_what_cannot_be_read_has_no_fingerprints(source: str) -> None:
     assert isinstance(similar.fingerprint(source), list)
@@ -830,3 +894,25 @@ def test_pages_fit_a_phone_in_the_dark(
             )
             assert max([0, *page.locator("td.outcome span").evaluate_all(broken)]) == 0
             assert page.locator("img").count() == 0
+
+
+def test_what_a_learner_wrote_looks_like_no_word_of_the_instructor(
+    tmp_path: Path, new_page: Callable[..., Page]
+) -> None:
+    """A heading says what anybody wants: it is set apart, smaller than those of the page."""
+    assignment = read_assignments(EDITION)["claim"]
+    hand_in(tmp_path, "ada.ipynb", worth(2))
+    handed_in = Submission("ada", tmp_path / "class" / "ada.ipynb", "claim", [])
+    texts = ("# 11 of 11", "<h1>11 of 11</h1></div>")
+    shown = render([Cell(text, "", None, "markdown") for text in texts], [], assignment)
+    assert "¶" not in shown
+    report = replace(stand_in(handed_in, assignment), notebook=shown)
+    text = feedback(stand([(handed_in, report)], assignment, desk.Rules()))
+    (tmp_path / "ada.html").write_text(text, "utf-8")
+    view = new_page(viewport={"width": 390, "height": 844})
+    view.goto((tmp_path / "ada.html").as_uri())
+    size = "e => parseFloat(getComputedStyle(e).fontSize)"
+    own = view.locator("h2").first.evaluate(size)
+    theirs = view.locator(".notebook h1")
+    assert theirs.count() == 2
+    assert all(each.evaluate(size) < 0.8 * own for each in theirs.all())

@@ -24,7 +24,9 @@ from slingshot.quant import (
     Format,
     FP8Linear,
     FP8Recipe,
+    Int4WeightOnlyLinear,
     Int8Linear,
+    Int8WeightOnlyLinear,
     IntFormat,
     Quantized,
     QuantizedLinear,
@@ -34,6 +36,7 @@ from slingshot.quant import (
     accumulate,
     amx,
     block_scaled_matmul,
+    few_rows,
     int8_matmul,
     linear,
     llm_int8_matmul,
@@ -712,6 +715,161 @@ def test_rows_of_tiny_numbers_have_the_smallest_scale() -> None:
     values, scale = linear._quantize_rows(torch.tensor([[2.0**-122], [0.0]]))
     assert values.tolist() == [[128 + 16], [128]]
     assert (scale == 2.0**-126).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 64, 577])
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_row_has_the_integers_of_many(
+    k: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short way for one row, and the way for many, to the last bit."""
+    monkeypatch.setattr(packed_room, "has_amx", lambda: False)
+    torch.manual_seed(0)
+    layer = Int8Linear.from_linear(nn.Linear(k, 33, bias))
+    halves = torch.arange(k)[None] / 2 - k / 4  # some lie between two steps
+    ties = (torch.arange(k)[None] % 254 - 126.5) * torch.logspace(-2, 2, 40)[:, None]
+    ties[:, 0] = torch.logspace(-2, 2, 40) * 127
+    for row in (
+        *torch.split(ties, 1),
+        halves,
+        hard(1, k),
+        torch.zeros(1, k),
+        torch.full((1, k), 1e35),
+        1e-40 * halves,
+    ):
+        quick, scale = layer._multiply_row(row)
+        product, largest = layer._multiply_rows(row)
+        assert same_bits(quick, product)
+        assert scale == largest
+        assert same_bits(layer(row), product if layer.bias is None else product + layer.bias)
+    called: list[int] = []
+    row_alone = Int8Linear._multiply_row
+
+    def counting(self: Int8Linear, row: Tensor) -> tuple[Tensor, float]:
+        called.append(len(row))
+        return row_alone(self, row)
+
+    monkeypatch.setattr(Int8Linear, "_multiply_row", counting)
+    for x, tiles, expected in (
+        (torch.ones(2, k), False, []),
+        (torch.ones(1, k), True, []),
+        (torch.ones(1, 1, k), False, [1]),
+    ):
+        monkeypatch.setattr(packed_room, "has_amx", lambda tiles=tiles: tiles)
+        called.clear()
+        layer(x)
+        assert called == expected
+
+
+WEIGHT_ONLY: dict[str, Any] = {"INT8": Int8WeightOnlyLinear, "INT4": Int4WeightOnlyLinear}
+
+
+@pytest.mark.parametrize("shape", [(48, 576), (16, 1536), (33, 64)], ids=str)
+def test_each_weight_is_within_half_a_step(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    full = nn.Linear(shape[1], shape[0])
+    with torch.no_grad():
+        full.weight[0] += 100  # a middle that is far from 0
+        full.weight[1] = 0
+        full.weight[2] = 3e38
+        full.weight[3, ::2] = -3e38
+        full.weight[4] *= 1e-40
+    for make in WEIGHT_ONLY.values():
+        layer = make.from_linear(full)
+        step = layer.scale.double().view(shape[0], -1, 1)
+        off = (layer.dequantize().double() - full.weight.detach().double()).abs()
+        assert (off.view(shape[0], step.shape[1], -1) <= step / 2 * (1 + 1e-6)).all()
+
+
+def test_sixteen_steps_hit_the_grid_that_they_came_from() -> None:
+    """As the 4 bits of the pretrained file do, whose scale and minimum are of 16 bits."""
+    torch.manual_seed(0)
+    codes, step, low = (
+        torch.randint(16, (48, 4, 32)),
+        torch.rand(48, 4, 1) + 0.5,
+        -8 * torch.rand(48, 4, 1),
+    )
+    codes[..., 0], codes[..., 1] = 0, 15
+    full = nn.Linear(128, 48, bias=False)
+    full.weight = nn.Parameter((codes * step.half() + low.half()).flatten(1))
+    layer = Int4WeightOnlyLinear.from_linear(full)
+    again = few_rows.unpack_nibbles(layer.weight, 128).view(48, 4, 32) + 8
+    assert torch.equal(again.long(), codes)
+
+
+@pytest.mark.parametrize("name", WEIGHT_ONLY)
+def test_the_kernels_are_used_where_they_are_right(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For few rows in BF16 alone, of sizes that they read within bounds."""
+    usable = few_rows._int8_is_right() if name == "INT8" else few_rows._int4_is_right()
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        assert usable  # in the torch of requirements.txt
+    asked: list[int] = []
+    many_rows = WEIGHT_ONLY[name]._many_rows
+
+    def asking(self: nn.Module, rows: Tensor) -> Tensor:
+        asked.append(len(rows))
+        product: Tensor = many_rows(self, rows)
+        return product
+
+    monkeypatch.setattr(WEIGHT_ONLY[name], "_many_rows", asking)
+    torch.manual_seed(0)
+    for n, k, rows, dtype, quick in (
+        (32, 64, 1, torch.bfloat16, True),
+        (32, 64, 12, torch.bfloat16, True),
+        (32, 64, 97, torch.bfloat16, False),
+        (32, 64, 0, torch.bfloat16, False),
+        (32, 64, 1, torch.float32, False),
+        (32, 64, 1, torch.float16, False),
+        (32, 72, 1, torch.bfloat16, False),
+        (40, 64, 1, torch.bfloat16, name == "INT8"),
+    ):
+        full = nn.Linear(k, n)
+        args = () if name == "INT8" else (32 if k == 64 else 24,)
+        layer = WEIGHT_ONLY[name].from_linear(full, *args)
+        asked.clear()
+        assert layer(torch.randn(rows, k).to(dtype)).shape == (rows, n)
+        assert asked == ([] if quick and usable else [rows])
+
+
+@pytest.mark.parametrize("name", WEIGHT_ONLY)
+def test_a_kernel_that_is_missing_or_wrong_is_not_used(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another processor or in another torch the product is that of the dequantized weight."""
+
+    def missing(*args: object) -> Tensor:
+        raise AttributeError("'_OpNamespace' 'aten' object has no attribute")
+
+    def refusing(*args: object) -> Tensor:
+        raise RuntimeError("not implemented for this processor")
+
+    def wrong(x: Tensor, *rest: Tensor) -> Tensor:
+        return torch.ones(len(x), 32, dtype=torch.bfloat16)
+
+    torch.manual_seed(0)
+    layer, x = WEIGHT_ONLY[name].from_linear(nn.Linear(64, 32)), normal(3, 64).bfloat16()
+    expected = layer._many_rows(x) + layer.bias
+    kernel = {"INT8": "_weight_int8pack_mm", "INT4": "_weight_int4pack_mm_for_cpu"}[name]
+    right = {"INT8": "_int8_is_right", "INT4": "_int4_is_right"}[name]
+    for broken in (missing, refusing, wrong):
+        monkeypatch.setattr(few_rows, right, getattr(few_rows, right).__wrapped__)
+        monkeypatch.setattr(torch.ops.aten, kernel, broken)
+        assert same_bits(layer(x), expected.bfloat16())
+        monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert not getattr(few_rows, right).__wrapped__()  # a loop over single numbers
+
+
+def test_a_sum_that_is_beyond_float32_before_its_scale_comes_out() -> None:
+    full = nn.Linear(64, 32, bias=False)
+    nn.init.constant_(full.weight, 1e-3)
+    layer = Int8WeightOnlyLinear.from_linear(full)
+    for rows in (1, 40):
+        x = torch.full((rows, 64), 1e36, dtype=torch.bfloat16)
+        expected = (x.double() @ layer.dequantize().double().T).expand(rows, 32)
+        assert relative_error(layer(x), expected) < 2.0**-8
 
 
 RECIPES = {

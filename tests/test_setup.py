@@ -1019,6 +1019,7 @@ def test_a_script_goes_on_when_nobody_reads(
         ("tools/show_progress.py", "tqdm", "make setup"),
         ("tools/model.py", "slingshot", "make setup"),
         ("tools/book.py", "jupyter_book", "make setup"),
+        ("tools/pdf.py", "playwright", "make setup-dev"),
         ("experiments/mixture.py", "torch", "make setup"),
         ("experiments/reasoning.py", "slingshot", "make setup"),
         ("benchmarks/bench_formats.py", "ml_dtypes", "make setup-dev"),

@@ -36,6 +36,9 @@ ANY_SHAPE = {
     "quant.blocks.check_dense",
     "quant.blocks.block_sizes",
     "quant.matmul.check_columns",
+    "quant.linear.check_bias",
+    "quant.linear.check_features",
+    "quant.linear.counted",
 }
 
 

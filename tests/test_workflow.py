@@ -26,6 +26,7 @@ from tools import bootstrap  # noqa: E402
 WORKFLOWS = ROOT / ".github" / "workflows"
 BOOK = (WORKFLOWS / "book.yml").read_text("utf-8")
 PROVE = (WORKFLOWS / "prove.yml").read_text("utf-8")
+WEEKLY = (WORKFLOWS / "weekly.yml").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 TARGETS = re.findall(r"^([a-z][\w-]*):", MAKEFILE, re.M)
 PROOF = "bash .ci/run"
@@ -34,6 +35,7 @@ USES = re.compile(r"^ *(?:- )?uses: (\S+)(?: +# (\S+))?$", re.M)
 PINNED = re.compile(r"[\w.-]+(?:/[\w.-]+)+@[0-9a-f]{40}")
 VERSION = re.compile(r"v\d+\.\d+\.\d+")
 MAY_PUBLISH = {"pages": "write", "id-token": "write"}
+MAY_REPORT = {"issues": "write"}
 LEAST_MINUTES = 60
 """Three times what the tests took on two cores, for a slower machine and the installation."""
 
@@ -89,13 +91,14 @@ def endless(text: str) -> Iterator[str]:
 
 
 def too_much_allowed(text: str) -> Iterator[str]:
-    """A workflow may read the repository; the job that publishes may do that, and runs no code."""
+    """A workflow may read the repository; a job that may publish or report runs no code of it."""
     if yaml.safe_load(text).get("permissions") != {"contents": "read"}:
         yield "the workflow may do more than read"
     for name, job in jobs(text).items():
         used = [step.get("uses", "") for step in job.get("steps", [])]
         publishes = bool(used) and all(each.startswith("actions/deploy-pages@") for each in used)
-        if job.get("permissions", {}) != (MAY_PUBLISH if publishes else {}):
+        may = MAY_PUBLISH if publishes else MAY_REPORT if reports(job) else {}
+        if job.get("permissions", {}) != may:
             yield f"{name} may do more or less than it must"
     if any("${{" in line for line in command_lines(text)):
         yield "a command has an expression in it, which another may fill"
@@ -105,10 +108,23 @@ def too_much_allowed(text: str) -> Iterator[str]:
             yield "a checkout leaves its credentials behind"
 
 
+def reports(job: dict[str, Any]) -> bool:
+    """Whether a job does nothing but open an issue: it has nothing of the repository."""
+    each = job.get("steps", [])
+    lines = [line for step in each for line in step.get("run", "").splitlines()]
+    lone = [line for line in lines if re.match(r"gh issue |test -s open \|\| gh issue ", line)]
+    return bool(lines) and lines == lone and not any("uses" in step for step in each)
+
+
 def unknown_commands(text: str) -> Iterator[str]:
     """Every command is a target of the Makefile, a file, or one of the system's."""
+    apart = [step for job in jobs(text).values() if reports(job) for step in job["steps"]]
+    known = {line for step in apart for line in step["run"].splitlines()}
     for line in command_lines(text):
+        if line in known:
+            continue
         program, *arguments = shlex.split(line)
+        arguments = [each for each in arguments if each != "PYTHON=python"]
         if program == "make":
             yield from (f"make {name}" for name in arguments if name not in TARGETS)
         elif program == "bash":
@@ -170,6 +186,25 @@ SHA = "3d3c42e5aac5ba805825da76410c181273ba90b1"
         (unknown_commands, PROVE, "make setup-dev model", "make setup-dev mode"),
         (unknown_commands, PROVE, "bash .ci/run", "bash .ci/runs"),
         (unknown_commands, PROVE, "bash .ci/run", "curl https://example.org/a.sh"),
+        (unpinned, WEEKLY, f"@{SHA} # v7.0.1", "@v7"),
+        (endless, WEEKLY, "    timeout-minutes: 10\n", ""),
+        (too_much_allowed, WEEKLY, "      issues: write", "      contents: write"),
+        (
+            too_much_allowed,
+            WEEKLY,
+            "    steps:\n      - run: |",
+            f"    steps:\n      - uses: a/b@{SHA}\n      - run: |",
+        ),
+        (
+            too_much_allowed,
+            WEEKLY,
+            "          test -s open",
+            "          make newest\n          test -s open",
+        ),
+        (too_much_allowed, WEEKLY, "$GITHUB_RUN_ID says", "${{ github.ref }} says"),
+        (unknown_commands, WEEKLY, "make links", "make linkz"),
+        (unknown_commands, WEEKLY, "          gh issue list", "          gh api"),
+        (loose_ends, WEEKLY, "needs: [links, newest]", "needs: [links, news]"),
         (loose_ends, PROVE, "id: cache\n", "id: cash\n"),
         (loose_ends, BOOK, "matrix.python == '3.11'", "matrix.pyton == '3.11'"),
         (loose_ends, BOOK, "needs: linux", "needs: test"),
@@ -181,6 +216,39 @@ def test_a_fault_is_noticed(
 ) -> None:
     assert old in text
     assert list(rule(text.replace(old, new, 1)))
+
+
+# --- what is looked at every week ----------------------------------------------------------------
+
+
+def unheard(text: str) -> list[str]:
+    """What a weekly workflow leaves unsaid: a job whose failure opens no issue, or no schedule."""
+    said = yaml.safe_load(text)
+    complaints = [] if said[True].get("schedule") else ["it has no schedule"]
+    telling = [job for job in jobs(text).values() if reports(job)]
+    heard = {name for job in telling if job.get("if") == "failure()" for name in job["needs"]}
+    return complaints + [
+        n for n, job in jobs(text).items() if job not in telling and n not in heard
+    ]
+
+
+def test_every_weekly_failure_opens_an_issue() -> None:
+    assert unheard(WEEKLY) == []
+    assert {"make links PYTHON=python", "make newest PYTHON=python"} < {*command_lines(WEEKLY)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("needs: [links, newest]", "needs: [links]"),
+        ("    if: failure()\n", ""),
+        ("schedule:", "push:"),
+        ("gh issue create", "gh pr create"),
+    ],
+)
+def test_a_weekly_failure_that_nobody_hears_of_is_noticed(old: str, new: str) -> None:
+    assert old in WEEKLY
+    assert unheard(WEEKLY.replace(old, new, 1))
 
 
 # --- what the workflows prove together -----------------------------------------------------------

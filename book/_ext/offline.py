@@ -44,8 +44,8 @@ def add_assets(app: Sphinx) -> None:
     for name, (package, file) in FONTS.items():
         target = folder / "fonts" / f"{name}.woff"
         if not target.exists():
-            pack_font(_package_folder(package) / "files" / file, target)
-    source = _package_folder("sphinx-mathjax-offline") / "static" / "mathjax"
+            pack_font(package_folder(package) / "files" / file, target)
+    source = package_folder("sphinx-mathjax-offline") / "static" / "mathjax"
     for part in MATHJAX_PARTS:
         target = folder / "mathjax" / part
         if target.exists():
@@ -89,7 +89,8 @@ def _is_live_code(file: object) -> bool:
     return "thebe" in f"{getattr(file, 'filename', file)} {inline}".lower()
 
 
-def _package_folder(name: str) -> Path:
+def package_folder(name: str) -> Path:
+    """The folder of an installed package; raise ``RuntimeError`` with the remedy without it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise RuntimeError(f"package {name!r} is missing; run: pip install -r requirements.txt")

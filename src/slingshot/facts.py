@@ -201,7 +201,11 @@ def parse(text: str) -> dict[str, Fact]:
     return {key: _parse_fact(key, entry) for key, entry in entries.items()}
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+# The same loader in C, six times as fast, where PyYAML was built with it.
+_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _UniqueKeyLoader(_SafeLoader):  # type: ignore[misc, valid-type]
     """A loader that refuses two entries of one name, where YAML would quietly keep the last."""
 
 
@@ -210,7 +214,8 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[An
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"fact {name!r} is defined twice{node.start_mark}")
-    return loader.construct_mapping(node, deep=True)
+    made: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return made
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,13 +121,17 @@ class Batch:
                 submission.remarks.append(f"{same} learners under this name")
         self.submissions = [each for i in range(len(found)) for each in looked[i]]
         if not self.submissions:
-            raise GradeError(f"there is nothing in {self.folder}")
+            what = f"of {self.settings.assignment!r} " if found else ""
+            raise GradeError(f"there is nothing {what}in {self.folder}")
         self.fill_in_assignments()
+        self.leave_out_others()
         self.bound_attempts()
         self.complete = True
 
     def attempts(self, entry: Entry, learner: str) -> list[Submission]:
         """What one entry holds."""
+        if entry.layout == "nbgrader" and self.is_another(entry.path.name):
+            return []
         if layouts.is_zip(entry.path) and not entry.path.is_dir():
             return self.in_archive(entry, entry.path, learner)
         if not entry.path.is_dir() or entry.path.is_symlink():
@@ -141,6 +146,10 @@ class Batch:
             name = self.settings.assignment
             chosen = [layouts.submission_of(entry, entry.path, name, learner, in_folder=False)]
         return chosen
+
+    def is_another(self, name: str) -> bool:
+        """Whether a name is that of an assignment that is not graded now."""
+        return name in self.assignments and self.settings.assignment not in ("", name)
 
     def in_archive(self, entry: Entry, archive: Path, learner: str) -> list[Submission]:
         """What a zip holds."""
@@ -221,6 +230,20 @@ class Batch:
         for submission in self.submissions:
             if not submission.assignment and len(known) == 1:
                 submission.assignment = next(iter(known))
+
+    def leave_out_others(self) -> None:
+        """Leave out what a learner handed in for another assignment, beside work for this one."""
+        wanted, left_out = self.settings.assignment, set[int]()
+
+        def look(mine: list[Submission]) -> None:
+            others = [each for each in mine if self.is_another(self.identify(each.path)[0])]
+            if len(others) < len(mine):
+                left_out.update(id(each) for each in others)
+
+        several = [mine for mine in self.by_learner().values() if len(mine) > 1]
+        for _ in self.pool.do(look, several if wanted else []):
+            pass
+        self.submissions = [each for each in self.submissions if id(each) not in left_out]
 
     def bound_attempts(self) -> None:
         """Keep the last few attempts of a learner; a hundred files are not graded."""
@@ -348,18 +371,15 @@ class Batch:
         found, decided = [], Decisions(self.overrides)
         for name in due:
             here = {
-                word
+                (each.number, same_name(each.learner))
                 for each in self.submissions
                 if each.assignment == name
-                for word in (each.number, same_name(each.learner))
-                if word
             }
-            for who in self.roster:
-                if not {who.number, same_name(who.name)} & here:
-                    absent = Submission(who.name or who.number, self.folder, name, [])
-                    absent.number, absent.place = who.number, "–"
-                    report = Report("missing")
-                    found.append(stand([(absent, report)], None, self.rules, decided.on(absent)))
+            for who in absent_ones(self.roster, here):
+                absent = Submission(who.name or who.number, self.folder, name, [])
+                absent.number, absent.place = who.number, "–"
+                report = Report("missing")
+                found.append(stand([(absent, report)], None, self.rules, decided.on(absent)))
         return found
 
     def write(self, *, whole: bool = True) -> list[Standing]:
@@ -412,6 +432,26 @@ class Batch:
         counts = ", ".join(f"{statuses.count(s)} {s}" for s in dict.fromkeys(statuses))
         lines = [f"{len(statuses)} learners: {counts}", *self.notes]
         return [*lines, f"grades: {self.output / 'grades.csv'}"]
+
+
+def absent_ones(roster: Sequence[Enrolled], here: Iterable[tuple[str, str]]) -> list[Enrolled]:
+    """Those of the roster whom none of ``here``, a number and a name each, stands for.
+
+    A number decides where both have one. A name stands for one learner: of two who share it, one
+    may have handed in and the other not.
+    """
+    enrolled = {who.number for who in roster if who.number}
+    numbers = {number for number, _ in here}
+    names = Counter(name for number, name in here if number not in enrolled)
+    found = []
+    for who in roster:
+        if who.number and who.number in numbers:
+            continue
+        if names[same_name(who.name)] > 0:
+            names[same_name(who.name)] -= 1
+        else:
+            found.append(who)
+    return found
 
 
 def page_name(submission: Submission, several: bool) -> str:

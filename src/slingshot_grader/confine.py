@@ -9,11 +9,13 @@ taken back nor left: every child has it too. Standard library only.
 import contextlib
 import ctypes
 import errno
+import importlib.util
 import os
 import platform
 import struct
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 LARGEST_FILE = 64_000_000
 MOST_FILES_OPEN = 256
@@ -81,7 +83,8 @@ def limit_resources(memory: int, seconds: int) -> None:
     except ImportError:  # Windows
         return
     limits = {
-        "RLIMIT_AS": memory,
+        "RLIMIT_DATA": memory,
+        "RLIMIT_AS": memory + libraries(),
         "RLIMIT_CPU": seconds,
         "RLIMIT_CORE": 0,
         "RLIMIT_FSIZE": LARGEST_FILE,
@@ -93,6 +96,24 @@ def limit_resources(memory: int, seconds: int) -> None:
     for name, value in limits.items():
         with contextlib.suppress(AttributeError, OSError, ValueError):
             resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def libraries() -> int:
+    """Bytes of torch's shared libraries as files: importing it maps no more than these.
+
+    To map a library takes addresses and hardly any memory. A build of torch with CUDA has
+    gigabytes of them, which would leave nothing of a limit on addresses.
+    """
+    try:
+        found = importlib.util.find_spec("torch")
+    except (ImportError, ValueError):
+        return 0
+    if found is None or not found.origin:
+        return 0
+    package = Path(found.origin).parent
+    patterns = (package, "lib/*.so*"), (package.parent, "nvidia*/**/*.so*")
+    files = {path.resolve() for folder, pattern in patterns for path in folder.glob(pattern)}
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def filter_calls(only: int | None) -> bool:

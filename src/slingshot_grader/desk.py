@@ -7,6 +7,7 @@ They lie in the folder of results: ``overrides.csv`` (points, comments, who is e
 
 import csv
 import functools
+import io
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Enrolled:
 def read_overrides(path: Path) -> list[Override]:
     """Return the overrides; raise ``DeskError`` with the line of one that cannot be read."""
     found = []
-    for line, row in enumerate(read_table(path, HEADER[:3]), start=2):
+    for line, row in read_table(path, HEADER[:3]):
         points, excused = row.get("points", ""), row.get("excused", "").casefold()
         try:
             value = float(points.replace(",", ".")) if points else None
@@ -105,13 +106,16 @@ def read_roster(path: Path) -> list[Enrolled]:
     """Return who should hand in: columns ``learner`` and, where the platform has one, ``id``."""
     return [
         Enrolled(row.get("id", ""), row["learner"])
-        for row in read_table(path, ("learner",))
+        for _, row in read_table(path, ("learner",))
         if row["learner"] or row.get("id")
     ]
 
 
-def read_table(path: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]:
-    """The rows of a table with a header, stripped; none where there is no file."""
+def read_table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table with a header, stripped, each with its line; none without a file.
+
+    A cell may have several lines, so that a row does not end where a line does.
+    """
     if not path.is_file():
         return
     try:
@@ -119,12 +123,26 @@ def read_table(path: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DeskError(f"{path} cannot be read: {error}") from error
     first = text.partition("\n")[0]
-    table = csv.DictReader(text.splitlines(), delimiter=";" if first.count(";") > 1 else ",")
+    delimiter = ";" if first.count(";") > 1 else ","
+    # Strict: a quotation mark that nobody closes would take in all decisions that follow.
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        yield from numbered(path, table, needed)
+    except csv.Error as error:
+        raise DeskError(f"{path}, line {table.line_num}: {error}") from error
+
+
+def numbered(
+    path: Path, table: "csv.DictReader[str]", needed: Iterable[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows with the lines where they begin; raise ``DeskError`` where a column is missing."""
     missing = [name for name in needed if name not in (table.fieldnames or ())]
     if missing:
         raise DeskError(f"{path} has no column {', '.join(missing)}; it has {table.fieldnames}")
     for row in table:
-        yield {str(name): (value or "").strip() for name, value in row.items() if name}
+        lines = sum((value or "").count("\n") for name, value in row.items() if name)
+        cells = {str(name): (value or "").strip() for name, value in row.items() if name}
+        yield table.line_num - lines, cells
 
 
 def read_rules(path: Path) -> Rules:

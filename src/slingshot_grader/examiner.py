@@ -19,14 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from slingshot import facts
 from slingshot_grader import notebook, page, unzip
 from slingshot_grader.assignment import Assignment
+from slingshot_grader.confine import libraries
 from slingshot_grader.examine import examine
 from slingshot_grader.files import Submission, UnreadableError, remove
+from slingshot_grader.notebook import Cell
 from slingshot_grader.pool import LONGEST_REPLY
 from slingshot_grader.processes import adopt_orphans, close_memory, kill_below
 from slingshot_grader.sandbox import Sandbox
-from slingshot_grader.session import Limits
+from slingshot_grader.session import Limits, Run
 
 SPARE_MEMORY = 3_000_000_000
 LARGEST_FILE = 300_000_000
@@ -151,7 +154,7 @@ def in_a_fork(request: tuple[str, dict[str, Any]], requests: BinaryIO) -> bytes 
     _, status = os.waitpid(child, 0)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:  # orphans that were adopted
-            pass
+            facts.keys()
     whole = [line for line in said.split(b"\n")[:-1] if len(line) <= LONGEST_REPLY]
     if gone:
         return None
@@ -204,12 +207,19 @@ def alone(request: tuple[str, dict[str, Any]]) -> bytes:
 
 
 def prepare(request: tuple[str, dict[str, Any]]) -> None:
-    """Import what the assignment's own cells import, once for all forks that follow."""
+    """Do once what every fork would begin with; nothing of a submission is in it.
+
+    The assignment's own cells import, the facts are read, and a first page loads its templates.
+    """
     assignment = request[1].get("assignment")
     if isinstance(assignment, Assignment) and assignment.digest not in PREPARED:
         for source in assignment.locked.values():
             with contextlib.suppress(Exception):  # it is said where it is examined
                 exec(compile(source, "<locked cell>", "exec"), {"__name__": "test"})
+        with contextlib.suppress(Exception):
+            facts.keys()
+            cells = [Cell("a", "", None, "markdown"), Cell("1", "", None)]
+            page.render(cells, [Run("1", "", 1)], assignment)
         PREPARED.add(assignment.digest)
 
 
@@ -220,11 +230,14 @@ def limit(limits: Limits | None) -> None:
     """Bound what a job may use: memory on top of what is there, computing, and its files."""
     import resource
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc").is_dir() else 0
+    used = Path("/proc/self/statm").read_text().split() if Path("/proc").is_dir() else []
     seconds = SECONDS + int(limits.total if limits else 0)
     bounds = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: LARGEST_FILE}
-    if pages:
-        bounds[resource.RLIMIT_AS] = pages * resource.getpagesize() + SPARE_MEMORY
+    if used:
+        # What it maps, torch among it, may be imported in this job only; see confine.libraries.
+        addresses, data = (int(used[number]) * resource.getpagesize() for number in (0, 5))
+        bounds[resource.RLIMIT_AS] = addresses + libraries() + SPARE_MEMORY
+        bounds[resource.RLIMIT_DATA] = data + SPARE_MEMORY
     for kind, value in bounds.items():
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (value, value))

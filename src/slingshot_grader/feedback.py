@@ -31,7 +31,9 @@ def feedback(standing: Standing) -> str:
         if part.message:
             body.append(f"<pre>{html.escape(part.message)}</pre>")
     if standing.report.notebook:
-        body += ["<h2>Your notebook as it ran</h2>", standing.report.notebook]
+        # Set apart: what a learner writes there is no word of the instructor's.
+        body.append("<h2>Your notebook as it ran</h2>")
+        body.append(f'<div class="notebook">{standing.report.notebook}</div>')
     return frame(title, "\n".join(body))
 
 

@@ -76,8 +76,10 @@ td.points { white-space: nowrap; } td.outcome { overflow-wrap: normal; }
 pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); border-radius: .3rem;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 p + ul { margin-top: -.6rem; padding-left: 1.2rem; }
-.prompt, .jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none; }
+.prompt, .jp-InputPrompt, .jp-OutputPrompt { display: none; }
 .passed { color: var(--good); font-weight: 600; } .failed { color: var(--bad); font-weight: 600; }
+.notebook { border-left: .25rem solid var(--line); padding-left: .8rem; }
+.notebook :is(h1, h2, h3, h4, h5, h6) { font-size: 1.05rem; }
 .own { border-left: .25rem solid var(--passed); padding-left: .8rem; }
 .bar { display: flex; height: 1.5rem; margin: .2rem 0 .6rem; overflow: hidden; }
 .bar span { color: #fff; font-size: .8rem; line-height: 1.5rem; text-align: center; min-width: 0; }
@@ -139,6 +141,7 @@ def render(cells: Sequence[Cell], runs: Sequence[Run], assignment: Assignment) -
         each["id"] = f"cell-{place}"  # nbformat's own differ each time, and so would the page
     notebook = nbformat.v4.new_notebook(cells=shown)  # type: ignore[no-untyped-call]
     exporter = HTMLExporter(template_name="basic", sanitize_html=True)  # type: ignore[no-untyped-call]
+    exporter.exclude_anchor_links = True  # they lead to places that are not kept
     exporter.register_filter("clean_html", harmless)  # type: ignore[no-untyped-call]
     body: str = exporter.from_notebook_node(notebook)[0]
     if len(body) > LARGEST_PAGE:

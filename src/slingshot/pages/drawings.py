@@ -31,10 +31,15 @@ class Drawing:
     alt: str
 
 
-def canvas(height: float) -> tuple[Figure, Axes]:
-    """Return an empty figure, ``WIDTH`` by ``height`` points, and its axes; y runs down."""
+def canvas(height: float, figure: Figure | None = None) -> tuple[Figure, Axes]:
+    """Return an empty figure, ``WIDTH`` by ``height`` points, and its axes; y runs down.
+
+    A ``figure`` that is given becomes so large, and is drawn on.
+    """
     with mpl.rc_context({**RC, "figure.constrained_layout.use": False}):
-        figure = Figure(figsize=(WIDTH / 72, height / 72))
+        figure = figure or Figure()
+        figure.set_size_inches(WIDTH / 72, height / 72)
+        figure.set_facecolor("none")
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, WIDTH), ylim=(height, 0))
         axes.axis("off")
@@ -269,7 +274,10 @@ def cost_left_out() -> Figure:
 
 
 def _money(axes: Axes, rows: list[tuple[str, float, str]], top: float) -> None:
-    """Draw sums of money as dots on one logarithmic axis; dots of one color may be divided."""
+    """Draw sums of money on one logarithmic axis; filled dots of one color may be divided.
+
+    A row is its words, its dollars, and a color, or "orange ring" for a sum at a price of its own.
+    """
     left, right, step = 30.0, WIDTH - 30.0, 27.0
 
     def place(dollars: float) -> float:
@@ -284,8 +292,11 @@ def _money(axes: Axes, rows: list[tuple[str, float, str]], top: float) -> None:
     for row, (text, dollars, color) in enumerate(rows):
         x, y = place(dollars), top + step * row + 6
         side = "left" if x < WIDTH / 2 else "right"
-        axes.plot(x, y, "o", color=PALETTE[color], markersize=9)
-        label(axes, x + (9 if side == "left" else -9), y, text, ha=side, color=PALETTE[color])
+        own = color.endswith(" ring")
+        color = PALETTE[color.removesuffix(" ring")]
+        inside = "none" if own else color
+        axes.plot(x, y, "o", color=color, markersize=9, markerfacecolor=inside)
+        label(axes, x + (9 if side == "left" else -9), y, text, ha=side, color=color)
 
 
 def three_sums() -> Figure:
@@ -300,19 +311,21 @@ def three_sums() -> Figure:
     return figure
 
 
-def five_sums() -> Figure:
-    """Draw five sums of the story on one axis; those of one kind have one color."""
-    figure, axes = canvas(180)
+def five_sums(rent: float, figure: Figure | None = None) -> Figure:
+    """Draw five sums of the story on one axis, those that are rented at ``rent`` dollars an hour.
+
+    Sums of one kind have one color. The estimate for GPT-4 has a rent of its own, and is a ring.
+    """
+    figure, axes = canvas(168, figure)
     gpus = facts.value("v3.gpus") * facts.value("chip.h100.price")
-    llama = facts.value("llama405b.gpu_hours") * facts.value("v3.price_per_gpu_hour")
     rows = [
-        ("V3's run, rented", facts.value("v3.cost.total"), "orange"),
-        ("Llama 405B's run, rented", llama, "orange"),
-        ("GPT-4's run, rented (estimate)", facts.value("gpt4.cost.cloud"), "orange"),
+        ("V3's run, rented", facts.value("v3.gpu_hours.total") * rent, "orange"),
+        ("Llama 405B's run, rented", facts.value("llama405b.gpu_hours") * rent, "orange"),
+        ("GPT-4's run, its own rent", facts.value("gpt4.cost.cloud"), "orange ring"),
         ("V3's chips, bought", gpus, "violet"),
         ("Stargate, planned", facts.value("stargate.pledge"), "blue"),
     ]
-    _money(axes, rows, 14)
+    _money(axes, rows, 6)
     return figure
 
 
@@ -909,12 +922,6 @@ DRAWINGS: Final = {
         "One written token and four drafted ones enter the model in one step. Below stand its own "
         "choices: the first two are as drafted, the third differs and replaces the draft, and "
         "what was drafted after it is not used.",
-    ),
-    "five_sums": Drawing(
-        five_sums,
-        "Five sums of money on a logarithmic axis. The rents of V3's, Llama 405B's and GPT-4's run "
-        "share a color, between five and eighty million dollars; V3's chips, bought, have another, "
-        "and so has Stargate's plan, far to the right.",
     ),
     "three_sums": Drawing(
         three_sums,

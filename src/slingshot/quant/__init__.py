@@ -1,9 +1,10 @@
 """Scaled low precision, one idea a module: blocks and their scales, products, and linear layers.
 
 Read :mod:`slingshot.quant.blocks` first, then :mod:`slingshot.quant.matmul`,
-:mod:`slingshot.quant.outliers` and :mod:`slingshot.quant.linear`. What is fast is in rooms of its
-own, ``rounding``, ``amx`` and ``packed``: each is one call that returns the result or ``None``. All
-public names can be imported from here.
+:mod:`slingshot.quant.outliers`, :mod:`slingshot.quant.linear` and
+:mod:`slingshot.quant.weight_only`. What is fast is in rooms of its own, ``rounding``, ``amx``,
+``packed`` and ``few_rows``: each is one call that returns the result or ``None``. All public names
+can be imported from here.
 """
 
 from slingshot.quant.blocks import (
@@ -34,6 +35,7 @@ from slingshot.quant.matmul import (
     int8_matmul,
 )
 from slingshot.quant.outliers import llm_int8_matmul, rotate, smooth
+from slingshot.quant.weight_only import Int4WeightOnlyLinear, Int8WeightOnlyLinear
 
 __all__ = [
     "INT4",
@@ -45,7 +47,9 @@ __all__ = [
     "FP8Linear",
     "FP8Recipe",
     "Format",
+    "Int4WeightOnlyLinear",
     "Int8Linear",
+    "Int8WeightOnlyLinear",
     "IntFormat",
     "Quantized",
     "QuantizedLinear",

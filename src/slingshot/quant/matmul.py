@@ -105,6 +105,14 @@ def int8_matmul(x: Int8[Tensor, "M K"], w: Int8[Tensor, "N K"]) -> Int32[Tensor,
                 "quantize(..., INT8)"
             )
     check_columns(x, w)
+    return int8_sums(x, w)
+
+
+def int8_sums(x: Int8[Tensor, "M K"], w: Int8[Tensor, "N K"]) -> Int32[Tensor, "M N"]:
+    """Return what `int8_matmul` does, of matrices that have been checked, but for too many columns.
+
+    One row of input is multiplied in less time than all the checks would take.
+    """
     if x.shape[1] > _MAX_K:
         raise ValueError(
             f"x and w have {x.shape[1]} columns, and int32 holds sums of {_MAX_K} products; split "

@@ -14,6 +14,11 @@ from slingshot.quant.blocks import version_of
 _MAX_K: Final = (2**31 - 1) // (255 * 128)
 
 
+def fewest_rows() -> int:
+    """From so many rows on the weight is packed: without AMX one is multiplied faster as it is."""
+    return 1 if has_amx() else 2
+
+
 class PackedProduct:
     """``(values [M, K] - 128) @ weight [N, K].T * scale [N]``, or ``None`` where that is no faster.
 
@@ -32,8 +37,7 @@ class PackedProduct:
         scale: Float[Tensor, "N"],
     ) -> Float32[Tensor, "M N"] | None:
         """Return the product."""
-        # Without AMX a single row is multiplied faster as it is.
-        fits = len(values) >= (1 if has_amx() else 2) and weight.shape[1] <= _MAX_K
+        fits = len(values) >= fewest_rows() and weight.shape[1] <= _MAX_K
         if not fits or not _packed_is_exact():
             return None
         version, kept = version_of(weight), self.kept

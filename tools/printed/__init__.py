@@ -1,0 +1,1 @@
+"""What makes the printed book: its pages put together, and Chromium that prints them."""
