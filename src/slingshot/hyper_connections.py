@@ -53,15 +53,17 @@ class HyperConnection(nn.Module):
     """What stands around one block in place of ``x + f(x)``: reads, writes and mixes n streams.
 
     ``read [n]`` weighs the streams for what the block gets, ``write [n]`` what it found for each
-    stream, and `matrix` mixes the streams; ``mix [n, n]`` is how far that is from its start. At first the block ``index``, counted from 0, reads one
-    stream, writes to all, and the streams stay (nearly) apart: a model that starts with n copies of
-    its input, and ends with their mean, is then that with one stream. The weights do not depend on
-    the token, as the paper's do in part.
+    stream, and `matrix` mixes the streams; ``mix [n, n]`` is how far that is from its start. At
+    first the block ``index``, counted from 0, reads one stream, writes to all, and the streams stay
+    apart, or nearly: a model that starts with n copies of its input, and ends with their mean, is
+    then that with one stream. The weights do not depend on the token, as the paper's do in part.
 
     Sources: Zhu et al., arXiv 2409.19606, for the streams and how they start; Xie et al.,
     arXiv 2512.24880, for the mixing. Raises ``ValueError`` for a count below 1 and an unknown
     ``mixing``.
     """
+
+    start: Tensor
 
     def __init__(
         self, n_streams: int, index: int = 0, mixing: Mixing = "doubly stochastic"
