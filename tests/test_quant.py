@@ -606,6 +606,70 @@ def test_a_rotation_spreads_one_large_number_over_its_block() -> None:
     assert (back - x)[1:].norm() < 0.4 * x[1:].norm()
 
 
+# --- rounding by lot ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fmt", [E4M3, E2M1, INT8], ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_by_lot_a_number_becomes_one_of_its_two_neighbors(fmt: Format, dtype: torch.dtype) -> None:
+    x = normal(64, 64).to(dtype)
+    lot = torch.Generator().manual_seed(0)
+    found = quantize(x, fmt, (1, 16), generator=lot)
+    exact = x.to(found.scale.dtype) / found.scale.repeat_interleave(16, 1)
+    values = found.values.to(exact.dtype)
+    # The nearest values of the format, below and above: to round toward either moves by less than
+    # the distance of the two, which rounding to nearest halves at most.
+    nearest = quantize(x, fmt, (1, 16))
+    off, least = (values - exact).abs(), (nearest.values.to(exact.dtype) - exact).abs()
+    assert bool((off >= least - 1e-6).all())
+    assert bool((off > least + 1e-6).any())
+    if isinstance(fmt, FloatFormat):
+        step = torch.maximum(exact.abs(), torch.tensor(fmt.min_normal)).log2().floor().exp2()
+        assert bool((off <= step * 2.0**-fmt.mantissa_bits * (1 + 1e-6)).all())
+        codes = torch.from_numpy(fmt.round(values.double().numpy()))
+        assert torch.equal(codes.to(values.dtype), values)
+    else:
+        assert values.abs().max() <= fmt.max
+        assert found.values.dtype == torch.int8
+
+
+def test_by_lot_the_mean_is_the_number_and_to_nearest_it_is_not() -> None:
+    row = torch.tensor([[6.0, 0.1, -0.3, 1.2, 2.9, -4.4, 0.0, 5.0]])
+    lot = torch.Generator().manual_seed(0)
+    n = 20_000
+    drawn = quantize(row.repeat(n, 1), E2M1, (1, 8), generator=lot).dequantize().double()
+    # A draw between neighbors a step apart has a deviation of half the step at most, here 1. Five
+    # of its means' deviations: 5 / sqrt(n).
+    assert ((drawn.mean(0) - row).abs() < 5 / math.sqrt(n)).all()
+    nearest = quantize(row, E2M1, (1, 8)).dequantize()
+    assert ((nearest - row).abs() > 0.09).sum() == 6  # all but 6 and 0
+
+
+def test_by_lot_what_a_format_has_stays_and_nothing_is_beyond_it() -> None:
+    values = torch.tensor([[0.0, 0.5, -1.0, 1.5, 2.0, -3.0, 4.0, 6.0]])
+    lot = torch.Generator().manual_seed(0)
+    many = quantize(values.repeat(500, 1), E2M1, (None, None), "none", generator=lot)
+    assert torch.equal(many.dequantize(), values.repeat(500, 1))
+    beyond = quantize(3 * values, E2M1, (None, None), "none", generator=lot).dequantize()
+    assert beyond.abs().max() == 6
+    zeros = quantize(torch.zeros(2, 16), E2M1, (1, 16), "e4m3", generator=lot)
+    assert not zeros.dequantize().any()
+
+
+def test_by_lot_the_generator_decides_and_nothing_else() -> None:
+    x = normal(16, 32)
+
+    def draw(seed: int) -> Tensor:
+        return quantize(x, *NVFP4, generator=torch.Generator().manual_seed(seed)).dequantize()
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    draw(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 # --- layers --------------------------------------------------------------------------------------
 
 

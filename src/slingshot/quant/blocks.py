@@ -168,6 +168,8 @@ def quantize(
     block: Block = (None, None),
     scale: Scale = "fp32",
     rule: Rule = "ceil",
+    *,
+    generator: torch.Generator | None = None,
 ) -> Quantized:
     """Divide each block of ``x [R, C]`` by its own scale and round it to ``fmt``.
 
@@ -176,9 +178,12 @@ def quantize(
     scale there is. Rounding is to nearest, ties to even, and saturates at ``fmt.max``. ``x`` is
     computed with in float32, or float64 if it is that. Gradients do not pass.
 
+    With a ``generator`` rounding is stochastic: a number between two values becomes either, the
+    nearer one more often, so that its mean is the number itself.
+
     Sources: DeepSeek-V3, arXiv 2412.19437, §3.3.2, for 1×128 and 128×128 blocks; Rouhani et al.,
     arXiv 2310.10537, for MX; NVIDIA, arXiv 2509.25149, for NVFP4; absmax: Dettmers et al., arXiv
-    2208.07339, eq. 1.
+    2208.07339, eq. 1; stochastic rounding: Gupta et al., arXiv 1502.02551, §3.
 
     Raises ``ValueError`` for inf or NaN in ``x``, naming the first; for ``x`` that is not a
     floating-point matrix on the CPU; for magnitudes that need a larger scale than is stored (of
@@ -192,6 +197,8 @@ def quantize(
     require.one_of(get_args(Rule), rule=rule)
     scales = _scale_of(_amax(x, sizes), fmt, scale, rule)
     values = _by_block(x, scales, sizes, torch.div)
+    if generator is not None:
+        return Quantized(_round_by_lot(values, fmt, generator), scales, sizes, fmt)
     return Quantized(_round(values, fmt), scales, sizes, fmt)
 
 
@@ -288,6 +295,27 @@ def _round(x: Float[Tensor, "R C"], fmt: Format) -> Shaped[Tensor, "R C"]:
     if x.dtype == torch.float64 or not rounds_by_adding(fmt):
         return torch.from_numpy(fmt.round(x.numpy(), saturate=True))
     return torch.copysign(round_float32_(x.clamp(-fmt.max, fmt.max), fmt), x)
+
+
+def _round_by_lot(
+    x: Float[Tensor, "R C"], fmt: Format, generator: torch.Generator
+) -> Shaped[Tensor, "R C"]:
+    """Round ``x`` to the value of ``fmt`` below or above, by lot, and saturate.
+
+    It goes up with the share of the step that lies below it. So a value of ``fmt`` stays.
+    """
+    x = x.clamp(-fmt.max, fmt.max)
+    step = torch.ones_like(x)
+    if isinstance(fmt, FloatFormat):
+        # frexp is exact: 2^(exponent - 1) is where the binade of x begins.
+        exponent = torch.frexp(x)[1] - 1
+        least = math.frexp(fmt.min_normal)[1] - 1
+        step = torch.ldexp(step, exponent.clamp_min(least) - fmt.mantissa_bits)
+    steps = x / step
+    below = steps.floor()
+    drawn = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+    values = (below + (drawn < steps - below)) * step
+    return values.to(torch.int8) if isinstance(fmt, IntFormat) else values
 
 
 def _amax(x: Float[Tensor, "R C"], block: tuple[int, int]) -> Float[Tensor, "rows columns"]:
