@@ -364,6 +364,15 @@ def _log(axes: Axes) -> None:
         _line(axes, [(52, y), (128 - 14 * (n % 2), y)], INK, 1.4)
 
 
+def _streams(axes: Axes) -> None:
+    for y in (18, 36, 54):
+        _line(axes, [(24, y), (68, y)], INK, 1.2)
+        _line(axes, [(100, y), (144, y)], INK, 1.2)
+        for other in (18, 36, 54):
+            color = BLUE if y == other else ORANGE
+            _line(axes, [(68, y), (100, other)], color, 2 if y == other else 0.8)
+
+
 EMBLEMS: Final[dict[str, Callable[[Axes], None]]] = {
     "The claim": _two_sums,
     "notebooks/claims_arithmetic": _fraction,
@@ -396,6 +405,7 @@ EMBLEMS: Final[dict[str, Callable[[Axes], None]]] = {
     "notebooks/trust_the_trace": _threads,
     "notebooks/thirty_problems": _thirty,
     "The verdict": _verdicts,
+    "After V3": _streams,
     "book/two_years_on": _years,
     "book/museum": _bug,
     "book/what_changed": _log,
