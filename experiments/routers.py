@@ -55,6 +55,13 @@ STORED = {
     "hashed by two tokens": 5,
     "frozen half-way": 5,
     "hashed, uneven": 5,
+    "hashed by position": 1,
+    "given the final choices": 1,
+    "none, half the tokens": 3,
+    "auxiliary 0.001, half the tokens": 3,
+    "auxiliary 0.01, half the tokens": 3,
+    "auxiliary 0.1, half the tokens": 3,
+    "auxiliary 1, half the tokens": 3,
 }
 
 
