@@ -62,6 +62,12 @@ STORED = {
     "auxiliary 0.01, half the tokens": 3,
     "auxiliary 0.1, half the tokens": 3,
     "auxiliary 1, half the tokens": 3,
+    "32 of 4": 3,
+    "64 of 8": 3,
+    "17 of 3, none shared": 3,
+    "34 of 6, none shared": 3,
+    "68 of 12, none shared": 3,
+    "64 of 8, weights sum to 1": 3,
 }
 
 
