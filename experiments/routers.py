@@ -55,6 +55,19 @@ STORED = {
     "hashed by two tokens": 5,
     "frozen half-way": 5,
     "hashed, uneven": 5,
+    "hashed by position": 1,
+    "given the final choices": 1,
+    "none, half the tokens": 3,
+    "auxiliary 0.001, half the tokens": 3,
+    "auxiliary 0.01, half the tokens": 3,
+    "auxiliary 0.1, half the tokens": 3,
+    "auxiliary 1, half the tokens": 3,
+    "32 of 4": 3,
+    "64 of 8": 3,
+    "17 of 3, none shared": 3,
+    "34 of 6, none shared": 3,
+    "68 of 12, none shared": 3,
+    "64 of 8, weights sum to 1": 3,
 }
 
 
