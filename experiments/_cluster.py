@@ -4,6 +4,9 @@ A worker of the cluster is a machine with the same version of the course. It mak
 process of its own, with one thread, as this machine would: runs that share a process would share
 the state of its random numbers. A run whose worker dies is given to another. Workers store nothing;
 each result comes back once and is stored once, by the process that asked for it.
+
+The grader has its own way to a cluster (``slingshot_grader/cluster.py``), and the first lines of
+both are alike. What both may import is the library alone, which knows no cluster.
 """
 
 import contextlib
