@@ -59,6 +59,9 @@ class NotebookSeconds(SphinxDirective):
             f"Measured on {record['date']} with {record['cores']} cores ({record['system']}), "
             f"Python {record['python']}, one after the other, the start of each kernel included.",
         ]
+        if later := record.get("later"):  # until the next record of all
+            titles = ", ".join(f"[](../notebooks/{name}.ipynb)" for name in later["notebooks"])
+            lines[-1] += f" Measured later, on {later['date']} on a slower processor: {titles}."
         node = nodes.container()
         node.document = self.state.document
         self.state.nested_parse(StringList(lines, file), 0, node)
