@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from bs4 import BeautifulSoup
@@ -21,6 +23,13 @@ from tools.common import chromium  # noqa: E402
 from tools.printed import assemble, press  # noqa: E402
 
 pytestmark = pytest.mark.slow
+T = TypeVar("T")
+
+
+def apart(work: Callable[[], T]) -> T:
+    """Work in a thread of its own: Playwright runs once in a thread, and other tests have begun."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(work).result()
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,7 @@ def document(book: Path) -> BeautifulSoup:
 def printed(book: Path, tmp_path_factory: pytest.TempPathFactory) -> PdfReader:
     """The book as ``make pdf`` prints it."""
     target = tmp_path_factory.mktemp("printed") / "book.pdf"
-    assert pdf.print_pages(book, target) == []
+    assert apart(lambda: pdf.print_pages(book, target)) == []
     return PdfReader(io.BytesIO(target.read_bytes()))
 
 
@@ -177,8 +186,12 @@ def test_what_paper_would_cut_off_is_found(tmp_path: Path, body: str, fault: str
     file = tmp_path / "a.html"
     page = f"<!doctype html><body style='margin:0'><div class='chapter' id='chapter-1'>{body}</div>"
     file.write_text(page, "utf-8")
-    with press.opened(file) as opened:
-        found = press.faults(opened)
+
+    def look() -> list[str]:
+        with press.opened(file) as opened:
+            return press.faults(opened)
+
+    found = apart(look)
     assert bool(found) == bool(fault)
     assert any(fault in line for line in found) or not fault
 
@@ -190,9 +203,14 @@ def test_a_table_that_is_too_wide_is_set_smaller(tmp_path: Path) -> None:
     file.write_text(
         f"<!doctype html>{style}<body><div class='bd-article'><table><tr>{cells}</table>", "utf-8"
     )
-    with press.opened(file) as opened:
-        assert "narrow" in str(opened.locator("table").get_attribute("class"))
-        assert press.faults(opened) == []
+
+    def look() -> tuple[str, list[str]]:
+        with press.opened(file) as opened:
+            return str(opened.locator("table").get_attribute("class")), press.faults(opened)
+
+    classes, faults = apart(look)
+    assert "narrow" in classes
+    assert faults == []
 
 
 def test_a_page_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -205,7 +223,7 @@ def test_a_missing_browser_takes_one_line(
 ) -> None:
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
     monkeypatch.setenv("PATH", "")
-    assert pdf.main(["--output", str(tmp_path / "a.pdf")]) == 1
+    assert apart(lambda: pdf.main(["--output", str(tmp_path / "a.pdf")])) == 1
     assert capsys.readouterr().err == f"pdf: {chromium.REMEDY}\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -218,7 +236,7 @@ def test_a_fault_leaves_the_old_file(
     monkeypatch.setattr(pdf, "is_built", lambda: True)
     monkeypatch.setattr(pdf, "assemble", lambda pages: "<html></html>")
     monkeypatch.setattr(pdf, "print_document", lambda document, target: ["too wide: a table"])
-    assert pdf.main(["--output", str(old)]) == 1
+    assert apart(lambda: pdf.main(["--output", str(old)])) == 1
     assert capsys.readouterr().err == "pdf: too wide: a table\n"
     assert old.read_text() == "old"
 

@@ -499,7 +499,16 @@ def join(seconds: float = 60.0) -> dist.ProcessGroup:
     group = dist.group.WORLD
     assert group is not None  # for mypy: it was made a moment ago
     atexit.register(_leave)
+    sys.excepthook = _end_at_once
     return group
+
+
+def _end_at_once(kind: type[BaseException], error: BaseException, trace: Any) -> None:  # noqa: ANN401
+    """Say what was raised and end: to leave a group that others wait in may abort, unexplained."""
+    sys.__excepthook__(kind, error, trace)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _leave() -> None:

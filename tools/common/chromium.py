@@ -16,10 +16,11 @@ REMEDY = (
 def find_chromium(playwright: Playwright | None = None) -> str:
     """Return the path of a Chromium; raise ``RuntimeError`` with the remedy if there is none."""
     for name in NAMES:
-        if path := shutil.which(name):
+        path = shutil.which(name)
+        if path:
             return path
-    if playwright and Path(own := playwright.chromium.executable_path).exists():
-        return own
+    if playwright and Path(playwright.chromium.executable_path).exists():
+        return playwright.chromium.executable_path
     raise RuntimeError(REMEDY)
 
 
