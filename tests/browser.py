@@ -10,7 +10,7 @@ from playwright.sync_api import ConsoleMessage, Page
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.common.chromium import REMEDY, arguments, find_chromium  # noqa: E402
+from tools.printed.chromium import REMEDY, arguments, find_chromium  # noqa: E402
 
 __all__ = ["REMEDY", "Watch", "arguments", "find_chromium"]
 

@@ -19,8 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools import pdf  # noqa: E402
-from tools.common import chromium  # noqa: E402
-from tools.printed import assemble, press  # noqa: E402
+from tools.printed import (  # noqa: E402
+    assemble,
+    chromium,
+    press,
+)
 
 pytestmark = pytest.mark.slow
 T = TypeVar("T")

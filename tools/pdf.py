@@ -22,8 +22,8 @@ from playwright.sync_api import Error as BrowserError  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 from tools.common import sphinx_extensions  # noqa: E402
-from tools.common.chromium import find_chromium  # noqa: E402
 from tools.printed.assemble import assemble  # noqa: E402
+from tools.printed.chromium import find_chromium  # noqa: E402
 from tools.printed.press import print_document  # noqa: E402
 
 PAGES = ROOT / "_build" / "html"

@@ -9,7 +9,7 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
 
-from tools.common.chromium import arguments, find_chromium
+from tools.printed.chromium import arguments, find_chromium
 
 WIDTH_MM = 170  # of A4 without its margins
 _MATHEMATICS = "!window.MathJax || MathJax.startup.promise.then(() => document.fonts.ready)"
