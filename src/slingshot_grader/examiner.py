@@ -154,7 +154,7 @@ def in_a_fork(request: tuple[str, dict[str, Any]], requests: BinaryIO) -> bytes 
     _, status = os.waitpid(child, 0)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:  # orphans that were adopted
-            facts.keys()
+            pass
     whole = [line for line in said.split(b"\n")[:-1] if len(line) <= LONGEST_REPLY]
     if gone:
         return None
