@@ -670,7 +670,9 @@ def test_int8_scales_stay_float32_and_weights_are_no_floats() -> None:
     x = torch.randn(3, 8).half()
     assert layer.half().scale.dtype == torch.float32
     assert torch.equal(layer(x.float()), Int8Linear.from_linear(small)(x.float()))
-    with pytest.raises(ValueError, match=r"weight has dtype torch.float32; load the state of an"):
+    with pytest.raises(
+        ValueError, match=r"weight has dtype torch.float32; load the state of the same"
+    ):
         layer.load_state_dict(small.state_dict(), strict=False)
 
 
@@ -1063,6 +1065,7 @@ COVERED = {
     "check_columns": test_what_is_refused_is_named,
     "check_features": test_what_is_no_matrix_of_finite_numbers_is_named,
     "check_bias": test_what_is_refused_is_named,
+    "check_state": test_what_is_refused_is_named,
     "counted": test_layers_made_in_inference_mode_can_be_loaded_and_changed_outside,
     "pack_nibbles": test_a_byte_keeps_two_codes,
     "unpack_nibbles": test_a_byte_keeps_two_codes,

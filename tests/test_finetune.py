@@ -131,6 +131,11 @@ def test_merged_lora_is_one_plain_layer(model: DecoderLM) -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
+def test_a_bias_is_not_lost_without_a_word() -> None:
+    with pytest.raises(ValueError, match="linear has a bias"):
+        LoRALinear(nn.Linear(2, 1), rank=1)
+
+
 def test_lora_by_hand() -> None:
     linear = nn.Linear(2, 1, bias=False)
     linear.weight.data = torch.tensor([[1.0, 2.0]])

@@ -314,7 +314,10 @@ class Writer:
         for key in (key.strip() for key in keys.split(",")):
             if key not in sources:
                 raise NotShownError(f"{self.chapter}: {key!r} is not in book/references.bib")
-            label, address = escape(label_of(sources[key])), address_of(sources[key])
+            label, address = (
+                escape(label_of(sources[key])),
+                sphinx_extensions.load("citations").address_of(sources[key]),
+            )
             links.append(
                 f"[{label}]({address})" if address else in_the_book(label, "book/bibliography")
             )
@@ -433,18 +436,6 @@ def home_of(chapter: str) -> str:
 def label_of(source: Entry) -> str:
     """The label of a source, as the bibliography of the book has it."""
     return str(sphinx_extensions.load("citations").label_of(source))
-
-
-def address_of(source: Entry) -> str:
-    """Where a source can be read, as far as the bibliography knows."""
-    fields = source.fields
-    if "url" in fields:
-        return str(fields["url"])
-    if "doi" in fields:
-        return f"https://doi.org/{fields['doi']}"
-    if "eprint" in fields:
-        return f"https://arxiv.org/abs/{fields['eprint']}"
-    return ""
 
 
 def in_the_book(words: str, chapter: str, anchor: str = "", note: str = "") -> str:

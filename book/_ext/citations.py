@@ -47,6 +47,16 @@ class ReadableStyle(UnsrtStyle):
     default_sorting_style = ByLabel
 
 
+def address_of(entry: Entry) -> str:
+    """Where a source can be read, as far as the bibliography knows."""
+    fields = entry.fields
+    if "url" in fields:
+        return str(fields["url"])
+    if "doi" in fields:
+        return f"https://doi.org/{fields['doi']}"
+    return f"https://arxiv.org/abs/{fields['eprint']}" if "eprint" in fields else ""
+
+
 def label_of(entry: Entry) -> str:
     """The label of one entry, before two equal ones are told apart.
 

@@ -22,6 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
+from citations import address_of
 from fact_role import bibliography, label_of
 from ledger import Claim, Since, Source, load_claims
 from slingshot import facts
@@ -87,11 +88,9 @@ def fact_row(fact: facts.Fact, library: Mapping[str, Entry]) -> Row:
 
 def source_row(source: Source, library: Mapping[str, Entry]) -> Row:
     """A source with its title and address; both are empty where the bibliography has none."""
-    fields = library[source.key].fields if source.key in library else {}
-    address = fields.get("url") or (f"https://doi.org/{fields['doi']}" if "doi" in fields else "")
-    if not address and "eprint" in fields:
-        address = f"https://arxiv.org/abs/{fields['eprint']}"
-    title = re.sub(r"[{}]", "", fields.get("title", ""))
+    entry = library.get(source.key)
+    address = address_of(entry) if entry else ""
+    title = re.sub(r"[{}]", "", entry.fields.get("title", "")) if entry else ""
     return {
         "source": source.key, "source_title": title, "source_url": address, "where": source.where,
     }  # fmt: skip

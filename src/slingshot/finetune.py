@@ -55,9 +55,14 @@ class LoRALinear(nn.Module):
     """
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float = 2.0) -> None:
-        """Put ``rank`` rows beside the weight of ``linear``, which is shared and not copied."""
+        """Put ``rank`` rows beside the weight of ``linear``, which is shared and not copied.
+
+        Raises ``ValueError`` for a rank below 1, and for a layer with a bias, which would be lost.
+        """
         super().__init__()
         require.counts(rank=rank)
+        if getattr(linear, "bias", None) is not None:  # torch types it as never None
+            raise ValueError("linear has a bias; pass a layer without one")
         self.weight, self.scale = linear.weight, scale
         n_out, n_in = linear.weight.shape
         self.down = nn.Parameter(torch.randn(rank, n_in) / n_in**0.5)

@@ -539,9 +539,13 @@ def launch(program: str, n_ranks: int, *, seconds: float = 120.0) -> list[str]:
                 rank.wait()
         texts = [(Path(folder) / f"{rank}.out").read_text("utf-8") for rank in range(n_ranks)]
         errors = [(Path(folder) / f"{rank}.err").read_text("utf-8") for rank in range(n_ranks)]
-    if failed is None:
+    if not failed:
         return texts
-    first, code = failed
+    # A rank that ends takes the others with it: name the one that a signal ended, or that did not
+    # itself complain of another.
+    first, code = min(
+        failed, key=lambda each: ((each[1] or 0) > 0, RankLostError.__name__ in errors[each[0]])
+    )
     last = (errors[first].strip().splitlines() or ["it said nothing"])[-1]
     why = f"did not end within {seconds:g} s" if code is None else f"ended with code {code}"
     raise RankLostError(f"rank {first} {why}, so all {n_ranks} were stopped: {last}")
@@ -563,16 +567,15 @@ def _start(program: str, rank: int, n_ranks: int, folder: Path) -> "subprocess.P
         return subprocess.Popen(command, stdout=out, stderr=err, env=environment)
 
 
-def _wait(ranks: "list[subprocess.Popen[bytes]]", deadline: float) -> tuple[int, int | None] | None:
-    """Wait for all; return the first that failed with its code, or that is late."""
+def _wait(ranks: "list[subprocess.Popen[bytes]]", deadline: float) -> list[tuple[int, int | None]]:
+    """Wait for all; return those that failed with their codes soon after one has, or one late."""
     while True:
         codes = [rank.poll() for rank in ranks]
-        failed = [(rank, code) for rank, code in enumerate(codes) if code]
-        if failed:
-            # A rank that was killed takes the others with it: name the one that a signal ended.
-            return min(failed, key=lambda each: (each[1] > 0, each[0]))
+        if any(codes):
+            time.sleep(0.2)  # for those that the first takes with it, or it is luck who is seen
+            return [each for each in enumerate(rank.poll() for rank in ranks) if each[1]]
         if all(code == 0 for code in codes):
-            return None
+            return []
         if time.monotonic() > deadline:
-            return codes.index(None), None
+            return [(codes.index(None), None)]
         time.sleep(0.02)

@@ -147,19 +147,24 @@ class Int8Linear(nn.Module):
         return self
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 as torch's
-        """Refuse the state of an ``nn.Linear``: cast to int8, most of its weights would be 0."""
-        loaded = state.get(f"{prefix}weight")
-        if loaded is not None and loaded.dtype != torch.int8:
-            raise ValueError(
-                f"{prefix}weight has dtype {loaded.dtype}; load the state of an Int8Linear, or "
-                "quantize with Int8Linear.from_linear"
-            )
+        """Load as torch does, but no state of an ``nn.Linear``."""
+        check_state(state, prefix)
         super()._load_from_state_dict(state, prefix, *args)
 
     def extra_repr(self) -> str:
         """Return the sizes, for ``print(linear)``."""
         n, k = self.weight.shape
         return f"in_features={k}, out_features={n}, bias={self.bias is not None}"
+
+
+def check_state(state: dict[str, Any], prefix: str) -> None:
+    """Refuse the state of an ``nn.Linear``: cast to int8, most of its weights would be 0."""
+    loaded = state.get(f"{prefix}weight")
+    if loaded is not None and loaded.dtype != torch.int8:
+        raise ValueError(
+            f"{prefix}weight has dtype {loaded.dtype}; load the state of the same kind of layer, "
+            "or quantize with from_linear"
+        )
 
 
 def check_features(x: Tensor, n_features: int) -> None:

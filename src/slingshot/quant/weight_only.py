@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from slingshot.quant.blocks import INT8, as_matrix, quantize
 from slingshot.quant.few_rows import Int4FewRows, int8_few_rows, pack_nibbles, unpack_nibbles
-from slingshot.quant.linear import check_bias, check_features, counted
+from slingshot.quant.linear import check_bias, check_features, check_state, counted
 from slingshot.quant.matmul import multiply
 from slingshot.quant.rounding import SMALLEST_SCALE
 from slingshot.require import whole
@@ -88,13 +88,8 @@ class _WeightOnlyLinear(nn.Module):
         return self
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 as torch's
-        """Refuse the state of an ``nn.Linear``: cast to int8, most of its weights would be 0."""
-        loaded = state.get(f"{prefix}weight")
-        if loaded is not None and loaded.dtype != torch.int8:
-            raise ValueError(
-                f"{prefix}weight has dtype {loaded.dtype}; load the state of the same kind of "
-                "layer, or quantize with from_linear"
-            )
+        """Load as torch does, but no state of an ``nn.Linear``."""
+        check_state(state, prefix)
         super()._load_from_state_dict(state, prefix, *args)
 
     def extra_repr(self) -> str:
