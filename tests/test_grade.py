@@ -57,7 +57,7 @@ from slingshot_grader.sandbox import (  # noqa: E402
     readable,
 )
 from slingshot_grader.session import Limits, RemoteFunction, Run, Session  # noqa: E402
-from slingshot_grader.table import no_formula  # noqa: E402
+from slingshot_grader.table import as_it_was, no_formula  # noqa: E402
 
 ASSIGNMENTS = read_assignments(EDITION)
 CLAIM = ASSIGNMENTS["claim"]
@@ -357,7 +357,7 @@ def read_reports(output: Path) -> dict[str, dict[str, Any]]:
     """What is kept of each learner."""
     found = {}
     for learner, row in read_rows(output).items():
-        place = row["file"].removeprefix("'")
+        place = as_it_was(row["file"])
         code = hashlib.sha256(f"{place}\0{row['assignment']}".encode()).hexdigest()[:16]
         path = output / "results" / f"{code}.json"
         if path.is_file():
@@ -827,6 +827,13 @@ def test_no_cell_of_the_table_is_a_formula(graded: Class) -> None:
     for row in graded.rows.values():
         assert not any(value.startswith(("=", "+", "-", "@")) for value in row.values())
     assert no_formula("") == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Ada", "=1", "'=1", "''=1", "'t Hooft", "'", "''", "-", "'-Ada"]
+)
+def test_what_is_kept_from_being_a_formula_can_be_read_back(text: str) -> None:
+    assert as_it_was(no_formula(text)) == text
 
 
 # --- the sandbox ---------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ the reckoning and the writing are tested here; ``test_grade.py`` runs notebooks.
 """
 
 import csv
+import html
 import io
 import itertools
 import json
@@ -719,6 +720,46 @@ def test_grades_and_feedback_go_back_to_each_platform(
     with zipfile.ZipFile(tmp_path / "feedback.zip") as packed:
         assert FEEDBACK[platform] in packed.namelist()
         assert len(packed.namelist()) == 4
+
+
+def packed_pages(folder: Path, platform: str) -> dict[str, str]:
+    """The pages as they go back, each under its place."""
+    words = ["export", str(folder / "class-graded"), "--to", platform, "--assignment", "claim"]
+    assert command([*words, "--feedback", str(folder / "feedback.zip")]) == 0
+    with zipfile.ZipFile(folder / "feedback.zip") as packed:
+        return {name: packed.read(name).decode() for name in packed.namelist()}
+
+
+def test_who_handed_in_nothing_does_not_get_the_page_of_a_namesake(
+    tmp_path: Path, graded: Graded
+) -> None:
+    for number, points in ((2, 11), (4, 8)):
+        place = f"Ada_{number}_assignsubmission_file/claim.ipynb"
+        hand_in(tmp_path, place, worth(points))
+    roster = "learner,id\n" + "".join(f"Ada,{number}\n" for number in (1, 2, 3, 4, 5))
+    excused = "learner,assignment,exercise,points,comment,excused\n1,claim,,,ill,yes\n"
+    decide(tmp_path, "roster.csv", roster)
+    decide(tmp_path, "overrides.csv", excused)
+    graded()
+    places = sorted(packed_pages(tmp_path, "moodle"))
+    assert places == [f"Ada_{number}_assignsubmission_file/feedback.html" for number in (2, 4)]
+
+
+@pytest.mark.parametrize(
+    "names", [("Ada", "'Ada"), ("=Ada", "'=Ada"), ("-Ada", "Ada"), ("Ada", "Ada - claim")]
+)
+def test_a_page_goes_to_its_own_learner_whatever_the_name(
+    tmp_path: Path, graded: Graded, names: tuple[str, str]
+) -> None:
+    for name, points in zip(names, (11, 8), strict=True):
+        hand_in(tmp_path, f"{name}/claim/claim.ipynb", worth(points))
+        hand_in(tmp_path, f"{name}/claim/timestamp.txt", b"2026-10-05 10:00:00 UTC")
+    graded()
+    pages = packed_pages(tmp_path, "nbgrader")
+    for name, points in zip(names, (11, 8), strict=True):
+        page = pages[f"{name}/claim/claim.html"]
+        assert f"<h1>claim: {html.escape(name)}</h1>" in page
+        assert f"<strong>{points} of " in page
 
 
 def test_an_export_that_cannot_be_made_takes_one_line(

@@ -23,7 +23,7 @@ from slingshot_grader.desk import (
     read_roster,
     read_rules,
 )
-from slingshot_grader.feedback import feedback
+from slingshot_grader.feedback import feedback, page_name
 from slingshot_grader.files import (
     Submission,
     digest,
@@ -416,7 +416,8 @@ class Batch:
         for each in standings:
             if each.report.status in ("missing", "not graded"):
                 continue
-            path = folder / page_name(each.submission, several)
+            name = page_name(each.submission.learner, each.submission.assignment, several)
+            path = folder / name
             report = replace(each.report, notebook=self.as_it_ran(each.submission))
             text = feedback(replace(each, report=report))
             if not path.is_file() or path.read_text("utf-8", "replace") != text:
@@ -452,12 +453,6 @@ def absent_ones(roster: Sequence[Enrolled], here: Iterable[tuple[str, str]]) -> 
         else:
             found.append(who)
     return found
-
-
-def page_name(submission: Submission, several: bool) -> str:
-    """The name of a learner's page."""
-    assignment = f" - {submission.assignment or 'no assignment'}" if several else ""
-    return f"{submission.learner}{assignment}.html"
 
 
 def version() -> str:

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slingshot_grader.feedback import page_name
 from slingshot_grader.files import same_name
+from slingshot_grader.table import as_it_was
 
 EMPTY = {"", "-", "–", "N/A"}
 
@@ -84,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
     """Fill in the file, pack the feedback; return 0 when everybody who has a grade got it."""
     args = parse_arguments(argv)
     try:
-        grades = read_grades(args.graded, args.assignment)
+        rows = read_rows(args.graded)
+        grades = rows_of(args.assignment, rows, args.graded)
         complete = True
         if args.into:
             platform = PLATFORMS[args.to]
@@ -97,7 +100,8 @@ def main(argv: Sequence[str]) -> int:
             print("\n".join([*filled.lines(), f"written: {args.filled}"]))
             complete = not filled.kept and not filled.strange
         if args.feedback:
-            count = pack(grades, args.graded, args.to, args.feedback)
+            several = len({row["assignment"] for row in rows}) > 1
+            count = pack(grades, args.graded / "feedback", args.to, args.feedback, several=several)
             print(f"{count} pages in {args.feedback}")
     except (ExportError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
@@ -135,13 +139,20 @@ def read_text(path: Path) -> str:
         raise ExportError(f"{path} cannot be read: {error}") from error
 
 
-def read_grades(folder: Path, assignment: str) -> list[dict[str, str]]:
-    """The rows of an assignment in ``grades.csv``; raise ``ExportError`` where there is none."""
-    table = csv.DictReader(io.StringIO(read_text(folder / "grades.csv")))
-    rows = [row for row in table if row["assignment"] == assignment]
-    if not rows:
-        raise ExportError(f"{folder / 'grades.csv'} has no row of {assignment!r}")
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``grades.csv``, with the learners' names as they are."""
+    rows = list(csv.DictReader(io.StringIO(read_text(folder / "grades.csv"))))
+    for row in rows:
+        row["learner"] = as_it_was(row["learner"])
     return rows
+
+
+def rows_of(assignment: str, rows: Iterable[dict[str, str]], folder: Path) -> list[dict[str, str]]:
+    """The rows of an assignment; raise ``ExportError`` where there is none."""
+    found = [row for row in rows if row["assignment"] == assignment]
+    if not found:
+        raise ExportError(f"{folder / 'grades.csv'} has no row of {assignment!r}")
+    return found
 
 
 def fill(
@@ -183,7 +194,7 @@ def fill(
 
 def identity(row: dict[str, str], platform: Platform) -> str:
     """What the platform knows a learner by."""
-    return same_name(row["id"] if platform.by_number else row["learner"].removeprefix("'"))
+    return same_name(row["id"] if platform.by_number else row["learner"])
 
 
 def set_grade(
@@ -208,19 +219,21 @@ def same_number(a: str, b: str) -> bool:
         return False
 
 
-def pack(rows: Iterable[dict[str, str]], graded: Path, platform: str, target: Path) -> int:
-    """Pack the pages as the platform gave the submissions out; return how many there are."""
+def pack(
+    rows: Iterable[dict[str, str]], pages: Path, platform: str, target: Path, *, several: bool
+) -> int:
+    """Pack the pages as the platform gave the submissions out; return how many there are.
+
+    Who has handed in nothing has no page, and does not get the page of a namesake.
+    """
     count = 0
     part = target.with_name(f"{target.name}.part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as packed:
         for row in rows:
-            learner = row["learner"].removeprefix("'")
-            candidates = (f"{learner}.html", f"{learner} - {row['assignment']}.html")
-            pages = [graded / "feedback" / name for name in candidates]
-            page = next((each for each in pages if each.is_file()), None)
-            if page is not None:
+            page = pages / page_name(row["learner"], row["assignment"], several)
+            if row["attempts"] != "0" and page.is_file():
                 # No time of the file: the same pages give the same bytes.
-                place = zipfile.ZipInfo(place_for(row, learner, platform))
+                place = zipfile.ZipInfo(place_for(row, platform))
                 place.external_attr, place.compress_type = 0o644 << 16, zipfile.ZIP_DEFLATED
                 packed.writestr(place, page.read_bytes())
                 count += 1
@@ -228,8 +241,9 @@ def pack(rows: Iterable[dict[str, str]], graded: Path, platform: str, target: Pa
     return count
 
 
-def place_for(row: dict[str, str], learner: str, platform: str) -> str:
+def place_for(row: dict[str, str], platform: str) -> str:
     """Where a page goes in the zip."""
+    learner = row["learner"]
     entry = [*row["file"].split("/"), ""][1]
     if platform == "moodle":  # a folder stays one; a file becomes the folder of its learner
         match = re.match(r"(.+_\d+_assignsubmission_file_?)", entry)

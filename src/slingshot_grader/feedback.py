@@ -37,6 +37,11 @@ def feedback(standing: Standing) -> str:
     return frame(title, "\n".join(body))
 
 
+def page_name(learner: str, assignment: str, several: bool) -> str:
+    """The name of a learner's page; it names the assignment where the class has several."""
+    return f"{learner} - {assignment or 'no assignment'}.html" if several else f"{learner}.html"
+
+
 def summary_of(standing: Standing) -> list[str]:
     """The points in a sentence, and whatever has changed them."""
     if standing.excused:

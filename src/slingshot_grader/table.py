@@ -1,6 +1,7 @@
 """The table of grades: a row for each learner and assignment."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from slingshot_grader.standing import Standing
 
 COLUMNS = ("learner", "id", "assignment", "status", "points", "out of")
 LAST = ("late", "penalty", "attempts", "to grade by hand", "comment", "remarks", "file")
+# With any number of apostrophes before it, so that one more can be told from one of the name's own.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def write_grades(
@@ -77,4 +80,9 @@ def show(points: float | None) -> str:
 def no_formula(text: str) -> str:
     """Keep a spreadsheet from running a learner's text: a sign like = would start a formula."""
     text = clean(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def as_it_was(text: str) -> str:
+    """The text that ``no_formula`` was given."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
