@@ -10,11 +10,14 @@ import errno
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,7 @@ from nbformat import NotebookNode
 from exercise_counts_plugin import assignments
 from slingshot_grader import batch, confine, examiner, files, notebook, outcome, page, wire
 from slingshot_grader.batch import Batch, Settings
-from slingshot_grader.cli import EDITION
+from slingshot_grader.cli import EDITION, uninterrupted
 from slingshot_grader.cli import main as grade
 from slingshot_grader.examine import refuse
 from slingshot_grader.files import Submission, UnreadableError
@@ -425,6 +428,77 @@ def test_no_process_outlives_grading(hostile: Graded) -> None:
 
 def test_no_file_is_left_in_the_temporary_folder(hostile: Graded) -> None:
     assert list((hostile.folder.parent / "tmp").iterdir()) == []
+
+
+def deep(folder: Path, wide: int = 40) -> None:
+    """A folder with folders in it that the same names occur in."""
+    for number in range(wide):
+        (folder / str(number) / "work" / "more").mkdir(parents=True)
+        (folder / str(number) / "work" / "claim.ipynb").write_text("{}")
+
+
+def test_two_may_take_the_same_folder_away(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", REMOVE, str(tmp_path / "scratch")]
+    for _ in range(5):
+        deep(tmp_path / "scratch", 400)
+        both = [subprocess.Popen(words, stdin=subprocess.PIPE) for _ in range(2)]
+        for each in both:
+            assert each.stdin is not None
+            each.stdin.close()
+        assert [each.wait() for each in both] == [0, 0]
+        assert list(tmp_path.iterdir()) == []
+
+
+REMOVE = """
+import sys
+from pathlib import Path
+from slingshot_grader.files import remove
+sys.stdin.read()
+remove(Path(sys.argv[1]))
+"""
+
+
+def test_a_grader_that_is_killed_while_it_tidies_up_leaves_nothing(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-c", TIDY, str(tmp_path / "a.zip")]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.ipynb", "{}")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdout is not None
+    said = process.stdout.readline().strip()
+    assert said
+    scratch = Path(said)
+    started = [psutil.Process(each) for each in family(process.pid)[1:]]
+    assert len(started) == 1
+    deep(scratch / "unpacked", 4000)
+    process.send_signal(signal.SIGUSR1)
+    while (scratch / "unpacked" / "0").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert psutil.wait_procs(started, timeout=600)[1] == []
+    assert [each.name for each in tmp_path.iterdir()] == ["a.zip"]
+
+
+TIDY = """
+import signal, sys
+from pathlib import Path
+from slingshot_grader.pool import Job, Pool
+pool = Pool(2)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+pool.ask(Job("unpack", {"archive": Path(sys.argv[1]), "target": pool.scratch / "class"}))
+print(pool.scratch, flush=True)
+signal.sigwait([signal.SIGUSR1])
+pool.close()
+"""
+
+
+def test_nothing_interrupts_the_tidying_up() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_pages_are_unique_and_bounded(hostile: Graded) -> None:

@@ -7,10 +7,11 @@ continues after an interruption, and grades anew only what has changed.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slingshot_grader import export
@@ -69,8 +70,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return say(str(error))
     except OSError as error:
         return say(f"{error.filename or settings.output}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command writes the tables", file=sys.stderr)
+        return 130
     finally:
-        pool.close()
+        with uninterrupted():
+            pool.close()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let neither Ctrl-C nor SIGTERM come into the block, which is short."""
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def grade(settings: Settings, pool: Pool, scheduler: str) -> int:

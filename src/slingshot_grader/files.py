@@ -88,7 +88,8 @@ def remove(folder: Path) -> None:
     """Take a folder away, however deep it is, as far as that is possible.
 
     Each folder within is first moved up beside ``folder``: so no name grows too long, and nothing
-    has to be called again for each level, as :func:`shutil.rmtree` does.
+    has to be called again for each level, as :func:`shutil.rmtree` does. Several processes may take
+    the same folder away: the names that it is moved to are each process's own.
     """
     waiting, count = [folder], 0
     while waiting:
@@ -101,7 +102,7 @@ def remove(folder: Path) -> None:
                     os.unlink(each)
                     continue
                 count += 1
-                above = folder.with_name(f"{folder.name}.{count}")
+                above = folder.with_name(f"{folder.name}.{os.getpid()}.{count}")
                 os.chmod(each, 0o700)
                 os.rename(each, above)
                 waiting.append(above)

@@ -25,6 +25,9 @@ LONGEST_REPLY = 12_000_000
 PATIENCE = 600.0
 """Seconds on the clock beyond those of the learner's code. Computing is bounded in the examiner."""
 
+PATIENCE_AT_THE_END = 60.0
+"""Seconds for an examiner to end what it does, and to take away every file."""
+
 T = TypeVar("T")
 
 
@@ -61,7 +64,8 @@ class Examiner:
             self.process.stdin.flush()
             answer = self.answer(time.monotonic() + job.clock)
         except (OSError, LostError, ValueError, RecursionError) as error:
-            self.end()
+            if not self.stop.is_set():  # otherwise it is let go, and ends what it does
+                self.end()
             raise LostError(str(error) or "the examiner has ended") from error
         if isinstance(failed := answer.get("failed"), str):
             raise LostError(failed[:300])
@@ -105,6 +109,14 @@ class Examiner:
                     raise LostError("the examiner has ended")
                 data += part
         return data
+
+    def let_go(self) -> None:
+        """Let the process end all below it, take away every file, and end."""
+        if self.process is not None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self.process.stdin.close()  # type: ignore[union-attr]
+                self.process.wait(timeout=PATIENCE_AT_THE_END)
+        self.end()
 
     def end(self) -> None:
         """End the process and all below it."""
@@ -152,15 +164,16 @@ class Pool:
                 yield futures[future]
         except BaseException:
             self.stop.set()
-            for each in self.all:
-                each.end()
             threads.shutdown(wait=True, cancel_futures=True)
             raise
         threads.shutdown()
 
     def close(self) -> None:
-        """End every process, and take away every file."""
+        """End every process, and take away every file.
+
+        The examiners take them away: they go on if this process is killed meanwhile.
+        """
         self.stop.set()
         for each in self.all:
-            each.end()
-        remove(self.scratch)
+            each.let_go()
+        remove(self.scratch)  # where none was left

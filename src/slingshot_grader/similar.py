@@ -57,7 +57,7 @@ def tokens(source: str) -> Iterator[str]:
                 continue
             own = token.type == tokenize.NAME and not keyword.iskeyword(token.string)
             yield "name" if own else token.string
-    except (tokenize.TokenError, SyntaxError, IndentationError):
+    except (tokenize.TokenError, SyntaxError, ValueError):  # the last: half a letter
         return
 
 
