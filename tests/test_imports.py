@@ -126,3 +126,59 @@ def test_a_line_too_many_is_found() -> None:
     body = "    x = 1\n" * (SCREEN - 1)
     assert long_functions(f"def f():\n{body}") == []
     assert long_functions(f"class A:\n  def f():\n{body}    y = 1") == ["f has 58 lines"]
+
+
+def shadowed_annotations(source: str) -> list[tuple[str, str]]:
+    """Names in the annotations of a class that the class gives another meaning, with the class.
+
+    From Python 3.14 on annotations are evaluated when somebody asks for them, and within the class:
+    ``sizes.Config`` then finds the method ``sizes`` and not the module.
+    """
+    found = []
+    for each in ast.walk(ast.parse(source)):
+        if not isinstance(each, ast.ClassDef):
+            continue
+        bound: set[str] = set()
+        annotations: list[ast.expr | None] = []
+        for line in each.body:
+            if isinstance(line, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                bound.add(line.name)
+            if isinstance(line, ast.Assign):
+                bound |= {place.id for place in line.targets if isinstance(place, ast.Name)}
+            if isinstance(line, ast.AnnAssign):
+                annotations.append(line.annotation)
+                if line.value is not None and isinstance(line.target, ast.Name):
+                    bound.add(line.target.id)
+            if isinstance(line, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                annotations += [
+                    line.returns,
+                    *(a.annotation for a in ast.walk(line.args) if isinstance(a, ast.arg)),
+                ]
+        names = {n.id for a in annotations if a for n in ast.walk(a) if isinstance(n, ast.Name)}
+        found += [(each.name, name) for name in sorted(names & bound)]
+    return found
+
+
+def test_no_class_shadows_what_its_annotations_name() -> None:
+    python = [
+        path
+        for folder in ("src", "tools", "book", "experiments")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(python) > 100
+    assert {
+        path: found for path in python if (found := shadowed_annotations(path.read_text("utf-8")))
+    } == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "size: sizes.Size\n    def sizes(self): ...",
+        "def sizes(self) -> sizes.Size: ...",
+        "sizes = 1\n    def of(self, x: list[sizes.Size]): ...",
+        "sizes: int = 1\n    async def of(self, *, x: sizes.Size): ...",
+    ],
+)
+def test_a_shadowed_annotation_is_found(body: str) -> None:
+    assert shadowed_annotations(f"class Model:\n    {body}\n") == [("Model", "sizes")]

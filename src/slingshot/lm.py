@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Integer, Shaped
 from torch import Tensor, nn
 
-from slingshot import require, sizes
+from slingshot import require
 from slingshot.attention import (
     Attention,
     KVCache,
@@ -27,6 +27,8 @@ from slingshot.attention import (
 )
 from slingshot.layers import SquaredReLU, SwiGLU
 from slingshot.moe import Experts, MoE, Routing, TopKRouter
+from slingshot.sizes import ExpertConfig, ModelConfig, MultiHeadAttention
+from slingshot.sizes import LatentAttention as LatentSizes
 from slingshot.tensors import (
     at_least_float32,
     check_input,
@@ -67,11 +69,11 @@ class LMConfig:
     n_kv_heads: int | None = None
     head_dim: int | None = None
     activation: Activation = "swiglu"
-    experts: sizes.ExpertConfig | None = None
+    experts: ExpertConfig | None = None
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
     tied_embedding: bool = False
-    attention: sizes.LatentAttention | None = None
+    attention: LatentSizes | None = None
 
     def __post_init__(self) -> None:
         """Check what the parts cannot check: that the sizes belong together."""
@@ -125,12 +127,12 @@ class LMConfig:
         """Channels of a head that turn with the position."""
         return self.attention.qk_rope_head_dim if self.attention else self.width_of_head
 
-    def sizes(self) -> sizes.ModelConfig:
+    def sizes(self) -> ModelConfig:
         """Return the sizes as `slingshot.sizes` counts them: parameters, FLOPs, bytes."""
-        attention = self.attention or sizes.MultiHeadAttention(
+        attention = self.attention or MultiHeadAttention(
             self.n_heads, self.width_of_head, self.n_kv_heads
         )
-        return sizes.ModelConfig(
+        return ModelConfig(
             d_model=self.d_model,
             n_layers=self.n_layers,
             vocab_size=self.vocab_size,
