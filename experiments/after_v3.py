@@ -1,4 +1,4 @@
-"""What came after V3, in small: an optimizer, and residual streams.
+"""What came after V3, in small: an optimizer, residual streams, and a memory of phrases.
 
 Each part trains small language models on the same text and has a notebook that reads its results.
 Models of one part start, with the same seed, from the same weights and read the same batches in the
@@ -7,10 +7,12 @@ same order. What differs is the one thing that the part is about.
 *Optimizers*, for the notebook muon: both have two rates, one for the hidden matrices and one for
 all else, and both are trained with as many pairs of them.
 *Streams*, for hyper_connections: a deep and narrow model with one residual stream, or four.
+*Memory*, for engram: a mixture of experts, and one in which tables take the place of some experts.
 """
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import reduce
 from typing import Any, Final
 
@@ -19,14 +21,18 @@ from _runner import Run, main  # first, since it explains a missing package
 # isort: split
 import torch
 from fp8_training import batch_losses, held_out_windows
-from mixture import DENSE, corpus, described, in_blocks
+from mixture import BIAS, DENSE, MIXTURE, SIXTEEN, corpus, described, in_blocks
+from mixture import STEPS as MIXTURE_STEPS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slingshot import sizes
+from slingshot.engram import Engram
 from slingshot.hyper_connections import HyperConnection, Mixing, sinkhorn
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.moe import Routing
 from slingshot.train import (
+    Balancing,
     TrainConfig,
     hidden_matrices,
     shuffled_windows,
@@ -239,6 +245,216 @@ def execute_streams(run: Run) -> dict[str, Any]:
     return result
 
 
+# --- memory ----------------------------------------------------------------------------------
+
+MEMORY_SEEDS = range(5)
+PHRASES = {"d_slot": 8, "orders": (2, 3), "n_heads": 2}
+TOKENS = {"n_slots": 512, "orders": (1,), "n_heads": 1}  # a row for each token of the vocabulary
+MEMORY_AT = 1  # the layer before which the memory is read; the paper's first is the second, too
+
+
+def phrases_for(n_experts: int) -> dict[str, Any]:
+    """Tables of phrases that, with their two matrices, weigh what ``n_experts`` of 16 leave."""
+    width = len(PHRASES["orders"]) * PHRASES["n_heads"] * PHRASES["d_slot"]  # type: ignore[arg-type,operator]
+    return {**PHRASES, "n_slots": freed_by(n_experts) // width - 2 * MIXTURE.d_model}
+
+
+def tokens_for(n_experts: int) -> dict[str, Any]:
+    """A table of single tokens with as many weights: wider rows, and each of them in use."""
+    return {**TOKENS, "d_slot": round(freed_by(n_experts) / (512 + 2 * MIXTURE.d_model))}
+
+
+def freed_by(n_experts: int) -> int:
+    """The weights that a mixture of so many experts has less than one of 16."""
+    whole, less = MIXTURE.sizes(), with_experts(n_experts).sizes()
+    return sizes.count_parameters(whole).total - sizes.count_parameters(less).total
+
+
+def with_experts(n_experts: int) -> LMConfig:
+    """The mixture with fewer routed experts; as many of them are active."""
+    return replace(MIXTURE, experts=replace(SIXTEEN, n_routed=n_experts))
+
+
+def memory_runs() -> list[Run]:
+    """The mixture of 16; tables for four, eight or twelve of its experts; and what explains it."""
+    arms: dict[str, tuple[LMConfig, dict[str, Any] | None]] = {
+        "16 experts": (MIXTURE, None),
+        "12 experts and phrases": (with_experts(12), phrases_for(12)),
+        "8 experts and phrases": (with_experts(8), phrases_for(8)),
+        "4 experts and phrases": (with_experts(4), phrases_for(4)),
+        "12 experts": (with_experts(12), None),
+        "12 experts and tokens": (with_experts(12), tokens_for(12)),
+        "dense": (DENSE, None),
+        "dense and phrases": (DENSE, phrases_for(12)),
+    }
+    return [
+        Run(name, seed, memory_configuration(seed, *arm))
+        for seed in MEMORY_SEEDS
+        for name, arm in arms.items()
+    ]
+
+
+def memory_configuration(
+    seed: int, model: LMConfig, memory: dict[str, Any] | None
+) -> dict[str, Any]:
+    """One run in words that JSON knows."""
+    return {
+        "part": "memory",
+        "model": described(model),
+        "train": described(TrainConfig(MIXTURE_STEPS)),
+        "balancing": described(BIAS if model.experts else Balancing()),
+        "memory": memory and {**memory, "orders": list(memory["orders"])},
+        "seed": seed,
+    }
+
+
+class EngramLM(DecoderLM):
+    """A `DecoderLM` that reads a memory of phrases before one of its layers."""
+
+    def __init__(self, config: LMConfig, memory: dict[str, Any]) -> None:
+        """Draw the weights of a `DecoderLM`, then those of the memory."""
+        super().__init__(config)
+        self.engram = Engram(config.d_model, **memory)
+
+    def read(
+        self, tokens: Tensor, rotation: Tensor, caches: object = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """Run the layers on whole texts; there is no cache."""
+        x, routings = self.embedding(tokens), []
+        for index, layer in enumerate(self.layers):
+            if index == MEMORY_AT:
+                x = x + self.engram(x, tokens)
+            x, routing = layer(x, rotation, None, tokens)
+            routings += [routing] if routing is not None else []
+        return x, routings
+
+
+def memory_model(run: Run) -> DecoderLM:
+    """The model of a run; two with the same experts start with the same weights."""
+    settings = dict(run.configuration["model"])
+    if settings.get("experts"):
+        settings["experts"] = sizes.ExpertConfig(**settings["experts"])
+    torch.manual_seed(run.seed)
+    config, memory = LMConfig(**settings), run.configuration["memory"]
+    return DecoderLM(config) if memory is None else EngramLM(config, memory)
+
+
+def execute_memory(run: Run) -> dict[str, Any]:
+    """Train one model, and look at what its gate lets through."""
+    model = memory_model(run)
+    balancing = Balancing(**run.configuration["balancing"])
+    history = train_language_model(
+        model,
+        corpus().train,
+        train_config(run),
+        balancing=balancing,
+        seed=run.seed,
+        progress=False,
+    )
+    result = {
+        "total": sum(parameter.numel() for parameter in model.parameters()),
+        "held_out_loss": held_out_loss(model),
+        "curve": in_blocks(torch.tensor(history.losses)),
+        "seconds": round(history.seconds, 1),
+    }
+    return result | (gates_of(model) if isinstance(model, EngramLM) else {})
+
+
+@torch.no_grad()
+def gates_of(model: EngramLM) -> dict[str, Any]:
+    """How far the gate opens on held-out text, and how much is added where it does."""
+    windows = held_out_windows(corpus())[:64, :-1]
+    x = model.layers[0](model.embedding(windows), model.rotations(windows.shape[1]), None, windows)
+    engram = model.engram
+    read = engram.table(engram.slots(windows)).flatten(-2)
+    gate = engram.gate(x[0], engram.key(read)).flatten().double()
+    deciles = gate.quantile(torch.linspace(0, 1, 11).double())
+    added = engram(x[0], windows).norm(dim=-1) / x[0].norm(dim=-1)
+    return {
+        "gate_deciles": [round(decile, 3) for decile in deciles.tolist()],
+        "added": round(added.mean().item(), 4),
+    }
+
+
+MEMORY_ROUNDS, ROUND_STEPS = 9, 20
+
+
+def memory_seconds_runs() -> list[Run]:
+    """One run in which models with and without a memory are timed in turn."""
+    timed = ("dense", "dense and phrases", "16 experts", "12 experts and phrases", "12 experts")
+    models = {run.name: run.configuration for run in memory_runs() if run.seed == 0}
+    settings = {"part": "memory seconds", "seed": 0, "train": described(TrainConfig(MIXTURE_STEPS))}
+    return [Run("seconds", 0, {**settings, "models": {name: models[name] for name in timed}})]
+
+
+def execute_memory_seconds(run: Run) -> dict[str, Any]:
+    """Train each model for a few steps in turn; CPU seconds per step, by model and round."""
+    models = {
+        name: memory_model(Run(name, 0, settings))
+        for name, settings in run.configuration["models"].items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    order = list(models)
+    for _ in range(MEMORY_ROUNDS + 1):
+        for name in order:
+            history = train_language_model(
+                models[name],
+                corpus().train,
+                TrainConfig(ROUND_STEPS),
+                balancing=Balancing(**run.configuration["models"][name]["balancing"]),
+                progress=False,
+            )
+            seconds[name].append(round(history.seconds / ROUND_STEPS, 5))
+        order.reverse()
+    return {name: each[1:] for name, each in seconds.items()}  # the first warms up
+
+
+LOWER = 5.0  # counts in units of which the shorter phrase's prediction weighs
+
+
+def memory_counts_runs() -> list[Run]:
+    """What tables that only count would predict, with phrases of up to three tokens."""
+    settings = {"part": "memory counts", "seed": 0, "train": described(TrainConfig(MIXTURE_STEPS))}
+    return [Run("counts", 0, {**settings, "lower": LOWER, "orders": [0, 1, 2, 3]})]
+
+
+def execute_memory_counts(run: Run) -> dict[str, Any]:
+    """Held-out loss of counting, nats per token, and how many phrases there are, by order.
+
+    After a phrase that was seen n times, a count of c for what comes next gives it the probability
+    ``(c + L p) / (n + L)``, where p is what the phrase without its first token says.
+    """
+    train = corpus().train[: train_config(run).tokens].unsqueeze(0)
+    windows = held_out_windows(corpus())
+    first, length = max(run.configuration["orders"]), windows.shape[1]
+    probability = torch.full(windows[:, first:].shape, 1 / DENSE.vocab_size).double()
+    losses, phrases = [], []
+    for order in run.configuration["orders"]:
+        seen, ended = keys_of(train, order), keys_of(train, order + 1)
+        starts = slice(first - order, length - order)  # of the phrases before each token
+        n = count_of(seen[:, : ended.shape[1]], keys_of(windows, order)[:, starts])
+        c = count_of(ended, keys_of(windows, order + 1)[:, starts])
+        probability = (c + LOWER * probability) / (n + LOWER)
+        losses.append(round(-probability.log().mean().item(), 4))
+        phrases.append(len(seen.unique()))
+    return {"held_out_loss": losses, "phrases": phrases}
+
+
+def keys_of(tokens: Tensor, order: int) -> Tensor:
+    """A number for each phrase of ``order`` tokens of ``tokens [B, S]``."""
+    keys = torch.zeros_like(tokens[:, max(0, order - 1) :])
+    for place in range(order):
+        keys = keys * DENSE.vocab_size + tokens[:, place : place + keys.shape[1]]
+    return keys
+
+
+def count_of(all_keys: Tensor, wanted: Tensor) -> Tensor:
+    """How often each of ``wanted`` occurs among ``all_keys``."""
+    keys, counts = all_keys.unique(return_counts=True)
+    place = torch.searchsorted(keys, wanted.contiguous()).clamp(max=len(keys) - 1)
+    return torch.where(keys[place] == wanted, counts[place], 0).double()
+
+
 # --- what the parts share ------------------------------------------------------------------------
 
 
@@ -298,12 +514,16 @@ def held_out_loss(model: DecoderLM) -> float:
 PARTS: Final[dict[str, Callable[[Run], dict[str, Any]]]] = {
     "optimizers": execute_optimizer,
     "streams": execute_streams,
+    "memory": execute_memory,
+    "memory seconds": execute_memory_seconds,
+    "memory counts": execute_memory_counts,
 }
 
 
 def runs() -> list[Run]:
     """All runs, part by part."""
-    return [*optimizer_runs(), *stream_runs()]
+    memory = [*memory_runs(), *memory_seconds_runs(), *memory_counts_runs()]
+    return [*optimizer_runs(), *stream_runs(), *memory]
 
 
 def execute(run: Run) -> dict[str, Any]:
