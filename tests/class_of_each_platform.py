@@ -226,6 +226,10 @@ def plain(folder: Path, who: Learner) -> None:
     files = {named(str(number), data): data for number, data in enumerate(who.attempts)}
     if not files:
         return
+    # What comes again replaces what was there, in whatever form: a name stands for one learner.
+    shutil.rmtree(folder / name, ignore_errors=True)
+    for ending in (".zip", ".ipynb"):
+        (folder / f"{name}{ending}").unlink(missing_ok=True)
     if who.number % 3 == 0 and "0.zip" not in files:
         put(folder / f"{name}.zip", zip_of(files))
     elif who.number % 3 == 1 or len(files) > 1:
