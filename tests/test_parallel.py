@@ -271,6 +271,43 @@ def test_a_program_that_was_not_launched_is_told_so() -> None:
         join()
 
 
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (
+            "import sys; sys.exit(3)",
+            "rank 0 ended with code 3, so all 1 were stopped: it said nothing",
+        ),
+        ("raise SystemExit('enough')", "rank 0 ended with code 1, so all 1 were stopped: enough"),
+        (
+            "1 / 0",
+            "rank 0 ended with code 1, so all 1 were stopped: ZeroDivisionError: division by",
+        ),
+        ("import os; os.abort()", "rank 0 ended with code -6"),
+    ],
+)
+def test_how_a_rank_ended_is_told(program: str, message: str) -> None:
+    with pytest.raises(RankLostError, match=message):
+        launch(program, 1)
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)", "raise SystemExit"])
+def test_a_rank_that_is_done_ends_without_being_taken_down(ending: str) -> None:
+    assert launch(DONE + ending, 1) == ["a thread\na last word\n"]
+
+
+# What the program holds would abort the process if Python took it down, as gloo does now and then.
+DONE = """
+import atexit, os, sys, threading, time
+class Gloo:
+    def __del__(self, abort=os.abort):
+        abort()
+held = Gloo()
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+atexit.register(print, "a last word")
+"""
+
+
 def test_what_ranks_print_comes_back_in_their_order() -> None:
     program = "import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])"
     assert launch(program, 3) == [f"rank {rank} of 3\n" for rank in range(3)]

@@ -56,6 +56,7 @@ SUBJECTS = {
     "muon": "Muon",
     "mhc": "Hyper-connections",
     "fp4": "Training in four bits",
+    "engram": "Engram",
     "since": "After the article",
     "dspark": "DSpark",
     "torchao": "FP8 training elsewhere: torchao",

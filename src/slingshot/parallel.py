@@ -11,7 +11,6 @@ the same order. A busy expert makes its rank late and all others wait, so `place
 several replicas and packs heavy experts with light ones.
 """
 
-import atexit
 import datetime
 import math
 import os
@@ -498,7 +497,6 @@ def join(seconds: float = 60.0) -> dist.ProcessGroup:
     )
     group = dist.group.WORLD
     assert group is not None  # for mypy: it was made a moment ago
-    atexit.register(_leave)
     sys.excepthook = _end_at_once
     return group
 
@@ -511,10 +509,29 @@ def _end_at_once(kind: type[BaseException], error: BaseException, trace: Any) ->
     os._exit(1)
 
 
-def _leave() -> None:
-    """Leave the group before Python ends: gloo's threads would abort a process that ends first."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+# Gloo's threads may abort a process whose objects are taken down around them, now and then. So a
+# rank that is done leaves its group, says what it has to say, and ends without that.
+_PROGRAM_AND_END = """
+import atexit, os, sys, threading
+program, sys.argv = sys.argv[1], ["-c"]
+status = 0
+try:
+    exec(compile(program, "<string>", "exec"), globals())
+except SystemExit as end:
+    status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    if status and not isinstance(end.code, int):
+        print(end.code, file=sys.stderr)
+for thread in set(threading.enumerate()) - {threading.main_thread()}:
+    if not thread.daemon:
+        thread.join()
+atexit._run_exitfuncs()
+distributed = sys.modules.get("torch.distributed")
+if distributed and distributed.is_initialized():
+    distributed.destroy_process_group()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)
+"""
 
 
 def launch(program: str, n_ranks: int, *, seconds: float = 120.0) -> list[str]:
@@ -563,7 +580,7 @@ def _start(program: str, rank: int, n_ranks: int, folder: Path) -> "subprocess.P
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     with (folder / f"{rank}.out").open("wb") as out, (folder / f"{rank}.err").open("wb") as err:
-        command = [sys.executable, "-c", program]
+        command = [sys.executable, "-c", _PROGRAM_AND_END, program]
         return subprocess.Popen(command, stdout=out, stderr=err, env=environment)
 
 
