@@ -247,7 +247,7 @@ def execute_streams(run: Run) -> dict[str, Any]:
 
 # --- memory ----------------------------------------------------------------------------------
 
-MEMORY_SEEDS = range(5)
+MEMORY_SEEDS = range(3)
 PHRASES = {"d_slot": 8, "orders": (2, 3), "n_heads": 2}
 TOKENS = {"n_slots": 512, "orders": (1,), "n_heads": 1}  # a row for each token of the vocabulary
 MEMORY_AT = 1  # the layer before which the memory is read; the paper's first is the second, too

@@ -23,7 +23,7 @@ from slingshot.lm import DecoderLM
 from slingshot.speculative import MultiTokenHead, speculative_generate
 from slingshot.train import TrainConfig, fit, shuffled_windows, token_losses, train_language_model
 
-SEEDS = range(1)
+SEEDS = range(5)
 WEIGHT = 0.3
 READ, LENGTH = 200, 128  # held-out windows on which guesses are compared
 PROMPTS, PROMPT_LENGTH, NEW_TOKENS = 8, 32, 100  # of the texts that are written
