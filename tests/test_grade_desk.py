@@ -483,6 +483,56 @@ def test_a_file_has_its_own_time_where_the_rules_say_so(tmp_path: Path, graded: 
     assert "10 points for the answers, less 2 for handing in 1 day late" in text
 
 
+def dated_zip(**members: tuple[bytes, datetime]) -> bytes:
+    """A zip whose members have the times that are given, as a clock of this machine shows them."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for name, (data, time) in members.items():
+            made.writestr(zipfile.ZipInfo(name, time.astimezone().timetuple()[:6]), data)
+    return buffer.getvalue()
+
+
+TIMES_OF_FILES = (
+    'times = "files"\nlate_percent_a_day = 20\n[deadlines]\nclaim = 2026-10-05T12:00:00Z\n'
+)
+EARLY, LATE = datetime(2026, 10, 5, 11, tzinfo=UTC), datetime(2026, 10, 6, 11, tzinfo=UTC)
+
+
+def test_files_keep_their_times_in_the_zip_of_a_class(tmp_path: Path, graded: Graded) -> None:
+    """The zip of a learner within it has its own time there, and not those of what it holds."""
+    own = dated_zip(**{"claim.ipynb": (worth(10), EARLY)})
+    whole = {"ada.ipynb": (worth(10), EARLY), "bob.ipynb": (worth(10), LATE), "cy.zip": (own, LATE)}
+    (tmp_path / "all.zip").write_bytes(dated_zip(**whole))
+    decide(tmp_path, "rules.toml", TIMES_OF_FILES)
+    rows = graded(folder="all.zip")
+    late = {name: (row["points"], row["late"]) for name, row in rows.items()}
+    assert late == {"ada": ("10", ""), "bob": ("8", "1"), "cy": ("8", "1")}
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(EARLY, LATE), (LATE, EARLY)])
+def test_a_learners_zip_counts_with_its_own_time(
+    tmp_path: Path, graded: Graded, inside: datetime, outside: datetime
+) -> None:
+    """The times within it are the learner's to write."""
+    for name in ("ada.zip", "bob/claim.zip"):
+        hand_in(tmp_path, name, dated_zip(**{"claim.ipynb": (worth(10), inside)}))
+        os.utime(tmp_path / "class" / name, (outside.timestamp(),) * 2)
+    decide(tmp_path, "rules.toml", TIMES_OF_FILES)
+    assert {row["late"] for row in graded().values()} == {"1" if outside == LATE else ""}
+
+
+@pytest.mark.parametrize("date", [(1980, 0, 0, 0, 0, 0), (2107, 15, 31, 31, 63, 62)])
+def test_an_impossible_date_in_a_zip_makes_nobody_late(
+    tmp_path: Path, date: tuple[int, int, int, int, int, int]
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.writestr(zipfile.ZipInfo("claim.ipynb", date), b"{}")
+    (tmp_path / "x.zip").write_bytes(buffer.getvalue())
+    unzip.unpack(tmp_path / "x.zip", tmp_path / "to")
+    assert (tmp_path / "to" / "claim.ipynb").stat().st_mtime == 0
+
+
 def test_who_is_missing(tmp_path: Path, graded: Graded) -> None:
     hand_in(tmp_path, "Ada_1_assignsubmission_file/claim.ipynb", worth(1))
     hand_in(tmp_path, "Zoë_2_assignsubmission_file/claim.ipynb", worth(1))
