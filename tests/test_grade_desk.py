@@ -627,6 +627,25 @@ def test_a_decision_without_effect_is_named(
     assert any(words in name for name in graded())
 
 
+def test_points_for_what_was_handed_in_on_paper(tmp_path: Path, graded: Graded) -> None:
+    """Of somebody whom the roster names and who is missing: all points, one exercise, or none."""
+    hand_in(tmp_path, "ada.ipynb", worth(11))
+    decide(tmp_path, "roster.csv", "learner\nada\nbob\ncy\ndan\neve\n")
+    decide(tmp_path, "rules.toml", "[by_hand]\npredictions = 3\n")
+    lines = ("bob,claim,,8,,", "cy,claim,run_time,1,,", "dan,claim,,0,,")
+    header = "learner,assignment,exercise,points,comment,excused"
+    decide(tmp_path, "overrides.csv", "\n".join([header, *lines, ""]))
+    rows = graded()
+    assert [name for name, row in rows.items() if not row] == []  # nothing to be mended
+    assert {name: (row["points"], row["out of"]) for name, row in rows.items()} == {
+        "ada": ("11", "14"), "bob": ("8", "14"), "cy": ("1", "14"), "dan": ("0", "14"),
+        "eve": ("", "14"),
+    }  # fmt: skip
+    assert {rows[name]["to grade by hand"] for name in ("bob", "dan", "eve")} == {""}
+    assert rows["cy"]["to grade by hand"].endswith("export_limit; predictions")
+    assert rows["eve"]["claim-run_time"] == ""
+
+
 def test_a_deadline_of_no_assignment_is_named(tmp_path: Path, graded: Graded) -> None:
     hand_in(tmp_path, "ada.ipynb", worth(11))
     decide(tmp_path, "rules.toml", "[deadlines]\nclam = 2026-10-05T12:00:00Z\n")
@@ -668,6 +687,22 @@ def test_a_spreadsheet_of_another_country_is_read(tmp_path: Path) -> None:
     (tmp_path / "overrides.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (override,) = desk.read_overrides(tmp_path / "overrides.csv")
     assert (override.points, override.comment) == (0.5, "so, so")
+
+
+def test_the_page_of_what_could_not_be_read_says_no_points(tmp_path: Path, graded: Graded) -> None:
+    for name in ("ada", "bob"):
+        hand_in(tmp_path, f"{name}.ipynb", b"")
+    lines = "bob,claim,,4,read on paper,\n"
+    decide(
+        tmp_path, "overrides.csv", f"learner,assignment,exercise,points,comment,excused\n{lines}"
+    )
+    graded()
+    text = page(tmp_path, "ada")
+    assert "<strong>No grade yet.</strong> Status: unreadable." in text
+    assert "hand that file in again" in text
+    assert '<td class="points">– of 1</td>' in text
+    assert "0 of " not in text
+    assert "<strong>4 of 11 points.</strong>" in page(tmp_path, "bob")
 
 
 def test_pages_of_nobody_are_taken_away(tmp_path: Path, graded: Graded) -> None:
@@ -770,6 +805,27 @@ def test_grades_and_feedback_go_back_to_each_platform(
     with zipfile.ZipFile(tmp_path / "feedback.zip") as packed:
         assert FEEDBACK[platform] in packed.namelist()
         assert len(packed.namelist()) == 4
+
+
+def test_a_grade_that_is_not_whole_is_filled_in_and_named(
+    tmp_path: Path, graded: Graded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("Ada", "Bob", "Cy"), 1):
+        hand_in(tmp_path, f"{name}_{number}_assignsubmission_file/claim.ipynb", worth(8))
+    decide(tmp_path, "rules.toml", "[by_hand]\npredictions = 3\n")
+    lines = "Bob,claim,predictions,2,,\nCy,claim,,9,all of it,\n"
+    decide(
+        tmp_path, "overrides.csv", f"learner,assignment,exercise,points,comment,excused\n{lines}"
+    )
+    graded()
+    table = tmp_path / "exported.csv"
+    table.write_text(MOODLE.replace("3.00", ""), "utf-8")
+    words = ["export", str(tmp_path / "class-graded"), "--to=moodle", "--assignment=claim"]
+    assert command([*words, f"--into={table}", f"--filled={table}"]) == 1
+    said = capsys.readouterr().out
+    assert "1 filled in although parts are still to be graded by hand: Ada\n" in said
+    with open(table, encoding="utf-8", newline="") as file:
+        assert [row["Grade"] for row in csv.DictReader(file)] == ["8", "10", "9", ""]
 
 
 def packed_pages(folder: Path, platform: str) -> dict[str, str]:
@@ -937,6 +993,30 @@ def test_the_pairs_are_those_of_a_look_at_all_pairs(seed: int) -> None:
             due.append((a, b, len(first & second) / smaller))
     found = similar.pairs({who: {"f": each} for who, each in marks.items()})
     assert sorted((pair.first, pair.second, pair.share) for pair in found) == due
+
+
+def test_pairs_are_found_in_each_assignment_of_a_folder(tmp_path: Path, pool: Pool) -> None:
+    """Neither a row of another assignment nor one of who is missing takes an answer away."""
+    for assignment in ("claim", "moe"):
+        for name in ("ada", "bob"):
+            hand_in(tmp_path, f"{name}/{assignment}.ipynb", worth(9, assignment))
+    decide(tmp_path, "roster.csv", "learner\nada\nada\nbob\n")  # the second has handed in nothing
+    settings = Settings(
+        tmp_path / "class", tmp_path / "class-graded", EDITION, (), OFF, similar=True
+    )
+    batch = Batch(settings, pool)
+    batch.find()
+    marks = similar.fingerprint(ANSWER)
+
+    def answered(submission: Submission, assignment: Assignment) -> Report:
+        name = min(assignment.answers)
+        return replace(stand_in(submission, assignment), answers={name: marks})
+
+    batch.run(answered)
+    found = batch.similar(batch.standings())
+    assert [(pair.first, pair.second, pair.exercise.partition("-")[0]) for pair in found] == [
+        ("ada", "bob", "claim"), ("ada", "bob", "moe"),
+    ]  # fmt: skip
 
 
 def test_who_shares_nothing_is_not_compared() -> None:

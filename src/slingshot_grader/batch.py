@@ -379,6 +379,7 @@ class Batch:
         )
         found, decided = [], Decisions(self.overrides)
         for name in due:
+            assignment = self.assignments.get(name)
             here = {
                 (each.number, same_name(each.learner))
                 for each in self.submissions
@@ -388,7 +389,7 @@ class Batch:
                 absent = Submission(who.name or who.number, self.folder, name, [])
                 absent.number, absent.place = who.number, "–"
                 report = Report("missing")
-                found.append(stand([(absent, report)], None, self.rules, decided.on(absent)))
+                found.append(stand([(absent, report)], assignment, self.rules, decided.on(absent)))
         return found
 
     def write(self, *, whole: bool = True) -> list[Standing]:
@@ -415,8 +416,11 @@ class Batch:
 
     def similar(self, standings: Sequence[Standing]) -> list[Pair]:
         """Pairs of answers that have much in common."""
-        answers = {each.submission.learner: each.report.answers for each in standings}
-        return pairs({who: marks for who, marks in answers.items() if marks})
+        answers: dict[str, dict[str, list[int]]] = {}
+        for each in standings:  # a row for each assignment, whose name is in the keys
+            if each.report.answers:
+                answers.setdefault(each.submission.learner, {}).update(each.report.answers)
+        return pairs(answers)
 
     def write_pages(self, standings: Sequence[Standing]) -> None:
         """Write a page for each learner, and take away those of nobody."""
