@@ -114,14 +114,20 @@ def main(argv: Sequence[str]) -> int:
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="slingshot_grader export", description=(__doc__ or "").split("\n")[0]
+        prog="tools/grade.py export", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
     add("graded", type=Path, help="the folder with grades.csv")
-    add("--to", choices=sorted(PLATFORMS), required=True)
-    add("--assignment", required=True)
+    add("--to", choices=sorted(PLATFORMS), required=True, help="the platform")
+    add("--assignment", metavar="NAME", required=True, help="whose points, such as claim")
     add("--into", type=Path, metavar="CSV", help="what the platform has exported")
-    add("--filled", type=Path, metavar="CSV", default=Path("filled.csv"), help="what to upload")
+    add(
+        "--filled",
+        type=Path,
+        metavar="CSV",
+        default=Path("filled.csv"),
+        help="what to upload (default: %(default)s)",
+    )
     add("--column", help="where the grade goes; Canvas: the assignment's title with its number")
     add("--replace", action="store_true", help="write over grades that are there")
     add("--feedback", type=Path, metavar="ZIP", help="pack the pages for the platform")
