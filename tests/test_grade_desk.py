@@ -715,6 +715,24 @@ def test_pages_of_nobody_are_taken_away(tmp_path: Path, graded: Graded) -> None:
     assert pages == ["ada.html"]
 
 
+# --- the command line ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["--help"], ["export", "--help"]])
+def test_the_help_names_the_command_and_says_what_each_option_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        command(words)
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: tools/grade.py {'export ' if len(words) > 1 else ''}[-h]")
+    assert len(words) > 1 or "tools/grade.py export --help" in said
+    options = re.findall(r"^  --.+(?:\n {6,}.+)*", said, re.M)
+    assert len(options) > 5
+    assert [option for option in options if not re.search(r"\S(  |\n) *\S", option)] == []
+
+
 # --- export --------------------------------------------------------------------------------------
 
 MOODLE = (
@@ -924,13 +942,14 @@ def test_nbgraders_own_autograde_grades_as_the_guide_says(tmp_path: Path) -> Non
     (script,) = re.findall(r"```sh\n([^`]*nbgrader autograde[^`]*)```", guide)
     hand_in(tmp_path, "ada.ipynb", json.dumps(solved(utilization="")).encode())
     script = script.replace("/path/to/week3", str(tmp_path / "class"))
-    script = script.replace("notebooks/", f"{ROOT}/notebooks/")
-    programs = Path(sys.executable).parent
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    # The course's folder as far as the guide uses it: nothing is written into the real one.
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    outside = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     run = subprocess.run(
         ["sh", "-ec", script],
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
+        env={**outside, "PATH": os.defpath, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
