@@ -327,6 +327,7 @@ def test_exercises_are_read_from_their_headings(course: Path) -> None:
     write_notebook(path, ["# Exercises", "1", HEADING, "2"])
     assert teaching.tasks(path) == [teaching.Task(1, "A gate", "two", 10, 2)]
     assert teaching.effort(course, f"{teaching.ASSIGNMENTS}c") == teaching.Effort(exercises=10)
+    assert teaching.points_of(course, ["book/a", f"{teaching.ASSIGNMENTS}c"]) == 2
     for old, new in [("ten minutes", "some minutes"), ("*Difficulty", "Difficulty")]:
         write_notebook(path, ["# Exercises", "1", HEADING.replace(old, new), "2"])
         with pytest.raises(ValueError, match=r"c\.ipynb, '1\. A gate': it needs difficulty"):
