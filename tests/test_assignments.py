@@ -12,6 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from nbgrader.nbgraderformat import MetadataValidator
 
+import teaching
 from exercise_counts_plugin import assignments, checks
 from test_prose import long_quotations, style_faults, typed_numbers
 
@@ -224,3 +225,75 @@ def test_facts_that_the_text_names_exist(assignment: str) -> None:
     text = "\n".join(cell.source for cell in read(tool.SOURCE, assignment).cells)
     for key in re.findall(r"\{fact\}`([^`]+)`", text):
         facts.get(key)
+
+
+def lost_sections(path: Path) -> list[str]:
+    """The sections that a hint names, and that no notebook linked so far in the assignment has."""
+    there, found = set[str](), []
+    for kind, text in teaching.cells(path):
+        if kind != "markdown" or not teaching.EXERCISE.search(text):
+            continue
+        for name in re.findall(r"\]\(\.\./\.\./(\w+)\.ipynb\)", text):
+            there |= set(headings(ROOT / "notebooks" / f"{name}.ipynb"))
+        hints = text.partition("<summary>Hint 1")[2].splitlines()
+        quoted = [re.findall(r'"([^"]+)"', line) for line in hints if "section" in line]
+        found += [name for names in quoted for name in names if name not in there]
+    return found
+
+
+def headings(path: Path) -> list[str]:
+    """All headings of a notebook."""
+    texts = [text for kind, text in teaching.cells(path) if kind == "markdown"]
+    return [heading for text in texts for heading in re.findall(r"^#+ (.+)$", text, re.M)]
+
+
+@every_assignment
+def test_every_section_that_a_hint_names_is_there(assignment: str) -> None:
+    assert lost_sections(tool.SOURCE / f"{assignment}.ipynb") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lost"),
+    [
+        ("The cache", "What one token costs: the cache", ["What one token costs: the cache"]),
+        (
+            "[The price of a token](../../price_of_a_token.ipynb)",
+            "the notebook",
+            ["The price lists"],
+        ),
+    ],
+    ids=["heading", "link"],
+)
+def test_a_section_that_is_not_there_is_found(
+    tmp_path: Path, old: str, new: str, lost: list[str]
+) -> None:
+    text = (tool.SOURCE / "claim.ipynb").read_text("utf-8")
+    assert old in text
+    (tmp_path / "claim.ipynb").write_text(text.replace(old, new), "utf-8")
+    assert lost_sections(tmp_path / "claim.ipynb") == lost
+
+
+SAID = {
+    "an hour": 60,
+    "an hour and a quarter": 75,
+    "an hour and a half": 90,
+    "two hours": 120,
+    "two hours and a half": 150,
+}
+NEAR = 10
+
+
+@every_assignment
+def test_an_assignment_says_the_minutes_of_all_its_exercises(assignment: str) -> None:
+    path = tool.SOURCE / f"{assignment}.ipynb"
+    first = read(tool.SOURCE, assignment).cells[0].source
+    (said,) = re.findall(r"Together they take (?:about|a little over) ([a-z ]+)[.;]", first)
+    assert abs(SAID[said] - sum(task.minutes for task in teaching.tasks(path))) <= NEAR
+
+
+@every_assignment
+def test_an_assignment_says_which_file_to_hand_in_and_where_to_name_help(assignment: str) -> None:
+    cells = read(tool.RELEASE, assignment).cells
+    assert f"hand in that file: `workspace/assignments/{assignment}.ipynb`." in cells[0].source
+    assert 'say so at the end, under "Help that you had".' in cells[0].source
+    assert cells[-1].source.startswith("## Help that you had\n")

@@ -50,7 +50,7 @@ def test_the_title_page_leads_to_each_part_with_its_minutes(book: Path) -> None:
     for (_, _, last), chapters in zip(found, PARTS.values(), strict=True):
         efforts = [teaching.effort(ROOT, chapter) for chapter in chapters]
         work = sum(each.exercises for each in efforts)
-        rest = sum(each.in_class for each in efforts if not each.exercises)
+        rest = sum(each.minutes for each in efforts if not each.exercises)
         wanted = [f"{rest} min"] + [f"exercises {work} min"] * bool(work)
         assert last.removeprefix(last.partition("notebooks, ")[0] + "notebooks, ") == ", ".join(
             wanted
@@ -78,7 +78,7 @@ def test_the_first_page_of_a_part_leads_to_all_its_notebooks(
     wanted = front.notebooks(chapters) or [*others, "book/what_changed"]
     assert sorted(found) == sorted(wanted)
     for link, (_, _, last) in zip(found, cards(page.read_text("utf-8")), strict=True):
-        assert last == f"{teaching.effort(ROOT, link).in_class} min"
+        assert last == f"{teaching.effort(ROOT, link).minutes} min"
 
 
 def test_each_way_in_takes_the_minutes_that_it_says(book: Path) -> None:
@@ -89,7 +89,7 @@ def test_each_way_in_takes_the_minutes_that_it_says(book: Path) -> None:
     for item in items:
         links = re.findall(r'href="([^"]+)\.html', item)
         chapters = [link.removeprefix("../") if "/" in link else f"book/{link}" for link in links]
-        minutes = sum(teaching.effort(ROOT, chapter).in_class for chapter in chapters)
+        minutes = sum(teaching.effort(ROOT, chapter).minutes for chapter in chapters)
         assert re.sub(r"<[^<>]+>", "", item).strip().endswith(f": {minutes} min.")
     assert sorted(front.counts(ROOT)) == ["claims", "notebooks"]
     for name, number in front.counts(ROOT).items():

@@ -483,6 +483,56 @@ def test_a_file_has_its_own_time_where_the_rules_say_so(tmp_path: Path, graded: 
     assert "10 points for the answers, less 2 for handing in 1 day late" in text
 
 
+def dated_zip(**members: tuple[bytes, datetime]) -> bytes:
+    """A zip whose members have the times that are given, as a clock of this machine shows them."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for name, (data, time) in members.items():
+            made.writestr(zipfile.ZipInfo(name, time.astimezone().timetuple()[:6]), data)
+    return buffer.getvalue()
+
+
+TIMES_OF_FILES = (
+    'times = "files"\nlate_percent_a_day = 20\n[deadlines]\nclaim = 2026-10-05T12:00:00Z\n'
+)
+EARLY, LATE = datetime(2026, 10, 5, 11, tzinfo=UTC), datetime(2026, 10, 6, 11, tzinfo=UTC)
+
+
+def test_files_keep_their_times_in_the_zip_of_a_class(tmp_path: Path, graded: Graded) -> None:
+    """The zip of a learner within it has its own time there, and not those of what it holds."""
+    own = dated_zip(**{"claim.ipynb": (worth(10), EARLY)})
+    whole = {"ada.ipynb": (worth(10), EARLY), "bob.ipynb": (worth(10), LATE), "cy.zip": (own, LATE)}
+    (tmp_path / "all.zip").write_bytes(dated_zip(**whole))
+    decide(tmp_path, "rules.toml", TIMES_OF_FILES)
+    rows = graded(folder="all.zip")
+    late = {name: (row["points"], row["late"]) for name, row in rows.items()}
+    assert late == {"ada": ("10", ""), "bob": ("8", "1"), "cy": ("8", "1")}
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(EARLY, LATE), (LATE, EARLY)])
+def test_a_learners_zip_counts_with_its_own_time(
+    tmp_path: Path, graded: Graded, inside: datetime, outside: datetime
+) -> None:
+    """The times within it are the learner's to write."""
+    for name in ("ada.zip", "bob/claim.zip"):
+        hand_in(tmp_path, name, dated_zip(**{"claim.ipynb": (worth(10), inside)}))
+        os.utime(tmp_path / "class" / name, (outside.timestamp(),) * 2)
+    decide(tmp_path, "rules.toml", TIMES_OF_FILES)
+    assert {row["late"] for row in graded().values()} == {"1" if outside == LATE else ""}
+
+
+@pytest.mark.parametrize("date", [(1980, 0, 0, 0, 0, 0), (2107, 15, 31, 31, 63, 62)])
+def test_an_impossible_date_in_a_zip_makes_nobody_late(
+    tmp_path: Path, date: tuple[int, int, int, int, int, int]
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.writestr(zipfile.ZipInfo("claim.ipynb", date), b"{}")
+    (tmp_path / "x.zip").write_bytes(buffer.getvalue())
+    unzip.unpack(tmp_path / "x.zip", tmp_path / "to")
+    assert (tmp_path / "to" / "claim.ipynb").stat().st_mtime == 0
+
+
 def test_who_is_missing(tmp_path: Path, graded: Graded) -> None:
     hand_in(tmp_path, "Ada_1_assignsubmission_file/claim.ipynb", worth(1))
     hand_in(tmp_path, "Zoë_2_assignsubmission_file/claim.ipynb", worth(1))
@@ -577,6 +627,25 @@ def test_a_decision_without_effect_is_named(
     assert any(words in name for name in graded())
 
 
+def test_points_for_what_was_handed_in_on_paper(tmp_path: Path, graded: Graded) -> None:
+    """Of somebody whom the roster names and who is missing: all points, one exercise, or none."""
+    hand_in(tmp_path, "ada.ipynb", worth(11))
+    decide(tmp_path, "roster.csv", "learner\nada\nbob\ncy\ndan\neve\n")
+    decide(tmp_path, "rules.toml", "[by_hand]\npredictions = 3\n")
+    lines = ("bob,claim,,8,,", "cy,claim,run_time,1,,", "dan,claim,,0,,")
+    header = "learner,assignment,exercise,points,comment,excused"
+    decide(tmp_path, "overrides.csv", "\n".join([header, *lines, ""]))
+    rows = graded()
+    assert [name for name, row in rows.items() if not row] == []  # nothing to be mended
+    assert {name: (row["points"], row["out of"]) for name, row in rows.items()} == {
+        "ada": ("11", "14"), "bob": ("8", "14"), "cy": ("1", "14"), "dan": ("0", "14"),
+        "eve": ("", "14"),
+    }  # fmt: skip
+    assert {rows[name]["to grade by hand"] for name in ("bob", "dan", "eve")} == {""}
+    assert rows["cy"]["to grade by hand"].endswith("export_limit; predictions")
+    assert rows["eve"]["claim-run_time"] == ""
+
+
 def test_a_deadline_of_no_assignment_is_named(tmp_path: Path, graded: Graded) -> None:
     hand_in(tmp_path, "ada.ipynb", worth(11))
     decide(tmp_path, "rules.toml", "[deadlines]\nclam = 2026-10-05T12:00:00Z\n")
@@ -620,6 +689,22 @@ def test_a_spreadsheet_of_another_country_is_read(tmp_path: Path) -> None:
     assert (override.points, override.comment) == (0.5, "so, so")
 
 
+def test_the_page_of_what_could_not_be_read_says_no_points(tmp_path: Path, graded: Graded) -> None:
+    for name in ("ada", "bob"):
+        hand_in(tmp_path, f"{name}.ipynb", b"")
+    lines = "bob,claim,,4,read on paper,\n"
+    decide(
+        tmp_path, "overrides.csv", f"learner,assignment,exercise,points,comment,excused\n{lines}"
+    )
+    graded()
+    text = page(tmp_path, "ada")
+    assert "<strong>No grade yet.</strong> Status: unreadable." in text
+    assert "hand that file in again" in text
+    assert '<td class="points">– of 1</td>' in text
+    assert "0 of " not in text
+    assert "<strong>4 of 11 points.</strong>" in page(tmp_path, "bob")
+
+
 def test_pages_of_nobody_are_taken_away(tmp_path: Path, graded: Graded) -> None:
     hand_in(tmp_path, "ada.ipynb", worth(1))
     hand_in(tmp_path, "bob.ipynb", worth(1))
@@ -628,6 +713,24 @@ def test_pages_of_nobody_are_taken_away(tmp_path: Path, graded: Graded) -> None:
     graded()
     pages = [path.name for path in (tmp_path / "class-graded" / "feedback").iterdir()]
     assert pages == ["ada.html"]
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["--help"], ["export", "--help"]])
+def test_the_help_names_the_command_and_says_what_each_option_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        command(words)
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: tools/grade.py {'export ' if len(words) > 1 else ''}[-h]")
+    assert len(words) > 1 or "tools/grade.py export --help" in said
+    options = re.findall(r"^  --.+(?:\n {6,}.+)*", said, re.M)
+    assert len(options) > 5
+    assert [option for option in options if not re.search(r"\S(  |\n) *\S", option)] == []
 
 
 # --- export --------------------------------------------------------------------------------------
@@ -720,6 +823,27 @@ def test_grades_and_feedback_go_back_to_each_platform(
     with zipfile.ZipFile(tmp_path / "feedback.zip") as packed:
         assert FEEDBACK[platform] in packed.namelist()
         assert len(packed.namelist()) == 4
+
+
+def test_a_grade_that_is_not_whole_is_filled_in_and_named(
+    tmp_path: Path, graded: Graded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("Ada", "Bob", "Cy"), 1):
+        hand_in(tmp_path, f"{name}_{number}_assignsubmission_file/claim.ipynb", worth(8))
+    decide(tmp_path, "rules.toml", "[by_hand]\npredictions = 3\n")
+    lines = "Bob,claim,predictions,2,,\nCy,claim,,9,all of it,\n"
+    decide(
+        tmp_path, "overrides.csv", f"learner,assignment,exercise,points,comment,excused\n{lines}"
+    )
+    graded()
+    table = tmp_path / "exported.csv"
+    table.write_text(MOODLE.replace("3.00", ""), "utf-8")
+    words = ["export", str(tmp_path / "class-graded"), "--to=moodle", "--assignment=claim"]
+    assert command([*words, f"--into={table}", f"--filled={table}"]) == 1
+    said = capsys.readouterr().out
+    assert "1 filled in although parts are still to be graded by hand: Ada\n" in said
+    with open(table, encoding="utf-8", newline="") as file:
+        assert [row["Grade"] for row in csv.DictReader(file)] == ["8", "10", "9", ""]
 
 
 def packed_pages(folder: Path, platform: str) -> dict[str, str]:
@@ -818,13 +942,14 @@ def test_nbgraders_own_autograde_grades_as_the_guide_says(tmp_path: Path) -> Non
     (script,) = re.findall(r"```sh\n([^`]*nbgrader autograde[^`]*)```", guide)
     hand_in(tmp_path, "ada.ipynb", json.dumps(solved(utilization="")).encode())
     script = script.replace("/path/to/week3", str(tmp_path / "class"))
-    script = script.replace("notebooks/", f"{ROOT}/notebooks/")
-    programs = Path(sys.executable).parent
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    # The course's folder as far as the guide uses it: nothing is written into the real one.
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    outside = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     run = subprocess.run(
         ["sh", "-ec", script],
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
+        env={**outside, "PATH": os.defpath, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -887,6 +1012,30 @@ def test_the_pairs_are_those_of_a_look_at_all_pairs(seed: int) -> None:
             due.append((a, b, len(first & second) / smaller))
     found = similar.pairs({who: {"f": each} for who, each in marks.items()})
     assert sorted((pair.first, pair.second, pair.share) for pair in found) == due
+
+
+def test_pairs_are_found_in_each_assignment_of_a_folder(tmp_path: Path, pool: Pool) -> None:
+    """Neither a row of another assignment nor one of who is missing takes an answer away."""
+    for assignment in ("claim", "moe"):
+        for name in ("ada", "bob"):
+            hand_in(tmp_path, f"{name}/{assignment}.ipynb", worth(9, assignment))
+    decide(tmp_path, "roster.csv", "learner\nada\nada\nbob\n")  # the second has handed in nothing
+    settings = Settings(
+        tmp_path / "class", tmp_path / "class-graded", EDITION, (), OFF, similar=True
+    )
+    batch = Batch(settings, pool)
+    batch.find()
+    marks = similar.fingerprint(ANSWER)
+
+    def answered(submission: Submission, assignment: Assignment) -> Report:
+        name = min(assignment.answers)
+        return replace(stand_in(submission, assignment), answers={name: marks})
+
+    batch.run(answered)
+    found = batch.similar(batch.standings())
+    assert [(pair.first, pair.second, pair.exercise.partition("-")[0]) for pair in found] == [
+        ("ada", "bob", "claim"), ("ada", "bob", "moe"),
+    ]  # fmt: skip
 
 
 def test_who_shares_nothing_is_not_compared() -> None:

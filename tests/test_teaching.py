@@ -246,7 +246,7 @@ def test_the_files_of_the_instructor_are_read_as_the_guide_writes_them(tmp_path:
     ]
     read = desk.read_rules(tmp_path / "rules.toml")
     assert (read.attempts, read.by_hand["predictions"], read.extra_days) == (
-        "best", 3, {"Ada Lovelace": 3},
+        "best", 1, {"Ada Lovelace": 3},
     )  # fmt: skip
     paths = re.findall(r"(?:tools|src)/[\w/]+(?:\.py)?", GUIDE.replace("\\", "/"))
     assert [path for path in paths if not (ROOT / path).exists()] == []
@@ -291,7 +291,7 @@ def test_minutes_are_counted_from_the_text(course: Path) -> None:
     assert teaching.effort(course, "book/a") == teaching.Effort(reading=2)
     effort = teaching.effort(course, "notebooks/b")
     assert effort == teaching.Effort(reading=2, predictions=1, seconds=61.0)
-    assert (effort.alone, effort.in_class) == (4, 6)
+    assert effort.minutes == 6  # two to read, two to run, two for the prediction
 
 
 def test_a_cell_that_the_page_does_not_show_is_not_read(course: Path) -> None:
@@ -327,6 +327,7 @@ def test_exercises_are_read_from_their_headings(course: Path) -> None:
     write_notebook(path, ["# Exercises", "1", HEADING, "2"])
     assert teaching.tasks(path) == [teaching.Task(1, "A gate", "two", 10, 2)]
     assert teaching.effort(course, f"{teaching.ASSIGNMENTS}c") == teaching.Effort(exercises=10)
+    assert teaching.points_of(course, ["book/a", f"{teaching.ASSIGNMENTS}c"]) == 2
     for old, new in [("ten minutes", "some minutes"), ("*Difficulty", "Difficulty")]:
         write_notebook(path, ["# Exercises", "1", HEADING.replace(old, new), "2"])
         with pytest.raises(ValueError, match=r"c\.ipynb, '1\. A gate': it needs difficulty"):

@@ -38,7 +38,7 @@ def text(root: Path, begun: Collection[str], standing: Mapping[str, str]) -> str
             title = re.sub(r"\{\w+\}|`", "", course.title(chapter))
             link = f"[{title}]({home})" if home else copies.in_the_book(title, chapter)
             state = standing.get(home) or ("begun" if home in begun else "")
-            minutes = effort.exercises or effort.in_class
+            minutes = effort.minutes
             lines.append(ROW.format(kind=kind(chapter), link=link, minutes=minutes, state=state))
     reference = copies.in_the_book("the facts and their sources", "book/facts")
     library = copies.in_the_book("the library", "book/library")

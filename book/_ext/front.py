@@ -47,15 +47,10 @@ def parse_ways(content: str) -> list[tuple[str, str, list[str]]]:
     return ways
 
 
-def minutes_of(spent: Effort) -> int:
-    """Minutes of a chapter: to read, to run and to predict, or to do its exercises."""
-    return spent.exercises or spent.in_class
-
-
 def in_words(efforts: Mapping[str, Effort]) -> str:
     """How long some chapters take: "60 min, exercises 90 min"."""
     work = sum(each.exercises for each in efforts.values())
-    rest = sum(minutes_of(each) for each in efforts.values() if not each.exercises)
+    rest = sum(each.minutes for each in efforts.values() if not each.exercises)
     said = [f"{rest} min"] if rest else []
     return ", ".join(said + [f"exercises {work} min"] * bool(work))
 
@@ -130,7 +125,7 @@ class StartHere(Guide):
         """Write an item for each way."""
         lines = []
         for who, why, path in parse_ways("\n".join(self.content)):
-            total = sum(minutes_of(self.effort(chapter)) for chapter in path)
+            total = sum(self.effort(chapter).minutes for chapter in path)
             links = ", then ".join(map(self.link, path))
             lines.append(f"- **{who}** {why} {links}: {total} min.")
         return [nodes.container("", *self.parse(lines), classes=["start-here"])]
@@ -183,7 +178,7 @@ def write_minutes(
     """The minutes of a chapter: ``{minutes}`notebooks/training_cost` `` writes "38 min"."""
     try:
         inliner.document.settings.env.note_dependency(str(source(ROOT, text)))
-        return [nodes.Text(f"{minutes_of(effort(ROOT, text))} min")], []
+        return [nodes.Text(f"{effort(ROOT, text).minutes} min")], []
     except ValueError as error:
         return [], [inliner.reporter.error(f"minutes: {error}", line=line)]
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import symtable
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -81,14 +81,11 @@ class Effort:
     exercises: int = 0
 
     @property
-    def alone(self) -> int:
-        """Minutes to read it and run it."""
-        return self.reading + ceil((self.seconds or 0) / 60)
-
-    @property
-    def in_class(self) -> int:
-        """Minutes to read it together, run it, and answer what is to be predicted."""
-        return self.alone + MINUTES_PER_PREDICTION * self.predictions
+    def minutes(self) -> int:
+        """Minutes to do its exercises, or to read it, run it and answer what is to be predicted."""
+        running = ceil((self.seconds or 0) / 60)
+        thinking = MINUTES_PER_PREDICTION * self.predictions
+        return self.exercises or self.reading + running + thinking
 
 
 @dataclass(frozen=True)
@@ -414,21 +411,29 @@ class CourseMinutes(Guide):
 
     def write(self) -> list[nodes.Node]:
         """Write the table."""
-        lines = ["| part | read | run | exercises |", "| --- | ---: | ---: | ---: |"]
+        lines = ["| part | read | run | exercises | points |"]
+        lines.append("| --- | ---: | ---: | ---: | ---: |")
         for part, named in [*parts(self.root).items(), ("all", chapters(self.root))]:
             efforts = {chapter: self.effort(chapter) for chapter in named}
             reading = sum(each.reading for each in efforts.values())
             exercises = sum(each.exercises for each in efforts.values())
-            lines.append(f"| {part} | {reading} | {running_minutes(efforts)} | {exercises} |")
+            running, points = running_minutes(efforts), points_of(self.root, named) or ""
+            lines.append(f"| {part} | {reading} | {running} | {exercises} | {points} |")
         lines += [
             "",
-            "In minutes. Reading is counted from the text, at "
-            f"{WORDS_PER_MINUTE} words and {LINES_PER_MINUTE} lines of code a minute, which is an "
-            "assumption. Running was measured once, as [How this book is made](colophon.md) says; "
-            "where a notebook has not been measured yet, a dash stands. The minutes of the "
+            "In minutes; the points are those of the assignment. Reading is counted from the text, "
+            f"at {WORDS_PER_MINUTE} words and {LINES_PER_MINUTE} lines of code a minute, which is "
+            "an assumption. Running was measured once, as [How this book is made](colophon.md) "
+            "says; where a notebook has not been measured yet, a dash stands. The minutes of the "
             "exercises are our estimate. No class has been timed.",
         ]
         return self.parse(lines)
+
+
+def points_of(root: Path, named: Sequence[str]) -> int:
+    """The points of all exercises of the assignments among some chapters."""
+    assignments = [chapter for chapter in named if chapter.startswith(ASSIGNMENTS)]
+    return sum(task.points for each in assignments for task in tasks(source(root, each)))
 
 
 def running_minutes(efforts: Mapping[str, Effort]) -> str:
@@ -450,9 +455,9 @@ class CoursePlan(Guide):
             if not self.known(week.all):
                 continue
             lines += [f"**Week {number}. {week.title}**", ""]
-            lines += self.row("Before class", week.before, lambda effort: effort.alone)
-            lines += self.row("In class", week.together, lambda effort: effort.in_class)
-            lines += self.row("Hand in", week.hand_in, lambda effort: effort.exercises)
+            lines += self.row("Before class", week.before)
+            lines += self.row("In class", week.together)
+            lines += self.row("Hand in", week.hand_in)
             lines.append("")
         planned = {chapter for week in plan for chapter in week.all}
         left_out = [self.link(each) for each in chapters(self.root) if each not in planned]
@@ -460,12 +465,10 @@ class CoursePlan(Guide):
             lines.append(f"Left out, or to be read at leisure: {', '.join(left_out)}.")
         return self.parse(lines)
 
-    def row(
-        self, label: str, named: Sequence[str], minutes: Callable[[Effort], int]
-    ) -> Iterator[str]:
+    def row(self, label: str, named: Sequence[str]) -> Iterator[str]:
         """A line of a week, or none when nothing of it is in the book."""
         if known := self.known(named):
-            total = sum(minutes(self.effort(chapter)) for chapter in known)
+            total = sum(self.effort(chapter).minutes for chapter in known)
             yield f"- {label}, {total} min: {', '.join(map(self.link, known))}"
 
 

@@ -156,12 +156,12 @@ class Batch:
         code = hashlib.sha256(os.fsencode(archive)).hexdigest()[:16]
         target = self.pool.scratch / "unpacked" / code
         remarks, trouble = self.unpack(archive, target)
-        found = [] if trouble else self.in_folder(entry, target, learner)
+        found = [] if trouble else self.in_folder(entry, target, learner, archive)
         if not found:
             name = self.settings.assignment
             empty = layouts.submission_of(entry, archive, name, learner, in_folder=False)
             empty.problem = trouble or "no notebook in the zip"
-            found = [empty]
+            found = [self.dated(empty)]
         for each in found:
             each.remarks += remarks
             if not each.problem:
@@ -169,8 +169,14 @@ class Batch:
                 each.place = "/".join([entry.place, *map(printable, within)])
         return found
 
-    def in_folder(self, entry: Entry, folder: Path, learner: str) -> list[Submission]:
-        """The attempts in a folder: its notebooks, without those of other assignments."""
+    def in_folder(
+        self, entry: Entry, folder: Path, learner: str, archive: Path | None = None
+    ) -> list[Submission]:
+        """The attempts in a folder: its notebooks, without those of other assignments.
+
+        Where a learner's ``archive`` held the folder, its own time counts: those within it are the
+        learner's to write.
+        """
         wanted, found = self.settings.assignment, []
         for path in layouts.notebooks(folder)[: 10 * MOST_ATTEMPTS]:
             found.append((path, *self.identify(path)))
@@ -184,14 +190,17 @@ class Batch:
         if any(begun for _, _, begun in mine):
             mine = [each for each in mine if each[2]]
         return [
-            self.dated(layouts.submission_of(entry, path, wanted or name, learner, in_folder=True))
+            self.dated(
+                layouts.submission_of(entry, path, wanted or name, learner, in_folder=True),
+                archive,
+            )
             for path, name, _ in mine
         ]
 
-    def dated(self, submission: Submission) -> Submission:
+    def dated(self, submission: Submission, archive: Path | None = None) -> Submission:
         """The submission with its time, where the rules say that the file's own is it."""
         if submission.handed_in is None and self.rules.time_of_file:
-            seconds = submission.path.stat(follow_symlinks=False).st_mtime
+            seconds = (archive or submission.path).stat(follow_symlinks=False).st_mtime
             submission.handed_in = datetime.fromtimestamp(seconds, UTC)
         return submission
 
@@ -370,6 +379,7 @@ class Batch:
         )
         found, decided = [], Decisions(self.overrides)
         for name in due:
+            assignment = self.assignments.get(name)
             here = {
                 (each.number, same_name(each.learner))
                 for each in self.submissions
@@ -379,7 +389,7 @@ class Batch:
                 absent = Submission(who.name or who.number, self.folder, name, [])
                 absent.number, absent.place = who.number, "–"
                 report = Report("missing")
-                found.append(stand([(absent, report)], None, self.rules, decided.on(absent)))
+                found.append(stand([(absent, report)], assignment, self.rules, decided.on(absent)))
         return found
 
     def write(self, *, whole: bool = True) -> list[Standing]:
@@ -406,8 +416,11 @@ class Batch:
 
     def similar(self, standings: Sequence[Standing]) -> list[Pair]:
         """Pairs of answers that have much in common."""
-        answers = {each.submission.learner: each.report.answers for each in standings}
-        return pairs({who: marks for who, marks in answers.items() if marks})
+        answers: dict[str, dict[str, list[int]]] = {}
+        for each in standings:  # a row for each assignment, whose name is in the keys
+            if each.report.answers:
+                answers.setdefault(each.submission.learner, {}).update(each.report.answers)
+        return pairs(answers)
 
     def write_pages(self, standings: Sequence[Standing]) -> None:
         """Write a page for each learner, and take away those of nobody."""

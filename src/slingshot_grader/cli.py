@@ -40,6 +40,11 @@ machine can. Go on only if you trust the learners, or use a machine that holds n
 of value.
 ************************************************************************************
 """
+LIMITED = {
+    "cell": "one cell of a notebook",
+    "call": "one call of a learner's function by a check",
+    "total": "a whole notebook with its checks",
+}
 REFUSED = "nothing was graded; to grade without protection, say --no-sandbox"
 
 
@@ -138,26 +143,35 @@ def say(text: str) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="slingshot_grader", description=(__doc__ or "").split("\n")[0]
+        prog="tools/grade.py",
+        description=(__doc__ or "").split("\n")[0],
+        epilog="To fill the points into what a platform has exported: tools/grade.py export --help",
     )
     add = parser.add_argument
     add("submissions", type=Path, help="a folder, or a zip: one file or folder for each learner")
-    add("--assignment", metavar="NAME", help="default: as the grade ids in each notebook say")
-    add("--output", type=Path, help="default: the folder's name with -graded")
-    add("--source", type=Path, default=EDITION, help="default: %(default)s")
-    add("--jobs", type=int, default=os.cpu_count() or 1, help="at once (default: %(default)s)")
-    add("--no-sandbox", action="store_true", help="grade without protection; say why you may")
+    text = "grade this one alone, such as claim (default: what the grade ids in each notebook say)"
+    add("--assignment", metavar="NAME", help=text)
+    text = "the folder of results (default: the name of the submissions with -graded, beside them)"
+    add("--output", type=Path, metavar="FOLDER", help=text)
+    text = "the source edition (default: %(default)s)"
+    add("--source", type=Path, metavar="FOLDER", default=EDITION, help=text)
+    text = "how many are graded at once on this machine (default: its %(default)s cores)"
+    add("--jobs", type=int, metavar="NUMBER", default=os.cpu_count() or 1, help=text)
+    text = "grade without protection, where you trust the learners or the machine holds "
+    text += "nothing of value"
+    add("--no-sandbox", action="store_true", help=text)
     add("--similar", action="store_true", help="name answers that have much in common")
-    add("--scheduler", default=os.environ.get("SCHEDULER", ""), metavar="tcp://HOST:PORT")
+    text = "grade on the Dask cluster of this scheduler (default: SCHEDULER, else this machine)"
+    scheduler = os.environ.get("SCHEDULER", "")
+    add("--scheduler", default=scheduler, metavar="tcp://HOST:PORT", help=text)
     defaults = Limits()
-    for name, unit in (("cell", "seconds"), ("call", "seconds"), ("total", "seconds")):
-        value = getattr(defaults, name)
-        text = "of computing (default: %(default)s)"
-        add(f"--{name}-{unit}", type=float, dest=name, default=value, help=text)
-    text = "times as much may pass on the clock (default: %(default)s)"
-    add("--patience", type=float, default=defaults.patience, help=text)
-    memory = defaults.memory / 1e9
-    add("--memory", type=float, default=memory, metavar="GB", help="default: %(default)s")
+    for name, what in LIMITED.items():
+        value, text = getattr(defaults, name), f"of computing, for {what} (default: %(default)s)"
+        add(f"--{name}-seconds", type=float, metavar="SECONDS", dest=name, default=value, help=text)
+    text = "on the clock, so many times those seconds may pass (default: %(default)s)"
+    add("--patience", type=float, metavar="FACTOR", default=defaults.patience, help=text)
+    text = "memory of a learner's process (default: %(default)s)"
+    add("--memory", type=float, default=defaults.memory / 1e9, metavar="GB", help=text)
     return parser.parse_args(argv)
 
 

@@ -68,6 +68,7 @@ class Filled:
     kept: list[str] = field(default_factory=list)
     blank: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """What happened, a line for each kind."""
@@ -76,6 +77,7 @@ class Filled:
             (self.kept, "had a grade already, which stays (--replace writes over it)"),
             (self.blank, "without a grade, left blank"),
             (self.strange, "in no line of the exported file"),
+            (self.unfinished, "filled in although parts are still to be graded by hand"),
         ):
             if names:
                 lines.append(f"{len(names)} {text}: {', '.join(names[:20])}")
@@ -83,7 +85,7 @@ class Filled:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fill in the file, pack the feedback; return 0 when everybody who has a grade got it."""
+    """Fill in the file, pack the feedback; return 0 when every grade is whole and filled in."""
     args = parse_arguments(argv)
     try:
         rows = read_rows(args.graded)
@@ -98,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
             part.write_text(filled.text, "utf-8", newline="")
             os.replace(part, args.filled)  # whole, or as it was: it may be the exported file itself
             print("\n".join([*filled.lines(), f"written: {args.filled}"]))
-            complete = not filled.kept and not filled.strange
+            complete = not (filled.kept or filled.strange or filled.unfinished)
         if args.feedback:
             several = len({row["assignment"] for row in rows}) > 1
             count = pack(grades, args.graded / "feedback", args.to, args.feedback, several=several)
@@ -112,14 +114,20 @@ def main(argv: Sequence[str]) -> int:
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="slingshot_grader export", description=(__doc__ or "").split("\n")[0]
+        prog="tools/grade.py export", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
     add("graded", type=Path, help="the folder with grades.csv")
-    add("--to", choices=sorted(PLATFORMS), required=True)
-    add("--assignment", required=True)
+    add("--to", choices=sorted(PLATFORMS), required=True, help="the platform")
+    add("--assignment", metavar="NAME", required=True, help="whose points, such as claim")
     add("--into", type=Path, metavar="CSV", help="what the platform has exported")
-    add("--filled", type=Path, metavar="CSV", default=Path("filled.csv"), help="what to upload")
+    add(
+        "--filled",
+        type=Path,
+        metavar="CSV",
+        default=Path("filled.csv"),
+        help="what to upload (default: %(default)s)",
+    )
     add("--column", help="where the grade goes; Canvas: the assignment's title with its number")
     add("--replace", action="store_true", help="write over grades that are there")
     add("--feedback", type=Path, metavar="ZIP", help="pack the pages for the platform")
@@ -207,6 +215,8 @@ def set_grade(
     elif there in EMPTY or same_number(there, row["points"]) or replace:
         line[column] = row["points"]
         filled.count += 1
+        if row["to grade by hand"]:
+            filled.unfinished.append(row["learner"])
     else:
         filled.kept.append(f"{row['learner']} ({there}, not {row['points']})")
 

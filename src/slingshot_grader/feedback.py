@@ -5,6 +5,12 @@ import html
 from slingshot_grader.page import breakable, frame
 from slingshot_grader.standing import Part, Standing
 
+NONE_YET = "No grade yet."
+WHAT_TO_DO = (
+    "The remarks say why. Open your notebook in JupyterLab, save it, and hand that file in again; "
+    "if it does not open, or the deadline is over, ask your instructor."
+)
+
 
 def feedback(standing: Standing) -> str:
     """The whole page."""
@@ -19,7 +25,7 @@ def feedback(standing: Standing) -> str:
         body.append(f"<h2>Remarks</h2><ul>{items}</ul>")
     body.append("<h2>Exercises</h2><table><thead><tr><th>Exercise</th><th>Points</th>")
     body.append("<th>Outcome</th></tr></thead><tbody>")
-    body += [row(part) for part in standing.parts]
+    body += [row(part, graded=standing.has_grade) for part in standing.parts]
     body.append("</tbody></table>")
     told = [part for part in standing.parts if part.message or part.comment]
     if told:
@@ -46,13 +52,13 @@ def summary_of(standing: Standing) -> list[str]:
     """The points in a sentence, and whatever has changed them."""
     if standing.excused:
         return ["<p><strong>Excused.</strong></p>"]
-    lines = [
-        f"<p><strong>{standing.points:g} of {standing.most:g} points.</strong> "
-        f"Status: {html.escape(standing.status)}.</p>"
-    ]
+    points = f"{standing.points:g} of {standing.most:g} points." if standing.has_grade else NONE_YET
+    lines = [f"<p><strong>{points}</strong> Status: {html.escape(standing.status)}.</p>"]
+    if not standing.has_grade:
+        lines.append(f"<p>{WHAT_TO_DO}</p>")
     if standing.fixed is not None:
         lines.append("<p>These points were given by the instructor.</p>")
-    elif standing.penalty:
+    elif standing.penalty and standing.has_grade:
         days = "1 day" if standing.days_late == 1 else f"{standing.days_late} days"
         lines.append(
             f"<p>{standing.before_penalty:g} points for the answers, less "
@@ -66,12 +72,12 @@ def summary_of(standing: Standing) -> list[str]:
     return lines
 
 
-def row(part: Part) -> str:
-    """A line of the table of exercises."""
+def row(part: Part, *, graded: bool = True) -> str:
+    """A line of the table of exercises; what could not be read is not worth zero."""
     kind = "passed" if part.points == part.most and not part.excused else "failed"
     if part.points is None or part.excused or part.outcome == "by the instructor":
         kind = ""
-    points = "–" if part.points is None else f"{part.points:g}"
+    points = "–" if part.points is None or not graded else f"{part.points:g}"
     return (
         f'<tr><th scope="row">{breakable(part.name)}</th>'
         f'<td class="points">{points} of {part.most:g}</td>'

@@ -74,7 +74,10 @@ class Standing:
 
     @property
     def open_parts(self) -> list[str]:
-        """The parts that nobody has graded yet."""
+        """The parts that nobody has graded yet; none where there is nothing to grade."""
+        nothing = self.report.status == "missing" and not self.overridden
+        if nothing or self.excused or self.fixed is not None:
+            return []
         return [part.name for part in self.parts if part.points is None and not part.excused]
 
 
@@ -114,7 +117,10 @@ def one(
         for grade in report.grades
     ]
     hand = [*(assignment.by_hand if assignment else ()), *rules.by_hand.items()]
-    if report.grades:
+    missing = report.status == "missing"
+    if assignment and missing:  # what was handed in on paper is decided on part by part
+        parts = [Part(test.exercise, None, test.points, "missing") for test in assignment.tests]
+    if report.grades or missing:
         parts += [Part(name, None, most, "to be graded by hand") for name, most in hand]
     who = (submission.learner, submission.number)
     days = rules.days_late(submission.assignment, who, submission.handed_in)

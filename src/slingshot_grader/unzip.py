@@ -1,7 +1,10 @@
 """Archives of learners, unpacked with suspicion: bounded, without links, and never outside."""
 
+import contextlib
+import os
 import stat
 import zipfile
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from slingshot_grader.files import (
@@ -65,4 +68,17 @@ def extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left
             if size > most:
                 raise UnreadableError("a zip that grows beyond all measure when it is unpacked")
             file.write(data)
+    with contextlib.suppress(OSError):  # a file system may have no such time
+        os.utime(target, (time := stored_time(member), time))
     return size
+
+
+def stored_time(member: zipfile.ZipInfo) -> float:
+    """When a member was last written, in seconds; 0, so never late, where its date is none.
+
+    An archive stores what a clock on a wall showed, without a zone: that of this machine is taken.
+    """
+    try:
+        return max(0.0, datetime(*member.date_time).timestamp())
+    except (ValueError, OverflowError, OSError):
+        return 0.0
