@@ -436,7 +436,7 @@ def execute_memory_counts(run: Run) -> dict[str, Any]:
         c = count_of(ended, keys_of(windows, order + 1)[:, starts])
         probability = (c + LOWER * probability) / (n + LOWER)
         losses.append(round(-probability.log().mean().item(), 4))
-        phrases.append(len(seen.unique()))
+        phrases.append(len(seen.unique()))  # type: ignore[no-untyped-call]
     return {"held_out_loss": losses, "phrases": phrases}
 
 
@@ -450,7 +450,7 @@ def keys_of(tokens: Tensor, order: int) -> Tensor:
 
 def count_of(all_keys: Tensor, wanted: Tensor) -> Tensor:
     """How often each of ``wanted`` occurs among ``all_keys``."""
-    keys, counts = all_keys.unique(return_counts=True)
+    keys, counts = all_keys.unique(return_counts=True)  # type: ignore[no-untyped-call]
     place = torch.searchsorted(keys, wanted.contiguous()).clamp(max=len(keys) - 1)
     return torch.where(keys[place] == wanted, counts[place], 0).double()
 

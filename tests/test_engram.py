@@ -66,15 +66,15 @@ def test_the_order_of_the_tokens_counts() -> None:
 
 def test_each_token_has_a_row_of_its_own_where_there_is_room() -> None:
     memory = Engram(16, 512, 4, orders=(1,), n_heads=1)
-    assert len(memory.slots(torch.arange(512).unsqueeze(0)).unique()) == 512
+    assert len(memory.slots(torch.arange(512).unsqueeze(0)).unique()) == 512  # type: ignore[no-untyped-call]
 
 
 def test_phrases_that_meet_in_one_table_seldom_meet_in_another() -> None:
     memory = Engram(16, 211, 4, orders=(2,), n_heads=2)
     pairs = torch.cartesian_prod(torch.arange(40), torch.arange(40))
     rows = memory.slots(pairs)[:, 1]  # both tables, 1,600 phrases for 211 rows
-    met = [len(pairs) - len(rows[:, table].unique()) for table in range(2)]
-    both = len(pairs) - len(rows.unique(dim=0))
+    met = [len(pairs) - len(rows[:, table].unique()) for table in range(2)]  # type: ignore[no-untyped-call]
+    both = len(pairs) - len(rows.unique(dim=0))  # type: ignore[no-untyped-call]
     assert min(met) > 1300
     assert both < 100
 
@@ -162,7 +162,7 @@ def test_what_learns_and_with_what() -> None:
     memory(random(3, 8, 16), tokens).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in memory.parameters())
     moved = memory.table.weight.grad.any(dim=1).nonzero().flatten()  # type: ignore[union-attr]
-    assert torch.equal(moved, memory.slots(tokens).unique())
+    assert torch.equal(moved, memory.slots(tokens).unique())  # type: ignore[no-untyped-call]
     names = {id(p): name for name, p in memory.named_parameters()}
     assert {names[id(p)] for p in hidden_matrices(memory)} == {"key.weight", "value.weight"}
 
