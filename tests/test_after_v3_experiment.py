@@ -1,7 +1,9 @@
 """The experiment on what came after V3: what its parts compare, and what they hold equal."""
 
 import copy
+import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ def test_every_run_has_a_name_of_its_own_and_can_be_stored() -> None:
         assert run.configuration["part"] in after_v3.PARTS
 
 
-@pytest.mark.parametrize("part", sorted(after_v3.PARTS))
+@pytest.mark.parametrize("part", ["memory", "optimizers", "streams"])
 def test_a_run_of_each_part_goes_through(part: str, small_corpus: Corpus) -> None:
     names = {run.name: run for run in after_v3.runs() if run.configuration["part"] == part}
     kept = [run for name, run in names.items() if not name.startswith("tuning")]
@@ -176,3 +178,82 @@ def test_the_product_is_in_the_order_of_the_blocks() -> None:
     for connection, matrix in zip(model.connections, [first, second], strict=True):
         connection.mix.data = matrix - torch.eye(2)
     assert torch.equal(model.product(), second @ first)
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+MEMORY = {run.name: run for run in after_v3.memory_runs() if run.seed == 0}
+
+
+def test_models_with_a_memory_weigh_what_the_mixture_weighs() -> None:
+    weights = {
+        name: sum(p.numel() for p in after_v3.memory_model(run).parameters())
+        for name, run in MEMORY.items()
+    }
+    named = [name for name in weights if " and " in name and not name.startswith("dense")]
+    assert len(named) == 4
+    assert {weights[name] for name in named} == {weights["16 experts"]}
+    assert weights["12 experts"] < weights["16 experts"]
+    extra = weights["dense and phrases"] - weights["dense"]
+    assert extra == weights["16 experts"] - weights["12 experts"]
+
+
+@pytest.mark.parametrize("kind", ["12 experts", "dense"])
+def test_a_model_with_a_memory_starts_as_the_one_without(kind: str) -> None:
+    tokens = torch.randint(512, (2, 20), generator=torch.Generator().manual_seed(0))
+    alone, extended = (
+        after_v3.memory_model(MEMORY[name]) for name in (kind, f"{kind} and phrases")
+    )
+    assert torch.equal(alone(tokens).logits, extended(tokens).logits)
+    with torch.no_grad():
+        extended.engram.value.weight.add_(0.1)  # type: ignore[union-attr,operator]
+    assert not torch.equal(alone(tokens).logits, extended(tokens).logits)
+
+
+def test_no_prediction_sees_what_it_predicts() -> None:
+    model = after_v3.memory_model(MEMORY["8 experts and phrases"]).eval()
+    with torch.no_grad():
+        model.engram.value.weight.add_(0.1)  # type: ignore[union-attr,operator]
+    tokens = torch.randint(512, (1, 20), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 12:] = (changed[0, 12:] + 1) % 512
+    before, after = model(tokens).logits, model(changed).logits
+    torch.testing.assert_close(before[:, :12], after[:, :12])
+    assert not torch.allclose(before[:, 12:], after[:, 12:])
+
+
+def test_counting_by_hand(small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a count that walks through the text."""
+    run = short(run_named("counts"), steps=8)
+    n = after_v3.train_config(run).tokens
+    train = small_corpus.train[:n].tolist()
+    windows = fp8_training.held_out_windows(small_corpus)[:3, :12]
+    monkeypatch.setattr(after_v3, "held_out_windows", lambda _: windows)
+    result = after_v3.execute(run)
+    assert result["phrases"][1] == len(set(train))
+    assert result["phrases"][2] == len(set(itertools.pairwise(train)))
+    logs: list[list[float]] = [[], [], [], []]
+    for window in windows.tolist():
+        for end in range(3, len(window)):
+            probability = 1 / 512
+            for order in range(4):
+                phrase = window[end - order : end]
+                follows = [
+                    train[at + order]
+                    for at in range(len(train) - order)
+                    if train[at : at + order] == phrase
+                ]
+                probability = (follows.count(window[end]) + 5 * probability) / (len(follows) + 5)
+                logs[order].append(-math.log(probability))
+    assert result["held_out_loss"] == pytest.approx(
+        [sum(each) / len(each) for each in logs], abs=1e-4
+    )
+
+
+def test_models_are_timed_in_turn(small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(after_v3, "MEMORY_ROUNDS", 2)
+    monkeypatch.setattr(after_v3, "ROUND_STEPS", 1)
+    (run,) = after_v3.memory_seconds_runs()
+    seconds = after_v3.execute(run)
+    assert set(seconds) == set(run.configuration["models"])
+    assert all(len(each) == 2 and min(each) > 0 for each in seconds.values())

@@ -114,7 +114,7 @@ def test_what_is_added_as_the_formula_says() -> None:
         read = torch.cat([memory.table.weight[row] for row in memory.slots(tokens)[0, place]])
         key, value = memory.key.weight @ read, memory.value.weight @ read
         norms = [v / v.square().mean().sqrt() for v in (x[0, place], key)]
-        gate = 1 / (1 + math.exp(-float(norms[0] @ norms[1]) / 4))
+        gate = 1 / (1 + math.exp(-(norms[0] @ norms[1]).item() / 4))
         torch.testing.assert_close(added[0, place], gate * value, atol=1e-6, rtol=1e-6)
 
 
