@@ -456,8 +456,26 @@ def test_shapes_and_counts_that_do_not_fit_are_named() -> None:
         sparse_attention(query, key, value, scores, 0)
     with pytest.raises(ValueError, match="scores has shape"):
         sparse_attention(query, key, value, scores[:, 1:], 3)
+    for other_key, other_value in (
+        (key[..., :3], value),
+        (key, value[:, :, :-1]),
+        (key, value[:, :, :1]),
+        (key, value[:, :1]),
+        (key, torch.cat([value, value], dim=2)),
+        (key, value[:1].expand(3, -1, -1, -1)),
+    ):
+        with pytest.raises(ValueError, match=r"scores has shape .* and value "):
+            sparse_attention(query, other_key, other_value, scores, 3)
     with pytest.raises(ValueError, match="pass \\[B, S, T\\] and \\[B, H, S, T\\]"):
         indexer_loss(scores, scores)
+
+
+@pytest.mark.parametrize("width", [1, 3, 63])
+def test_an_odd_width_of_heads_is_refused(width: int) -> None:
+    with pytest.raises(ValueError, match=f"head_dim is {width}; RoPE turns pairs"):
+        Attention(16, 2, width)
+    with pytest.raises(ValueError, match=f"head_dim is {width}; RoPE turns pairs"):
+        rotations(4, width, 1e4, torch.device("cpu"))
 
 
 def test_the_score_of_the_indexer_is_the_formula() -> None:

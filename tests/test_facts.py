@@ -57,6 +57,7 @@ def test_the_parts_of_v3s_bill_sum_to_its_total() -> None:
         (20, "CNY/million tokens", "RMB 20 per million tokens"),
         (671_000_000_000, "parameter", "671 billion parameters"),
         (14_800_000_000_000, "token", "14.8 trillion tokens"),
+        (1234.5, "USD", "$1,234.50"),
         (1, "expert", "1 expert"),
         (256, "expert", "256 experts"),
         (180_000, "GPU hour", "180,000 GPU hours"),

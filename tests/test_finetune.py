@@ -146,6 +146,23 @@ def test_lora_by_hand() -> None:
     assert torch.equal(lora.merged().weight, torch.tensor([[6.0, -3.0]]))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_lora_has_the_type_of_its_layer(dtype: torch.dtype) -> None:
+    lora = LoRALinear(nn.Linear(4, 3, bias=False).to(dtype), rank=2)
+    assert {p.dtype for p in lora.parameters()} == {dtype}
+    assert lora(torch.ones(2, 4, dtype=dtype)).dtype == dtype
+    assert lora.merged().weight.dtype == dtype
+
+
+def test_lora_on_lora_is_refused_and_after_merging_it_is_not(model: DecoderLM) -> None:
+    n_learning = add_lora(model, rank=2)
+    with pytest.raises(ValueError, match="model has LoRA already; call merge_lora first"):
+        add_lora(model, rank=2)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == n_learning
+    merge_lora(model)
+    assert add_lora(model, rank=2) == n_learning
+
+
 def test_a_rank_below_one_is_refused(model: DecoderLM) -> None:
     with pytest.raises(ValueError, match="rank is 0"):
         add_lora(model, 0)

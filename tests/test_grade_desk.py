@@ -4,6 +4,7 @@ Most of it grades with a stand-in that reads the points from the notebook, so th
 the reckoning and the writing are tested here; ``test_grade.py`` runs notebooks.
 """
 
+import contextlib
 import csv
 import html
 import io
@@ -27,7 +28,7 @@ from playwright.sync_api import Page
 from class_of_each_platform import FORMS, made_up
 from slingshot_grader import desk, layouts, similar, unzip
 from slingshot_grader.assignment import Assignment, read_assignments
-from slingshot_grader.batch import Batch, Settings
+from slingshot_grader.batch import WHOLE_CLASS, Batch, Settings
 from slingshot_grader.cli import EDITION, ROOT
 from slingshot_grader.cli import main as command
 from slingshot_grader.feedback import feedback
@@ -293,6 +294,26 @@ def test_a_zip_beyond_bounds_is_refused(tmp_path: Path, data: bytes, words: str)
         unzip.unpack(tmp_path / "x.zip", tmp_path / "to")
     size = sum(path.stat().st_size for path in (tmp_path / "to").rglob("*"))
     assert size < 50_000_000
+
+
+def test_the_zip_of_a_class_may_hold_more_than_that_of_a_learner(tmp_path: Path) -> None:
+    data = zip_of(**{f"{n}.txt": b"" for n in range(2100)})
+    (tmp_path / "x.zip").write_bytes(data)
+    (tmp_path / "to").mkdir()
+    unzip.unpack(tmp_path / "x.zip", tmp_path / "to", **WHOLE_CLASS)
+    assert len(list((tmp_path / "to").iterdir())) == 2100
+
+
+def test_files_that_are_too_large_together_are_no_bomb(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    data = zip_of(**{f"{n}.txt": chance.randbytes(1000) for n in range(3)})
+    (tmp_path / "x.zip").write_bytes(data)
+    for place, most in (("less", 2500), ("enough", 3000)):
+        (tmp_path / place).mkdir()
+        with contextlib.ExitStack() as stack:
+            if most < 3000:
+                stack.enter_context(pytest.raises(UnreadableError, match="too large together"))
+            unzip.unpack(tmp_path / "x.zip", tmp_path / place, most_bytes=most)
 
 
 @pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "..\\out", "C:/out", ".hidden"])
@@ -607,6 +628,55 @@ def test_overrides_survive_every_rerun_and_show_on_the_page(tmp_path: Path, grad
     hand_in(tmp_path, "ada.ipynb", worth(1))  # handed in again: the decision stands
     assert graded()["ada"]["claim-run_time"] == "0.5"
     assert (tmp_path / "class-graded" / "overrides.csv").read_text("utf-8") == OVERRIDES
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ("[extra_days]\nAda = inf", "Ada is inf; give a number from 0"),
+        ("[extra_days]\nAda = nan", "Ada is nan; give a number from 0"),
+        ("[extra_days]\nAda = -3", "Ada is -3; give a number from 0"),
+        ("grace_minutes = inf", "grace_minutes is inf; give a number from 0"),
+        ("grace_minutes = -600", "grace_minutes is -600; give a number from 0"),
+        ("[by_hand]\npredictions = -5", "predictions is -5; give a number from 0"),
+    ],
+)
+def test_a_rule_that_no_deadline_can_keep_is_refused(
+    tmp_path: Path, rules: str, words: str
+) -> None:
+    (tmp_path / "rules.toml").write_text(f"{rules}\n", "utf-8")
+    with pytest.raises(desk.DeskError, match=words):
+        desk.read_rules(tmp_path / "rules.toml")
+
+
+def test_files_as_other_programs_write_them(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text('attempts = "last"\n', "utf-8-sig")
+    assert desk.read_rules(tmp_path / "rules.toml").attempts == "last"
+    (tmp_path / "roster.csv").write_text("learner;id\nAda;7\n", "utf-8-sig")
+    assert [(each.name, each.number) for each in desk.read_roster(tmp_path / "roster.csv")] == [
+        ("Ada", "7")
+    ]
+
+
+@pytest.mark.parametrize("option", ["--cell-seconds", "--memory", "--patience"])
+@pytest.mark.parametrize("value", ["0", "-5", "nan", "inf", "much"])
+def test_a_limit_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit):
+        command([f"{option}={value}", str(tmp_path)])
+    assert f"argument {option}: '{value}'; give a number above 0" in capsys.readouterr().err
+
+
+def test_a_table_of_something_else_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "grades.csv").write_text("name,grade\nAda,1\n", "utf-8")
+    words = ["export", str(tmp_path), "--to=moodle", "--assignment=claim"]
+    assert command([*words, "--feedback", str(tmp_path / "x.zip")]) == 1
+    said = capsys.readouterr().err
+    assert "grades.csv has no column learner, id, assignment" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,9 @@ def test_what_does_not_fit_is_named() -> None:
     for counts, experts, top_k, message in [
         (COUNTS, 4, 5, "top_k is 5; give a whole number, 1 to 4"),
         (COUNTS, 4, 0, "top_k is 0; give a whole number, 1 to 4"),
-        (COUNTS - 1, 4, 1, r"counts has shape \(8,\); pass \[V\], each at least 0"),
+        (COUNTS - 1, 4, 1, r"counts\[\d\] is -1; give how often a token occurs"),
+        (COUNTS.view(2, -1), 4, 1, r"counts has shape \(2, 4\); pass \[V\]"),
+        (COUNTS, 0, 1, "n_experts is 0; give a whole number"),
         (COUNTS[None], 4, 1, r"counts has shape \(1, 8\)"),
         (COUNTS / 2, 4, 1, "counts has dtype torch.float32"),
     ]:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -253,6 +254,29 @@ def test_a_rank_that_dies_ends_all_with_one_line(fault: str, message: str, dying
     assert "\n" not in str(caught.value)
 
 
+def test_ranks_that_were_started_are_stopped_when_another_cannot_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def one_only(*words: Any, **more: Any) -> Any:  # noqa: ANN401
+        if started:
+            raise BlockingIOError("no more processes")
+        started.append(start(*words, **more))
+        return started[0]
+
+    monkeypatch.setattr("slingshot.parallel.subprocess.Popen", one_only)
+    with pytest.raises(BlockingIOError):
+        launch("import time; time.sleep(600)", 2)
+    assert started[0].poll() is not None
+
+
+def test_an_imbalance_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"load is \[0, 0\]; there is no imbalance"):
+        in_order(2, 2).imbalance([0, 0])
+
+
 @pytest.mark.slow
 def test_a_rank_that_sleeps_is_named() -> None:
     sleeps = DIES.format(fault="import time; time.sleep(600)").replace("join(20)", "join(3)")
@@ -345,7 +369,9 @@ def test_a_placement_is_one(load: list[float], n_ranks: int, n_redundant: int) -
     if (len(load) + n_redundant) % n_ranks:
         return
     if n_redundant > len(load) * (n_ranks - 1):
-        with pytest.raises(ValueError, match="n_redundant leaves no rank without a replica"):
+        with pytest.raises(
+            ValueError, match=r"n_redundant is .* on a node, where .* have room for .*; give fewer"
+        ):
             place_experts(load, n_ranks, n_redundant)
         return
     placement = place_experts(load, n_ranks, n_redundant)  # its __post_init__ refuses the rest
@@ -371,7 +397,7 @@ def test_zipf_loads_need_replicas_and_not_only_packing() -> None:
         (([1, 2, 3], 2), r"n_experts \+ n_redundant is 3, not a multiple of 2"),
         (([1, 2], 0), "n_ranks is 0"),
         (([1, 2], 2, -2), "n_redundant is -2"),
-        (([1, 2], 2, 4), "n_redundant leaves no rank"),
+        (([1, 2], 2, 4), "n_redundant is .* give fewer"),
     ],
 )
 def test_what_cannot_be_placed_is_named(arguments: tuple[Any, ...], message: str) -> None:

@@ -110,15 +110,25 @@ def test_a_broken_file_is_named(size: int, tmp_path: Path) -> None:
         load_smollm2(broken)
 
 
-def test_another_kind_of_model_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tensor", "message"),
+    [
+        ("bert", "x", "a model of kind bert"),
+        ("llama", "x", "a model of kind llama"),
+        ("llama", "token_embd.weight", "lacks what belongs to SmolLM2 .* give the file that"),
+    ],
+)
+def test_another_kind_of_model_is_named(
+    kind: str, tensor: str, message: str, tmp_path: Path
+) -> None:
     other = tmp_path / "other.gguf"
-    writer = gguf.GGUFWriter(other, "bert")
-    writer.add_tensor("x", np.zeros((4, 4), np.float32))
+    writer = gguf.GGUFWriter(other, kind)
+    writer.add_tensor(tensor, np.zeros((4, 4), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(ValueError, match="a model of kind bert"):
+    with pytest.raises(ValueError, match=message):
         load_smollm2(other)
 
 

@@ -205,6 +205,7 @@ def test_what_is_frozen_stays() -> None:
         ({"loss_scale": math.inf}, "loss_scale is inf; give a power of two"),
         ({"batch_tokens": 0}, "batch_tokens is 0; give a whole number, at least 1"),
         ({"muon_rate": 0.0}, "muon_rate is 0.0; give a finite number above 0"),
+        ({"betas": (0.9,)}, r"betas are \(0.9,\); give two shares, each below 1"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); give two shares, each below 1"),
     ],
 )

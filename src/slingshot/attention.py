@@ -46,7 +46,9 @@ def rotations(
 
 
 def _speeds(head_dim: int, base: float, device: torch.device) -> Float64[Tensor, "pairs"]:
-    """By how much each pair of channels turns per position."""
+    """By how much each pair of channels turns per position; ``ValueError`` for an odd width."""
+    if head_dim % 2:
+        raise ValueError(f"head_dim is {head_dim}; RoPE turns pairs of channels, give an even one")
     return base ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
 
 
@@ -233,9 +235,16 @@ class Attention(nn.Module):
     def __init__(
         self, d_model: int, n_heads: int, head_dim: int, n_kv_heads: int | None = None
     ) -> None:
-        """Draw the weights; the output matrix starts at zero."""
+        """Draw the weights; the output matrix starts at zero.
+
+        Raises ``ValueError`` for sizes that do not fit together, and an odd ``head_dim``.
+        """
         super().__init__()
         sizes.MultiHeadAttention(n_heads, head_dim, n_kv_heads)  # refuses what does not fit
+        if head_dim % 2:
+            raise ValueError(
+                f"head_dim is {head_dim}; RoPE turns pairs of channels, give an even one"
+            )
         self.d_model, self.head_dim = d_model, head_dim
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
         queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
@@ -430,7 +439,12 @@ class LatentAttention(nn.Module):
             return
         if kind != "yarn":
             raise ValueError(f"rope_type is {kind!r}; give default or yarn")
-        original = rope["original_max_position_embeddings"]
+        original = rope.get("original_max_position_embeddings")
+        if original is None:
+            raise ValueError(
+                "rope_scaling has no original_max_position_embeddings; pass that of a DeepSeek "
+                "model"
+            )
         factor = rope.get("factor") or told["max_position_embeddings"] / original
         fast, slow = rope.get("beta_fast") or 32, rope.get("beta_slow") or 1
         self.speeds = yarn_speeds(self.speeds, told.rope_base(), factor, original, fast, slow)
@@ -723,10 +737,12 @@ def sparse_attention(
     require.counts(k=k)
     batch, n_heads, n_new, _ = query.shape
     n_tokens, n_kv = key.shape[2], key.shape[1]
-    if scores.shape != (batch, n_new, n_tokens) or n_heads % n_kv or n_new > n_tokens:
+    same = key.shape == (batch, n_kv, n_tokens, query.shape[3]) and value.shape[:3] == key.shape[:3]
+    if scores.shape != (batch, n_new, n_tokens) or n_heads % n_kv or n_new > n_tokens or not same:
         raise ValueError(
-            f"scores has shape {tuple(scores.shape)}, query {tuple(query.shape)} and key "
-            f"{tuple(key.shape)}; pass [B, S, T], [B, H, S, D] and [B, H_kv, T, D], S up to T"
+            f"scores has shape {tuple(scores.shape)}, query {tuple(query.shape)}, key "
+            f"{tuple(key.shape)} and value {tuple(value.shape)}; pass [B, S, T], [B, H, S, D], "
+            "[B, H_kv, T, D] and [B, H_kv, T, D_v], S up to T"
         )
     # Before the choice, not after it: a later token would take the place of one that may be seen.
     future = _future(n_new, n_tokens, key.device)

@@ -148,7 +148,7 @@ def format_value(value: int | float | datetime.date, unit: str) -> str:
         return _format_prefixed(value, symbol, denominator)
     number = _format_number(value)
     if numerator in ("USD", "CNY"):
-        if re.fullmatch(r"−?\d+\.\d", number):
+        if re.fullmatch(r"−?[\d,]+\.\d", number):
             number += "0"  # cents: $1.10, and not $1.1
         sign, digits = ("−", number[1:]) if value < 0 else ("", number)
         text = f"{sign}${digits}" if numerator == "USD" else f"{sign}RMB {digits}"

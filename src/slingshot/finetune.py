@@ -65,8 +65,9 @@ class LoRALinear(nn.Module):
             raise ValueError("linear has a bias; pass a layer without one")
         self.weight, self.scale = linear.weight, scale
         n_out, n_in = linear.weight.shape
-        self.down = nn.Parameter(torch.randn(rank, n_in) / n_in**0.5)
-        self.up = nn.Parameter(torch.zeros(n_out, rank))
+        like: dict[str, Any] = {"dtype": linear.weight.dtype, "device": linear.weight.device}
+        self.down = nn.Parameter(torch.randn(rank, n_in, **like) / n_in**0.5)
+        self.up = nn.Parameter(torch.zeros(n_out, rank, **like))
 
     def forward(self, x: Float[Tensor, "*shape K"]) -> Float[Tensor, "*shape N"]:
         """Multiply, and add what the narrow matrices say."""
@@ -86,9 +87,11 @@ def add_lora(model: DecoderLM, rank: int, scale: float = 2.0) -> int:
     """Freeze ``model``, put a `LoRALinear` in place of each linear layer but the head.
 
     Returns how many numbers learn. The model itself is changed; `merge_lora` makes it one of plain
-    layers again. Raises ``ValueError`` for a rank below 1.
+    layers again. Raises ``ValueError`` for a rank below 1, and for a model that has LoRA already.
     """
     require.counts(rank=rank)
+    if any(isinstance(module, LoRALinear) for module in model.modules()):
+        raise ValueError("model has LoRA already; call merge_lora first")
     model.requires_grad_(False)
     _exchange(model, nn.Linear, lambda linear: LoRALinear(linear, rank, scale))
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

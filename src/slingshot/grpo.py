@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, Real, Shaped
@@ -462,7 +462,7 @@ class GRPOConfig:
             shares=("final",),
         )
         require.counts(least=0, warmup=self.warmup)
-        if self.n_rollouts < 2:
+        if require.whole("n_rollouts", self.n_rollouts, 1) < 2:
             raise ValueError(
                 f"n_rollouts is {self.n_rollouts}; give at least 2, to compare them with each other"
             )
@@ -470,7 +470,7 @@ class GRPOConfig:
         require.one_of(get_args(Scale), scale=self.advantage_scale)
         require.one_of(get_args(KL), kl=self.kl)
         _check_settings(self.lower_epsilon, self.upper_epsilon, self.beta)
-        if not all(0 <= beta < 1 for beta in self.betas):
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; give two shares, each below 1")
 
     @property
@@ -609,7 +609,7 @@ def train_grpo(
     generator = torch.Generator().manual_seed(seed)
     history = GRPOHistory()
     shown = progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress)
-    with _in_train_mode(model), shown as bar:
+    with _in_train_mode(model), _rates_back(groups), shown as bar:
         for step in range(config.steps):
             if config.max_flops and history.flops >= config.max_flops:
                 break
@@ -627,6 +627,17 @@ def train_grpo(
             bar.set_postfix(reward=f"{done.reward:.2f}", length=length, refresh=False)
             bar.update()
     return history
+
+
+@contextmanager
+def _rates_back(groups: list[dict[str, Any]]) -> Iterator[None]:
+    """Give each group the rate back that it came with: the optimizers may be the caller's."""
+    rates = [group["lr"] for group in groups]
+    try:
+        yield
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slingshot import require
-from slingshot.tensors import check_finite, real
+from slingshot.tensors import at_least_float32, check_finite, real
 
 Mixing = Literal["free", "doubly stochastic", "identity"]
 """What a matrix that mixes streams may be: anything, positive with rows and columns that sum to 1,
@@ -42,7 +42,7 @@ def sinkhorn(logits: Float[Tensor, "*B n n"], n_iterations: int = 20) -> Float[T
         )
     n_iterations = require.whole("n_iterations", n_iterations, 1)
     check_finite("logits", logits, "a logit says how strongly two streams mix")
-    exponents = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    exponents = at_least_float32(logits)
     for _ in range(n_iterations):  # of logarithms, in which nothing overflows
         exponents = exponents - exponents.logsumexp(-2, keepdim=True)
         exponents = exponents - exponents.logsumexp(-1, keepdim=True)

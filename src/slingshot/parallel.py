@@ -78,8 +78,15 @@ class Placement:
         return [sum(told[e] / replicas[e] for e in slots) for slots in self.ranks]
 
     def imbalance(self, load: Sequence[float] | Tensor) -> float:
-        """Return the tokens of the busiest rank over the mean; 1 if all are as busy."""
+        """Return the tokens of the busiest rank over the mean; 1 if all are as busy.
+
+        Raises ``ValueError`` where no expert has a token.
+        """
         loads = self.rank_load(load)
+        if not sum(loads):
+            raise ValueError(
+                f"load is {list(load)}; there is no imbalance before a token is routed"
+            )
         return max(loads) * len(loads) / sum(loads)
 
 
@@ -146,8 +153,8 @@ def _replicate(load: list[float], n_redundant: int, most: int) -> list[int]:
         free = [e for e in range(len(load)) if counts[e] < most]
         if not free:
             raise ValueError(
-                f"n_redundant leaves no rank without a replica: {len(load)} experts fill {most} "
-                "ranks; give fewer redundant slots"
+                f"n_redundant is {n_redundant} on a node, where {len(load)} experts on {most} "
+                f"ranks have room for {len(load) * (most - 1)}; give fewer"
             )
         busiest = max(free, key=lambda e: load[e] / counts[e])
         counts[busiest] += 1
@@ -547,13 +554,15 @@ def launch(program: str, n_ranks: int, *, seconds: float = 120.0) -> list[str]:
     require.counts(n_ranks=n_ranks)
     require.positive(seconds=seconds)
     with tempfile.TemporaryDirectory() as folder:
-        ranks = [_start(program, rank, n_ranks, Path(folder)) for rank in range(n_ranks)]
+        ranks: list[subprocess.Popen[bytes]] = []
         try:
+            for rank in range(n_ranks):  # one by one: what was started is stopped in any case
+                ranks.append(_start(program, rank, n_ranks, Path(folder)))
             failed = _wait(ranks, time.monotonic() + seconds)
         finally:
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
+            for each in ranks:
+                each.kill()
+                each.wait()
         texts = [(Path(folder) / f"{rank}.out").read_text("utf-8") for rank in range(n_ranks)]
         errors = [(Path(folder) / f"{rank}.err").read_text("utf-8") for rank in range(n_ranks)]
     if not failed:

@@ -169,7 +169,12 @@ def load_smollm2(path: Path | None = None) -> Pretrained:
             f"{path} holds a model of kind {told.get('general.architecture')}; give the file that "
             f"`{COMMAND}` brings"
         )
-    return Pretrained(_model(told, stored), _tokenizer(told))
+    try:
+        return Pretrained(_model(told, stored), _tokenizer(told))
+    except (KeyError, RuntimeError) as error:  # of its kind, but not all of it is there
+        raise ValueError(
+            f"{path} lacks what belongs to SmolLM2 ({error}); give the file that `{COMMAND}` brings"
+        ) from error
 
 
 def chat_prompt(question: str) -> str:

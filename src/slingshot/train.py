@@ -91,7 +91,7 @@ class TrainConfig:
             raise ValueError(
                 f"loss_scale is {self.loss_scale}; give a power of two such as 2**16, or None"
             )
-        if not all(0 <= beta < 1 for beta in self.betas):
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; give two shares, each below 1")
 
     @property

@@ -42,6 +42,8 @@ from slingshot_grader.summary import summary
 
 MOST_ATTEMPTS = 10
 ARCHIVE_CLOCK = 300.0
+WHOLE_CLASS = {"most_bytes": 10_000_000_000, "most_files": 200_000}
+"""Bounds of the zip of a class, which a platform has made; each file has those of a learner."""
 CHANGING = "it changed while it was graded"
 
 
@@ -105,7 +107,7 @@ class Batch:
         folder, shown = self.folder, printable(self.folder.name)
         if layouts.is_zip(folder) and not folder.is_dir():
             target = self.pool.scratch / "class"
-            if trouble := self.unpack(folder, target)[1]:
+            if trouble := self.unpack(folder, target, **WHOLE_CLASS)[1]:
                 raise GradeError(f"{folder}: {trouble}")
             folder = target
         found = layouts.entries(folder, shown)
@@ -215,12 +217,12 @@ class Batch:
             self.refuse_if_stopped()
             return "", True  # what it is will be said where it is graded
 
-    def unpack(self, archive: Path, target: Path) -> tuple[list[str], str]:
-        """Unpack an archive; return remarks, and what was wrong with it."""
+    def unpack(self, archive: Path, target: Path, **bounds: int) -> tuple[list[str], str]:
+        """Unpack an archive, within ``bounds`` if given; return remarks, and what was wrong."""
         target.mkdir(parents=True, exist_ok=True)
         try:
             answer = self.pool.ask(
-                Job("unpack", {"archive": archive, "target": target}, ARCHIVE_CLOCK)
+                Job("unpack", {"archive": archive, "target": target, **bounds}, ARCHIVE_CLOCK)
             )
             remarks = [text(each, 200) for each in expect(answer.get("remarks", []), list)[:10]]
             return remarks, text(answer.get("problem", ""), 200)

@@ -167,12 +167,30 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     defaults = Limits()
     for name, what in LIMITED.items():
         value, text = getattr(defaults, name), f"of computing, for {what} (default: %(default)s)"
-        add(f"--{name}-seconds", type=float, metavar="SECONDS", dest=name, default=value, help=text)
+        add(
+            f"--{name}-seconds",
+            type=positive,
+            metavar="SECONDS",
+            dest=name,
+            default=value,
+            help=text,
+        )
     text = "on the clock, so many times those seconds may pass (default: %(default)s)"
-    add("--patience", type=float, metavar="FACTOR", default=defaults.patience, help=text)
+    add("--patience", type=positive, metavar="FACTOR", default=defaults.patience, help=text)
     text = "memory of a learner's process (default: %(default)s)"
-    add("--memory", type=float, default=defaults.memory / 1e9, metavar="GB", help=text)
+    add("--memory", type=positive, default=defaults.memory / 1e9, metavar="GB", help=text)
     return parser.parse_args(argv)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0; raise ``ArgumentTypeError``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r}; give a number above 0")
+    return value
 
 
 def read_settings(args: argparse.Namespace) -> Settings:

@@ -123,7 +123,7 @@ def read_table(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[st
     except (OSError, UnicodeDecodeError) as error:
         raise DeskError(f"{path} cannot be read: {error}") from error
     first = text.partition("\n")[0]
-    delimiter = ";" if first.count(";") > 1 else ","
+    delimiter = ";" if first.count(";") > first.count(",") else ","
     # Strict: a quotation mark that nobody closes would take in all decisions that follow.
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -145,12 +145,16 @@ def numbered(
         yield table.line_num - lines, cells
 
 
+TOO_MANY = 1_000_000
+"""Days or minutes that no rule means, infinity among them: leave a deadline out instead."""
+
+
 def read_rules(path: Path) -> Rules:
     """Return the rules; raise ``DeskError`` for a word that means nothing here."""
     if not path.is_file():
         return Rules()
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))
         known = {"attempts", "late_percent_a_day", "grace_minutes", "times"}
         known |= {"deadlines", "extra_days", "by_hand"}
         if strange := sorted(set(data) - known):
@@ -168,6 +172,13 @@ def read_rules(path: Path) -> Rules:
         raise DeskError(f"{path}: {error}") from error
     if not 0 <= rules.late_percent_a_day <= 100:
         raise DeskError(f"{path}: late_percent_a_day is from 0 to 100")
+    for name, value in {
+        "grace_minutes": rules.grace_minutes,
+        **rules.extra_days,
+        **rules.by_hand,
+    }.items():
+        if not 0 <= value < TOO_MANY:
+            raise DeskError(f"{path}: {name} is {value:g}; give a number from 0 to {TOO_MANY - 1}")
     return rules
 
 

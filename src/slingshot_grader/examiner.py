@@ -64,10 +64,10 @@ def do_identify(say: Say, path: Path, assignments: dict[str, Assignment]) -> Non
     say({"assignment": name, "begun": begun})
 
 
-def do_unpack(say: Say, archive: Path, target: Path) -> None:
+def do_unpack(say: Say, archive: Path, target: Path, **bounds: int) -> None:
     """Unpack an archive."""
     try:
-        say({"remarks": unzip.unpack(archive, target)})
+        say({"remarks": unzip.unpack(archive, target, **bounds)})
     except UnreadableError as error:
         say({"problem": str(error)})
 

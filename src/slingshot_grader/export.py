@@ -18,7 +18,7 @@ from pathlib import Path
 
 from slingshot_grader.feedback import page_name
 from slingshot_grader.files import same_name
-from slingshot_grader.table import as_it_was
+from slingshot_grader.table import COLUMNS, LAST, as_it_was
 
 EMPTY = {"", "-", "–", "N/A"}
 
@@ -149,7 +149,10 @@ def read_text(path: Path) -> str:
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
     """The rows of ``grades.csv``, with the learners' names as they are."""
-    rows = list(csv.DictReader(io.StringIO(read_text(folder / "grades.csv"))))
+    table = csv.DictReader(io.StringIO(read_text(folder / "grades.csv")))
+    if missing := [name for name in (*COLUMNS, *LAST) if name not in (table.fieldnames or ())]:
+        raise ExportError(f"{folder / 'grades.csv'} has no column {', '.join(missing)}")
+    rows = list(table)
     for row in rows:
         row["learner"] = as_it_was(row["learner"])
     return rows

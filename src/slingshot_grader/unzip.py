@@ -16,22 +16,26 @@ from slingshot_grader.files import (
     open_regular,
 )
 
-LARGEST_ARCHIVE = 100_000_000
 HIGHEST_RATIO = 200
 """How much larger than in the archive a file may be. Notebooks reach about 20."""
 
 CHUNK = 1 << 16
 
 
-def unpack(archive: Path, target: Path) -> list[str]:
-    """Write the files of a zip below ``target``; raise ``UnreadableError`` beyond bounds."""
-    left = LARGEST_FOLDER
+def unpack(
+    archive: Path, target: Path, most_bytes: int = LARGEST_FOLDER, most_files: int = MOST_FILES
+) -> list[str]:
+    """Write the files of a zip below ``target``; raise ``UnreadableError`` beyond bounds.
+
+    The bounds are those of one learner unless others are given.
+    """
+    left = most_bytes
     with open_regular(archive) as file:
         try:
             with zipfile.ZipFile(file) as opened:
                 members = [each for each in opened.infolist() if not each.is_dir()]
-                if len(members) > MOST_FILES:
-                    raise UnreadableError(f"a zip of {len(members)} files; at most {MOST_FILES}")
+                if len(members) > most_files:
+                    raise UnreadableError(f"a zip of {len(members)} files; at most {most_files}")
                 wanted = [(each, place) for each in members if (place := place_of(each))]
                 for member, place in wanted:
                     left -= extract(opened, member, target / place, left)
@@ -59,12 +63,16 @@ def place_of(member: zipfile.ZipInfo) -> PurePosixPath | None:
 
 def extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> int:
     """Write one member; return its size, which is counted and not taken from the archive's word."""
-    most = min(left, HIGHEST_RATIO * max(member.compress_size, 4096))
+    most = min(LARGEST_FOLDER, HIGHEST_RATIO * max(member.compress_size, 4096))
     target.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with opened.open(member) as source, open(target, "xb") as file:
         while data := source.read(CHUNK):
             size += len(data)
+            if size > left:
+                raise UnreadableError(
+                    "a zip whose files are too large together; unpack it yourself"
+                )
             if size > most:
                 raise UnreadableError("a zip that grows beyond all measure when it is unpacked")
             file.write(data)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from slingshot import require
 from slingshot.moe.routing import Routing, expert_scores, gate_weights, router_logits
-from slingshot.tensors import check_shapes, check_within, real, whole
+from slingshot.tensors import check_shapes, check_within, first, real, whole
 
 
 class HashRouter(nn.Module):
@@ -82,8 +82,11 @@ def hash_table(
     ``counts`` is a vector of whole numbers from 0, and ``top_k`` within 1 and ``n_experts``.
     """
     counts = whole("counts", counts, "count the tokens, with bincount()")
-    if counts.ndim != 1 or (counts < 0).any():
-        raise ValueError(f"counts has shape {tuple(counts.shape)}; pass [V], each at least 0")
+    if counts.ndim != 1:
+        raise ValueError(f"counts has shape {tuple(counts.shape)}; pass [V]")
+    if (negative := counts < 0).any():
+        raise ValueError(f"{first('counts', counts, negative)}; give how often a token occurs")
+    require.counts(n_experts=n_experts)
     require.whole("top_k", top_k, 1, n_experts)
     generator = torch.Generator().manual_seed(seed)
     load = torch.zeros(n_experts, dtype=torch.float64)

@@ -79,7 +79,7 @@ def round_float32_(
     checks, and several times as fast. ``scratch``, as large as ``x``, saves finding memory.
 
     At the edge of float32 it cannot: the number that is added must be finite, and so must x. Of
-    the formats here FP32 and the largest of BF16 are beyond it, and nothing checks that.
+    the formats here FP32 and BF16 are beyond it: ask `rounds_by_adding` first.
     """
     binade = torch.empty_like(x) if scratch is None else scratch  # 2^e
     bits = [m.view(torch.int32) for m in (x, binade)]
