@@ -249,7 +249,8 @@ def execute_streams(run: Run) -> dict[str, Any]:
 
 MEMORY_SEEDS = range(3)
 PHRASES = {"d_slot": 8, "orders": (2, 3), "n_heads": 2}
-TOKENS = {"n_slots": 512, "orders": (1,), "n_heads": 1}  # a row for each token of the vocabulary
+# A row for each token of the vocabulary.
+TOKENS = {"n_slots": DENSE.vocab_size, "orders": (1,), "n_heads": 1}
 MEMORY_AT = 1  # the layer before which the memory is read; the paper's first is the second, too
 
 
@@ -261,7 +262,8 @@ def phrases_for(n_experts: int) -> dict[str, Any]:
 
 def tokens_for(n_experts: int) -> dict[str, Any]:
     """A table of single tokens with as many weights: wider rows, and each of them in use."""
-    return {**TOKENS, "d_slot": round(freed_by(n_experts) / (512 + 2 * MIXTURE.d_model))}
+    per_channel = DENSE.vocab_size + 2 * MIXTURE.d_model
+    return {**TOKENS, "d_slot": round(freed_by(n_experts) / per_channel)}
 
 
 def freed_by(n_experts: int) -> int:

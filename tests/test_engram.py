@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edges import public_names
 from slingshot import engram
 from slingshot.engram import Engram, phrase_slots
 from slingshot.lm import DecoderLM, LMConfig
@@ -216,9 +217,4 @@ def test_what_cannot_be_meant_is_refused_by_name(message: str) -> None:
 
 
 def test_every_public_name_is_looked_at() -> None:
-    public = {
-        name
-        for name in vars(engram)
-        if getattr(vars(engram)[name], "__module__", "") == "slingshot.engram"
-    }
-    assert public == {"Engram", "phrase_slots"}
+    assert public_names(engram) == {"Engram", "phrase_slots"}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edges import public_names
 from slingshot import hyper_connections
 from slingshot.hyper_connections import HyperConnection, Mixing, sinkhorn
 
@@ -164,9 +165,4 @@ def test_what_cannot_be_meant_is_refused_by_name(message: str) -> None:
 
 
 def test_every_public_name_is_looked_at() -> None:
-    public = {
-        name
-        for name in vars(hyper_connections)
-        if getattr(vars(hyper_connections)[name], "__module__", "") == "slingshot.hyper_connections"
-    }
-    assert public == {"HyperConnection", "sinkhorn"}
+    assert public_names(hyper_connections) == {"HyperConnection", "sinkhorn"}

@@ -320,7 +320,13 @@ def test_a_rank_that_is_done_ends_without_being_taken_down(ending: str) -> None:
     assert launch(DONE + ending, 1) == ["a thread\na last word\n"]
 
 
-# What the program holds would abort the process if Python took it down, as gloo does now and then.
+def test_no_name_of_a_program_stands_in_the_way_of_its_end() -> None:
+    names = ["atexit", "os", "sys", "threading", "program", "status", "distributed", "thread"]
+    taken = f"print('done')\n{' = '.join(names)} = 'taken'"
+    assert launch(taken, 1) == ["done\n"]
+
+
+# What the program holds would abort the process if Python took it down.
 DONE = """
 import atexit, os, sys, threading, time
 class Gloo:

@@ -47,8 +47,7 @@ def rotations(
 
 def _speeds(head_dim: int, base: float, device: torch.device) -> Float64[Tensor, "pairs"]:
     """By how much each pair of channels turns per position; ``ValueError`` for an odd width."""
-    if head_dim % 2:
-        raise ValueError(f"head_dim is {head_dim}; RoPE turns pairs of channels, give an even one")
+    require.even_for_rope(head_dim=head_dim)
     return base ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
 
 
@@ -241,10 +240,7 @@ class Attention(nn.Module):
         """
         super().__init__()
         sizes.MultiHeadAttention(n_heads, head_dim, n_kv_heads)  # refuses what does not fit
-        if head_dim % 2:
-            raise ValueError(
-                f"head_dim is {head_dim}; RoPE turns pairs of channels, give an even one"
-            )
+        require.even_for_rope(head_dim=head_dim)
         self.d_model, self.head_dim = d_model, head_dim
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
         queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
@@ -386,11 +382,7 @@ class LatentAttention(nn.Module):
         )
         require.counts(d_model=d_model)
         require.positive(rope_base=rope_base)
-        if qk_rope_head_dim % 2:
-            raise ValueError(
-                f"qk_rope_head_dim is {qk_rope_head_dim}; RoPE turns pairs of channels, give an "
-                "even one"
-            )
+        require.even_for_rope(qk_rope_head_dim=qk_rope_head_dim)
         self.d_model, self.n_heads = d_model, n_heads
         self.key_dim = qk_nope_head_dim + qk_rope_head_dim
         self.scale = self.key_dim**-0.5
@@ -659,10 +651,7 @@ class LightningIndexer(nn.Module):
         """Draw the weights; ``ValueError`` for a size below 1 or an odd ``head_dim``."""
         super().__init__()
         require.counts(d_model=d_model, n_heads=n_heads, head_dim=head_dim)
-        if head_dim % 2:
-            raise ValueError(
-                f"head_dim is {head_dim}; RoPE turns pairs of channels, give an even one"
-            )
+        require.even_for_rope(head_dim=head_dim)
         self.d_model, self.n_heads, self.head_dim = d_model, n_heads, head_dim
         self.query = nn.Linear(d_model, n_heads * head_dim, bias=False)
         self.key = nn.Linear(d_model, head_dim, bias=False)

@@ -604,12 +604,11 @@ def train_grpo(
     check_learning(weights)
     optimizers = optimizers or [_adamw(weights, config)]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    peaks = [group["lr"] for group in groups]
     n_active = sizes.count_parameters(model.config.sizes()).active_without_embedding
     generator = torch.Generator().manual_seed(seed)
     history = GRPOHistory()
     shown = progress_bar(config.steps, "steps", f"{config.steps:,} steps", progress)
-    with _in_train_mode(model), _rates_back(groups), shown as bar:
+    with _in_train_mode(model), _rates_back(groups) as peaks, shown as bar:
         for step in range(config.steps):
             if config.max_flops and history.flops >= config.max_flops:
                 break
@@ -630,11 +629,11 @@ def train_grpo(
 
 
 @contextmanager
-def _rates_back(groups: list[dict[str, Any]]) -> Iterator[None]:
-    """Give each group the rate back that it came with: the optimizers may be the caller's."""
+def _rates_back(groups: list[dict[str, Any]]) -> Iterator[list[float]]:
+    """Tell the rates of the groups, and give them back: the optimizers may be the caller's."""
     rates = [group["lr"] for group in groups]
     try:
-        yield
+        yield rates
     finally:
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate

@@ -84,11 +84,8 @@ class LMConfig:
                 f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}; "
                 "change one, or give head_dim"
             )
-        if self.rotary_width % 2:
-            name = "qk_rope_head_dim" if self.attention else "head_dim"
-            raise ValueError(
-                f"{name} is {self.rotary_width}; RoPE turns pairs of channels, give an even one"
-            )
+        name = "qk_rope_head_dim" if self.attention else "head_dim"
+        require.even_for_rope(**{name: self.rotary_width})
         require.one_of(get_args(Activation), activation=self.activation)
         if self.experts and self.activation != "swiglu":
             raise ValueError(

@@ -516,28 +516,32 @@ def _end_at_once(kind: type[BaseException], error: BaseException, trace: Any) ->
     os._exit(1)
 
 
-# Gloo's threads may abort a process whose objects are taken down around them, now and then. So a
-# rank that is done leaves its group, says what it has to say, and ends without that.
+# A rank that was done once ended with an abort of its own threads ("terminate called without an
+# active exception", on Python 3.13, its cause not found). So a rank leaves its group, says what it
+# has to say, and ends without being taken down. In a function, so that no name of the program's
+# stands in its way.
 _PROGRAM_AND_END = """
-import atexit, os, sys, threading
-program, sys.argv = sys.argv[1], ["-c"]
-status = 0
-try:
-    exec(compile(program, "<string>", "exec"), globals())
-except SystemExit as end:
-    status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    if status and not isinstance(end.code, int):
-        print(end.code, file=sys.stderr)
-for thread in set(threading.enumerate()) - {threading.main_thread()}:
-    if not thread.daemon:
-        thread.join()
-atexit._run_exitfuncs()
-distributed = sys.modules.get("torch.distributed")
-if distributed and distributed.is_initialized():
-    distributed.destroy_process_group()
-sys.stdout.flush()
-sys.stderr.flush()
-os._exit(status)
+def _program_and_end(names):
+    import atexit, os, sys, threading
+    program, sys.argv, status = sys.argv[1], ["-c"], 0
+    try:
+        exec(compile(program, "<string>", "exec"), names)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if status and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+    for thread in set(threading.enumerate()) - {threading.main_thread()}:
+        if not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_initialized():
+        distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+_program_and_end(globals())
 """
 
 

@@ -72,6 +72,13 @@ def not_negative(**values: float) -> None:
             raise ValueError(f"{name} is {value!r}; give a finite number, at least 0")
 
 
+def even_for_rope(**widths: int) -> None:
+    """Raise ``ValueError`` unless each width is even: rotary positions turn pairs of channels."""
+    for name, width in widths.items():
+        if width % 2:
+            raise ValueError(f"{name} is {width}; RoPE turns pairs of channels, give an even one")
+
+
 def share(**values: float) -> None:
     """Raise ``ValueError`` unless each is a number from 0 to 1."""
     for name, value in values.items():
