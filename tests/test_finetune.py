@@ -53,7 +53,7 @@ def test_what_is_to_learn_moves_and_nothing_else(
 ) -> None:
     before = weights(model)
     n_learning = learn_layers(model, last, embedding=embedding)
-    fine_tune(model, EXAMPLES, TRAIN, bfloat16=False, progress=False)
+    fine_tune(model, EXAMPLES, TRAIN, progress=False)
     found = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert {".".join(name.split(".")[: 2 if "layers" in name else 1]) for name in found} == moved
     assert n_learning == sum(before[name].numel() for name in found)
@@ -67,7 +67,7 @@ def test_a_number_of_layers_that_cannot_be_is_refused(model: DecoderLM) -> None:
 
 def test_all_that_learns_in_float32_is_what_the_library_learns(model: DecoderLM) -> None:
     twin = deepcopy(model)
-    ours = fine_tune(model, EXAMPLES, TRAIN, bfloat16=False, seed=3, progress=False)
+    ours = fine_tune(model, EXAMPLES, TRAIN, seed=3, progress=False)
     theirs = train_on_completions(twin, EXAMPLES, TRAIN, seed=3, progress=False)
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-5)
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
@@ -96,7 +96,8 @@ def test_products_are_in_bfloat16_and_weights_are_not(model: DecoderLM) -> None:
     seen: set[tuple[torch.dtype, ...]] = set()
     query = model.get_submodule("layers.0.attention.query")
     query.register_forward_hook(lambda module, _, out: seen.add((module.weight.dtype, out.dtype)))
-    history = fine_tune(model, EXAMPLES, replace(TRAIN, steps=25), progress=False)
+    config = replace(TRAIN, steps=25)
+    history = fine_tune(model, EXAMPLES, config, bfloat16=True, progress=False)
     assert seen == {(torch.float32, torch.bfloat16)}
     assert history.losses[-1] < history.losses[0]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -112,7 +113,7 @@ def test_lora_changes_nothing_at_first_and_learns_beside_what_is_frozen(model: D
     assert torch.equal(model(tokens).logits, expected)
     linears = [name for name, each in model.named_modules() if isinstance(each, LoRALinear)]
     assert len(linears) == 3 * 6
-    fine_tune(model, EXAMPLES, TRAIN, bfloat16=False, progress=False)
+    fine_tune(model, EXAMPLES, TRAIN, progress=False)
     assert not torch.allclose(model(tokens).logits, expected)
     after = weights(model)
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -123,7 +124,7 @@ def test_lora_changes_nothing_at_first_and_learns_beside_what_is_frozen(model: D
 def test_merged_lora_is_one_plain_layer(model: DecoderLM) -> None:
     tokens = TOKENS[:40].view(2, 20)
     add_lora(model, rank=3, scale=0.5)
-    fine_tune(model, EXAMPLES, TRAIN, bfloat16=False, progress=False)
+    fine_tune(model, EXAMPLES, TRAIN, progress=False)
     expected = model(tokens).logits
     merge_lora(model)
     assert not any(isinstance(each, LoRALinear) for each in model.modules())
@@ -175,7 +176,7 @@ def test_a_rank_below_one_is_refused(model: DecoderLM) -> None:
 def test_text_that_is_mixed_in_is_learned_beside_the_examples(model: DecoderLM) -> None:
     pattern = torch.arange(200) % 5
     kept, mixed = deepcopy(model), deepcopy(model)
-    long: dict[str, Any] = {"bfloat16": False, "progress": False}
+    long: dict[str, Any] = {"progress": False}
     config = TrainConfig(30, learning_rate=1e-2, batch_tokens=256)
     alone = fine_tune(kept, EXAMPLES, config, **long)
     beside = fine_tune(mixed, EXAMPLES, config, mixture=Mixture(pattern, 2, 20), **long)

@@ -131,7 +131,7 @@ def fine_tune(
     examples: Sequence[Example],
     config: TrainConfig,
     *,
-    bfloat16: bool = True,
+    bfloat16: bool = False,
     mixture: Mixture | None = None,
     seed: int = 0,
     after_step: Callable[[], None] | None = None,
@@ -141,7 +141,8 @@ def fine_tune(
 
     It is `slingshot.train.train_on_completions` for a model with a wide head. With ``bfloat16`` the
     matrix products, forward and backward, read numbers of 16 bits, while weights, gradients and the
-    optimizer keep 32 (mixed precision, Micikevicius et al., arXiv 1710.03740). ``History.losses``
+    optimizer keep 32 (mixed precision, Micikevicius et al., arXiv 1710.03740). That is faster on a
+    processor with units for bfloat16, and several times slower on one without. ``History.losses``
     are per token of completion, and of general text not. Raises as `slingshot.train.fit` and
     `slingshot.completions.completion_batches` do.
     """

@@ -1,0 +1,153 @@
+"""The experiment on a real model: what each arm learns from, and what is counted, in small."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import real_model
+import torch
+from torch import nn
+
+from slingshot.corpus import Document
+from slingshot.distill import encode_traces
+from slingshot.lm import DecoderLM, LMConfig
+from slingshot.pretrained import Pretrained
+from slingshot.tasks import Trace
+from test_sentences import byte_tokenizer
+
+TINY = LMConfig(257, 8, 3, 2, 12, n_kv_heads=1, tied_embedding=True)
+CACHES = (
+    real_model.pretrained,
+    real_model.game,
+    real_model.tests,
+    real_model.windows,
+    real_model.numpy_windows,
+)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A model of few weights that reads bytes, few problems, and nothing left behind."""
+    torch.manual_seed(0)
+    model = DecoderLM(TINY).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    for cached in CACHES:
+        cached.cache_clear()
+    monkeypatch.setattr(real_model, "load_smollm2", lambda: Pretrained(model, byte_tokenizer()))
+    monkeypatch.setattr(real_model, "numpy_documentation", lambda: "add numbers " * 90)
+    code = [Document("a.py", "x = 1\n" * 100)]
+    monkeypatch.setattr(real_model, "standard_library", lambda: code)
+    for name, value in {
+        "N_TESTS": 2,
+        "SHOT_TESTS": 2,
+        "N_CHANGED": 2,
+        "SWAPS": (2,),
+        "SHOT_SWAPS": (2,),
+        "WINDOWS": 2,
+        "LENGTH": 16,
+    }.items():
+        monkeypatch.setattr(real_model, name, value)
+    yield
+    for cached in CACHES:
+        cached.cache_clear()
+
+
+def small_arm(name: str) -> real_model.Arm:
+    return replace(real_model.arms()[name], problems=4, batch_tokens=2000, layers=2)
+
+
+@pytest.mark.parametrize("name", real_model.arms())
+def test_each_arm_runs_and_leaves_the_model_as_it_came(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    game = real_model.game()
+    monkeypatch.setattr(real_model, "by_miniature", lambda n, seed: lesson("traces", n))
+    before = {k: v.clone() for k, v in real_model.pretrained().model.state_dict().items()}
+    arm = small_arm(name)
+    result = real_model.taught(arm, 1)
+    assert json.loads(json.dumps(result)) == result
+    assert len(result["losses"]) == result["steps"] > 0
+    assert result["after"]["2"]["n"] == 2
+    assert {len(losses) for losses in result["forgotten"].values()} == {2}
+    assert ("changed" in result) == (arm.teaches != "answers")
+    assert (result["right_steps"] == result["problems"]) == (arm.teaches != "answers")
+    after = real_model.pretrained().model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert game.end == 256
+
+
+def lesson(teaches: Any, n: int, **others: Any) -> list[Trace]:  # noqa: ANN401
+    return real_model.lessons(real_model.Arm(teaches, problems=n, **others), 1)
+
+
+def test_the_same_problems_are_taught_with_and_without_a_thought() -> None:
+    traces, answers = lesson("traces", 20), lesson("answers", 20)
+    assert [each.problem for each in traces] == [each.problem for each in answers]
+    game = real_model.game()
+    assert all(game.verify_steps(*each) for each in traces)
+    assert all(game.verify(*each) and not game.verify_steps(*each) for each in answers)
+    assert all(game.trace(each.problem, "direct") == each.text for each in answers)
+
+
+def test_as_many_tokens_are_as_many_tokens() -> None:
+    traces, answers = lesson("traces", 20), lesson("answers", 20, as_many_tokens=True)
+    game = real_model.game()
+    budget, spent = (
+        sum(len(e.prompt) + len(e.completion) for e in encode_traces(game, each))
+        for each in (traces, answers)
+    )
+    longest = max(len(e.prompt) + len(e.completion) for e in encode_traces(game, answers))
+    assert budget - longest < spent <= budget
+    assert [each.problem for each in answers[:20]] == [each.problem for each in traces]
+    assert len(answers) > 20
+
+
+def test_practice_and_tests_share_no_problem() -> None:
+    learned = {each.problem.prompt for each in lesson("traces", 200)}
+    asked = {each.prompt for swaps in (4, 6) for each in real_model.tests(swaps, 32)}
+    assert not learned & asked
+
+
+def test_what_is_mixed_in_is_not_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = " ".join(str(number) for number in range(600))
+    monkeypatch.setattr(real_model, "numpy_documentation", lambda: words)
+    game = real_model.game()
+    mixed = game.decode(real_model.text_to_mix())
+    for window in real_model.windows()["NumPy"]:
+        assert game.decode(window) in words
+        assert game.decode(window)[4:-4] not in mixed
+
+
+def test_one_run_before_and_what_it_stores() -> None:
+    result = real_model.before()
+    assert json.loads(json.dumps(result)) == result
+    assert {"forgotten", "traces", "answers"} == set(result)
+    assert result["traces"]["2"]["n"] == 2
+
+
+def test_runs_are_told_apart_in_json() -> None:
+    runs = real_model.runs()
+    told = [json.dumps(run.configuration) for run in runs]
+    assert len(set(told)) == len(told) == len({run.key for run in runs})
+    assert all(json.loads(text) == run.configuration for text, run in zip(told, runs, strict=True))
+
+
+def test_a_miniature_speaks_in_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(model: Any, game: Any, problems: Any, **others: Any) -> list[Trace]:  # noqa: ANN401
+        made = [Trace(each, game.trace(each)) for each in problems]
+        wrong = Trace(problems[0], "= 1 1 $")
+        odd = Trace(problems[1], f"(2) 1-2 = {problems[1].answer} $")
+        return [wrong, odd, *made[2:]]
+
+    class Teacher:
+        model = None
+
+    monkeypatch.setattr(real_model, "sample_traces", write)
+    monkeypatch.setattr(real_model.reasoning, "teacher", lambda seed: Teacher())
+    written = real_model.by_miniature(5, 0)
+    assert len(written) == 5
+    assert all(real_model.game().verify_steps(*each) for each in written)
