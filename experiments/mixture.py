@@ -9,7 +9,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _runner import Run, main  # first, since it explains a missing package
 
@@ -23,6 +23,9 @@ from slingshot.lm import DecoderLM, LMConfig
 from slingshot.moe import expert_load, max_violation
 from slingshot.stats import entropy, mutual_information, shuffle_within
 from slingshot.train import Balancing, History, TrainConfig, token_losses, train_language_model
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SEEDS = range(5)
 SWEEP_SEEDS = range(3)  # of the runs that only vary a rate
@@ -132,7 +135,7 @@ def configuration(
     }
 
 
-def described(settings: LMConfig | TrainConfig | Balancing) -> dict[str, Any]:
+def described(settings: "DataclassInstance") -> dict[str, Any]:
     """The settings less those that are ``None``: an option that is off, or does not exist yet."""
     told: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     return {name: value for name, value in told.items() if value is not None}

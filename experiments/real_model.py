@@ -19,7 +19,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from _runner import Run, main  # first, since it explains a missing package
 
@@ -42,6 +42,7 @@ from slingshot.finetune import (
     learn_layers,
     merge_lora,
 )
+from slingshot.grpo import GRPOConfig, train_grpo
 from slingshot.lm import DecoderLM, generate
 from slingshot.pretrained import Pretrained, load_smollm2
 from slingshot.sentences import SpokenGame
@@ -51,8 +52,8 @@ from slingshot.train import TrainConfig
 SEEDS: Final = range(3)
 PRACTICE: Final = (1, 6)  # swaps of the problems that are learned
 SWAPS: Final = (2, 4, 6, 8, 10)  # and of those that are asked
-N_PROBLEMS, N_TESTS = 160, 32
-BATCH_TOKENS = 768
+N_PROBLEMS, N_TESTS = 240, 32
+BATCH_TOKENS = 384
 RATE = 2e-4
 SHOTS, SHOT_TESTS, SHOT_SWAPS = 4, 16, (2, 4)
 CHANGED_SWAPS, CHANGED_STEPS, N_CHANGED = 6, (1, 5), 20
@@ -83,6 +84,14 @@ class Arm:
     seeds: int = 1
 
 
+HALF_TAUGHT: Final = Arm(problems=80)  # can do it sometimes, so that a reward has work to do
+REWARDED: Final = (2, 6)
+RL_SEEDS: Final = range(1)
+RL: Final = GRPOConfig(
+    24, n_problems=4, n_rollouts=6, max_new_tokens=80, learning_rate=2e-5, warmup=2
+)
+
+
 def arms() -> dict[str, Arm]:
     """All arms by name: the main comparison, then what else can be changed, one at a time."""
     lora = Arm(learns="LoRA", rate=1e-3)
@@ -109,7 +118,8 @@ def runs() -> list[Run]:
         if seed < arm.seeds
     ]
     asked = {"shots": SHOTS, "tests": SHOT_TESTS, "swaps": list(SHOT_SWAPS), **reading()}
-    return [Run("before", 0, asked), *learned]
+    rewarded = [Run("reinforced", seed, rewarded_configuration(seed)) for seed in RL_SEEDS]
+    return [Run("before", 0, asked), *learned, *rewarded]
 
 
 def reading() -> dict[str, Any]:
@@ -138,6 +148,14 @@ def configuration(arm: Arm, seed: int) -> dict[str, Any]:
     }
 
 
+def rewarded_configuration(seed: int) -> dict[str, Any]:
+    """The run of a reward in words that JSON knows."""
+    told = configuration(HALF_TAUGHT, seed)
+    del told["changed"]
+    rl = described(RL)
+    return {**told, "rl": rl, "rl_layers": HALF_TAUGHT.layers, "rewarded": list(REWARDED)}
+
+
 def train_config(arm: Arm, steps: int) -> TrainConfig:
     """How an arm is trained, for so many steps."""
     return TrainConfig(
@@ -156,6 +174,8 @@ def execute(run: Run) -> dict[str, Any]:
     """Make one run."""
     if run.name == "before":
         return before()
+    if run.name == "reinforced":
+        return reinforced(run.seed)
     return taught(arms()[run.name], run.seed)
 
 
@@ -222,8 +242,15 @@ def n_tokens(examples: list[Example]) -> int:
     return sum(len(each.prompt) + len(each.completion) for each in examples)
 
 
-def taught(arm: Arm, seed: int) -> dict[str, Any]:
-    """Teach the model, and measure."""
+class Taught(NamedTuple):
+    """A model after its lessons, and what they were."""
+
+    model: DecoderLM
+    told: dict[str, Any]
+
+
+def teach(arm: Arm, seed: int) -> Taught:
+    """Teach a copy of the model what an arm teaches."""
     traces = lessons(arm, seed)
     examples = encode_traces(game(), traces)
     forget_peak()
@@ -238,11 +265,7 @@ def taught(arm: Arm, seed: int) -> dict[str, Any]:
     history = fine_tune(
         model, examples, train_config(arm, steps), mixture=mixture, seed=seed, progress=False
     )
-    peak = peak_gb()
-    if arm.learns == "LoRA":
-        merge_lora(model)
-    ready = model.requires_grad_(False).eval()
-    return {
+    told = {
         "problems": len(traces),
         "right_steps": sum(game().verify_steps(*trace) for trace in traces),
         "tokens": n_tokens(examples),
@@ -252,10 +275,41 @@ def taught(arm: Arm, seed: int) -> dict[str, Any]:
         "learning": n_learning,
         "losses": [round(loss, 4) for loss in history.losses],
         "seconds": round(history.seconds, 1),
-        "peak_gb": peak,
-        "after": by_swaps(ready),
-        "forgotten": text_losses(ready),
-        **({"changed": changed(ready)} if arm.teaches != "answers" else {}),
+        "peak_gb": peak_gb(),
+    }
+    if arm.learns == "LoRA":
+        merge_lora(model)
+    return Taught(model.requires_grad_(False).eval(), told)
+
+
+def taught(arm: Arm, seed: int) -> dict[str, Any]:
+    """Teach the model, and measure."""
+    model, told = teach(arm, seed)
+    return {
+        **told,
+        "after": by_swaps(model),
+        "forgotten": text_losses(model),
+        **({"changed": changed(model)} if arm.teaches != "answers" else {}),
+    }
+
+
+def reinforced(seed: int) -> dict[str, Any]:
+    """Teach the model a little, reward right answers, and measure before and after."""
+    model, told = teach(HALF_TAUGHT, seed)
+    before = by_swaps(model)
+    learn_layers(model, HALF_TAUGHT.layers)
+    practice = game().with_swaps(*REWARDED)
+    forget_peak()
+    history = train_grpo(model, practice, game().verify, RL, seed=seed, progress=False)
+    return {
+        "taught": told,
+        "peak_gb": peak_gb(),
+        "seconds": round(sum(step.seconds for step in history.steps), 1),
+        "rewards": [round(step.reward, 4) for step in history.steps],
+        "lengths": [round(step.length, 2) for step in history.steps],
+        "before": before,
+        "after": by_swaps(model),
+        "forgotten": text_losses(model),
     }
 
 

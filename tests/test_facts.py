@@ -118,7 +118,7 @@ def test_a_date_is_not_a_number() -> None:
         ("where: section 1", "page: section 1", "lacks where"),
         ("confidence: verified", "confidence: verified\n  note: x", "unknown fields note"),
         ("v3.tokens:", "V3 tokens:", "a key is lower-case words"),
-        ("v3.tokens:", "v3.tokens: 3\nv3.tokens:", "'v3.tokens' is defined twice"),
+        ("v3.tokens:", "v3.tokens: 3\nv3.tokens:", "'v3.tokens' is defined twice, keep one"),
     ],
 )
 def test_a_wrong_entry_is_named(old: str, new: str, message: str) -> None:
@@ -164,4 +164,4 @@ except ValueError as error:
     run = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, check=True)
     said, refused = run.stdout.splitlines()
     assert said == f"True {[facts.get(key) for key in facts.keys()]}"  # noqa: SIM118
-    assert refused.startswith("fact 'v3.tokens' is defined twice")
+    assert refused.startswith("'v3.tokens' is defined twice")

@@ -1077,10 +1077,10 @@ REFUSED: dict[str, Callable[[], Any]] = {
     r"shape \(2, 6\), block is 4; pass floating": lambda: rotate(torch.ones(2, 6), 4),
     r"dtype torch.int8 and shape \(2, 4\)": lambda: rotate(torch.ones(2, 4).to(torch.int8), 4),
     r"block is 0; give a whole number": lambda: rotate(torch.ones(2, 4), 0),
-    r"signs has shape \(3,\); pass 4 numbers": lambda: rotate(
+    r"signs is \[.*\] with shape \(3,\); pass 4 numbers": lambda: rotate(
         torch.ones(2, 4), 4, torch.ones(3)
     ),
-    r"signs has shape \(4,\); pass 4 numbers": lambda: rotate(
+    r"signs is \[.*\] with shape \(4,\); pass 4 numbers": lambda: rotate(
         torch.ones(2, 4), 4, torch.zeros(4)
     ),
     r"x\[1, 2\] is nan, and no": lambda: rounded(NAN, E4M3, (3, 3)),

@@ -1,6 +1,7 @@
 """The shell game in sentences: said, read back, and judged as the game judges."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -140,3 +141,30 @@ def test_what_is_not_of_this_game_is_refused(spoken: SpokenGame) -> None:
         SpokenGame(byte_tokenizer(), ShellGame(cups=27))
     with pytest.raises(ValueError, match="has no <"):
         SpokenGame(Tokenizer(models.BPE()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("B and E.", "B and B."),
+        ("B and E.", "B and G."),
+        ("B and E.", "B."),
+        ("balls under B and E.", "ball under B and E."),
+        ("B and E.", "B and E and C."),
+        ("B and F", "B and B"),
+        ("B and F", "F and B"),
+        ("B and F", "B and G"),
+        ("B and F", "B"),
+        ("A to F", "A to G"),
+        ("are the balls", "is the ball"),
+    ],
+)
+def test_balls_and_swaps_that_cannot_be_are_refused(
+    change: tuple[str, str], spoken: SpokenGame
+) -> None:
+    prompt = PROMPT.replace(*change)
+    assert prompt != PROMPT
+    problem = Problem(prompt, "A and B")
+    for read in (spoken.unsay, spoken.trace, partial(spoken.first_wrong_step, text="")):
+        with pytest.raises(ValueError, match="is not one of this game"):
+            read(problem)

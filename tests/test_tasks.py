@@ -422,6 +422,14 @@ def test_ways_of_writing_that_cannot_be_are_named(options: dict[str, Any], messa
         "2 5 (1) 6-2 ?",
         "2 5 (1) > ?",
         "2 5 (1) 2-6 ? ?",
+        "2 2 (1) 2-6 ?",
+        "2 7 (1) 2-6 ?",
+        "0 5 (1) 2-6 ?",
+        "02 5 (1) 2-6 ?",
+        "² 5 (1) 2-6 ?",
+        "2 (1) 2-6 ?",
+        "2 5 3 (1) 2-6 ?",
+        "(1) 2-6 ?",
         "How many r are in strawberry?",
     ],
 )
@@ -429,6 +437,12 @@ def test_prompts_of_another_task_are_named(prompt: str) -> None:
     for read in (GAME.read, GAME.trace):
         with pytest.raises(ValueError, match=r"is not one of this task; it is written like '. . "):
             read(Problem(prompt, "6 5"))
+
+
+@pytest.mark.parametrize("start", ["10", "-1", "2 5", "", "x"])
+def test_walks_begin_at_a_place_from_0_to_9(start: str) -> None:
+    with pytest.raises(ValueError, match="is not one of this task"):
+        Walk().read(Problem(f"{start} (1) > ?".strip(), "0"))
 
 
 @pytest.mark.parametrize("weights", [{}, {"direct": 0.0}, {"direct": 1.0, "skip": -1.0}])

@@ -62,6 +62,17 @@ def completion_logits(
     looks back: it changes nothing. Logits are at least float32. Raises ``ValueError`` for tokens
     that are not of this model, and for a mask that does not fit them.
     """
+    tokens, learned = checked(model, batch)
+    logits = at_least_float32(model(tokens[:, :-1]).logits)
+    return logits[learned], tokens[:, 1:][learned]
+
+
+def checked(model: DecoderLM, batch: CompletionBatch) -> CompletionBatch:
+    """Return ``batch`` as ``model`` can learn from it.
+
+    Raises ``ValueError`` for tokens that are not of this model, and for a mask that does not fit
+    them.
+    """
     tokens = model.check_tokens(batch.tokens)
     learned = usable(batch.learned)
     if learned.dtype != torch.bool or learned.shape != tokens[:, 1:].shape or not tokens.shape[1]:
@@ -69,8 +80,7 @@ def completion_logits(
             f"learned has shape {tuple(learned.shape)} and dtype {learned.dtype} for tokens "
             f"{tuple(tokens.shape)}; pass bool [B, S - 1] with [B, S]"
         )
-    logits = at_least_float32(model(tokens[:, :-1]).logits)
-    return logits[learned], tokens[:, 1:][learned]
+    return CompletionBatch(tokens, learned)
 
 
 def padded(examples: Sequence[Example]) -> CompletionBatch:

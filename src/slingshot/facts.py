@@ -213,7 +213,7 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[An
     names = [loader.construct_object(key) for key, _ in node.value]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"fact {name!r} is defined twice{node.start_mark}")
+            raise ValueError(f"{name!r} is defined twice, keep one{node.start_mark}")
     made: dict[Any, Any] = loader.construct_mapping(node, deep=True)
     return made
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slingshot import require
-from slingshot.completions import CompletionBatch, Example, completion_batches
+from slingshot.completions import CompletionBatch, Example, checked, completion_batches
 from slingshot.lm import DecoderLM
 from slingshot.tensors import at_least_float32
 from slingshot.train import History, TrainConfig, fit, shuffled_windows
@@ -202,12 +202,7 @@ def learned_logits(
     Logits are at least float32. Raises ``ValueError`` for tokens that are not of this model, and
     for a mask that does not fit them.
     """
-    tokens = model.check_tokens(batch.tokens)
-    if batch.learned.dtype != torch.bool or batch.learned.shape != tokens[:, 1:].shape:
-        raise ValueError(
-            f"learned has shape {tuple(batch.learned.shape)} and dtype {batch.learned.dtype} for "
-            f"tokens {tuple(tokens.shape)}; pass bool [B, S - 1] with [B, S]"
-        )
+    tokens, learned = checked(model, batch)
     x, _ = model.read(tokens[:, :-1], model.rotations(tokens.shape[1] - 1))
-    logits = model.head(model.norm(x[batch.learned]))
-    return at_least_float32(logits), tokens[:, 1:][batch.learned]
+    logits = model.head(model.norm(x[learned]))
+    return at_least_float32(logits), tokens[:, 1:][learned]

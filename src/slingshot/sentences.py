@@ -14,6 +14,7 @@ two. The order of the balls counts: the first letter is the ball that was named 
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
@@ -131,14 +132,19 @@ class SpokenGame:
 
     def unsay(self, problem: Problem) -> Problem:
         """Return a problem in sentences as one of the game; ``ValueError`` if it is none."""
-        found = _PROMPT.fullmatch(problem.prompt)
-        if not found or found[1] != str(self.game.cups):
-            raise ValueError(
-                f"the prompt {problem.prompt!r} is not one of this game; it is written like "
-                f"{self.sample(torch.Generator().manual_seed(0)).prompt!r}"
-            )
-        moves = [f"({n}) {move}" for n, move in enumerate(_moves(found[4]), 1)]
-        return Problem(" ".join([_numbers(found[3]), *moves, ASK]), _numbers(problem.answer))
+        if found := _PROMPT.fullmatch(problem.prompt):
+            moves = [f"({n}) {move}" for n, move in enumerate(_moves(found[4]), 1)]
+            prompt = " ".join([_numbers(found[3]), *moves, ASK])
+            asked = Problem(prompt, _numbers(problem.answer))
+            with suppress(ValueError):  # balls or swaps that cannot be
+                self.game.read(asked)
+                # Said again it is the same: so many cups, and as many balls as the verb says.
+                if self.say(asked).prompt == problem.prompt:
+                    return asked
+        raise ValueError(
+            f"the prompt {problem.prompt!r} is not one of this game; it is written like "
+            f"{self.sample(torch.Generator().manual_seed(0)).prompt!r}"
+        )
 
     def unsay_text(self, text: str) -> str | None:
         """Return a text in sentences as the game writes it; ``None`` if it says anything else."""

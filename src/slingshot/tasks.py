@@ -168,6 +168,10 @@ class StateTask(ABC):
         """All numbers that can stand in a state."""
 
     @abstractmethod
+    def can_start(self, state: State) -> bool:
+        """Say whether a problem can begin with ``state``."""
+
+    @abstractmethod
     def apply(self, state: State, move: str) -> State:
         """Return the state after a move."""
 
@@ -279,13 +283,15 @@ class StateTask(ABC):
         width = labels[0] if labels else 0
         moves = words[width + 1 : -1 : 2]
         expected = [word for n, move in enumerate(moves, 1) for word in (_label(n), move)]
+        start = tuple(int(word) for word in words[:width] if word.isdecimal())
+        written = [*map(str, start), *expected, ASK] == words  # so 03 is no number here
         known = set(self.move_words())
-        if not moves or [*words[:width], *expected, ASK] != words or not known.issuperset(moves):
+        if not (moves and written and known.issuperset(moves) and self.can_start(start)):
             raise ValueError(
                 f"the prompt {problem.prompt!r} is not one of this task; "
                 f"it is written like {self.sample(torch.Generator().manual_seed(0)).prompt!r}"
             )
-        return tuple(int(word) for word in words[:width]), moves
+        return start, moves
 
     def opening(
         self, problem: Problem, step: int, *, generator: torch.Generator | None = None
@@ -418,6 +424,10 @@ class ShellGame(StateTask):
         cups: list[int] = torch.randperm(self.cups, generator=generator)[: self.balls].tolist()
         return tuple(cup + 1 for cup in cups)
 
+    def can_start(self, state: State) -> bool:
+        """Say whether each ball is under a cup of its own."""
+        return len(state) == len({*state} & {*self.states()}) == self.balls
+
     def apply(self, state: State, move: str) -> State:
         """Swap two cups, with what is under them."""
         a, b = (int(cup) for cup in move.split("-"))
@@ -466,6 +476,10 @@ class Walk(StateTask):
     def start(self, generator: torch.Generator) -> State:
         """Start at a place from 0 to 9."""
         return (_integer(0, 10, generator),)
+
+    def can_start(self, state: State) -> bool:
+        """Say whether it is one place from 0 to 9."""
+        return len(state) == 1 and state[0] in range(10)
 
     def apply(self, state: State, move: str) -> State:
         """Go as many places as the word has arrows."""

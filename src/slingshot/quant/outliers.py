@@ -109,7 +109,8 @@ def rotate(
     if signs is not None:
         if signs.shape != x.shape[-1:] or not bool((signs.abs() == 1).all()):
             raise ValueError(
-                f"signs has shape {tuple(signs.shape)}; pass {x.shape[-1]} numbers that are 1 or -1"
+                f"signs is {signs.tolist()!r:.60} with shape {tuple(signs.shape)}; pass "
+                f"{x.shape[-1]} numbers that are 1 or -1"
             )
         x = x * signs
     hadamard = torch.ones(1, 1, dtype=x.dtype)
