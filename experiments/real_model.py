@@ -57,6 +57,7 @@ BATCH_TOKENS = 384
 RATE = 2e-4
 SHOTS, SHOT_TESTS, SHOT_SWAPS = 4, 16, (2, 4)
 CHANGED_SWAPS, CHANGED_STEPS, N_CHANGED = 6, (1, 5), 20
+BITS_STEPS = 2  # of which the time is taken
 WINDOWS, LENGTH = 8, 256  # of each text that is read to see what was forgotten
 
 Teaches = Literal["traces", "answers", "miniature"]
@@ -119,7 +120,8 @@ def runs() -> list[Run]:
     ]
     asked = {"shots": SHOTS, "tests": SHOT_TESTS, "swaps": list(SHOT_SWAPS), **reading()}
     rewarded = [Run("reinforced", seed, rewarded_configuration(seed)) for seed in RL_SEEDS]
-    return [Run("before", 0, asked), *learned, *rewarded]
+    timed = Run("bits", 0, {"model": asked["model"], "steps": BITS_STEPS, "tokens": BATCH_TOKENS})
+    return [Run("before", 0, asked), *learned, *rewarded, timed]
 
 
 def reading() -> dict[str, Any]:
@@ -176,6 +178,8 @@ def execute(run: Run) -> dict[str, Any]:
         return before()
     if run.name == "reinforced":
         return reinforced(run.seed)
+    if run.name == "bits":
+        return bits()
     return taught(arms()[run.name], run.seed)
 
 
@@ -311,6 +315,21 @@ def reinforced(seed: int) -> dict[str, Any]:
         "after": by_swaps(model),
         "forgotten": text_losses(model),
     }
+
+
+def bits() -> dict[str, Any]:
+    """The seconds that a step takes in float32, and with products of bfloat16."""
+    arm = Arm()
+    examples = encode_traces(game(), lessons(arm, 0))
+    found: dict[str, Any] = {"vectors": torch.backends.cpu.get_cpu_capability()}
+    for bfloat16 in (False, True):
+        model = deepcopy(pretrained().model)
+        learn_layers(model)
+        config = train_config(arm, BITS_STEPS)
+        history = fine_tune(model, examples, config, bfloat16=bfloat16, progress=False)
+        name = "bfloat16" if bfloat16 else "float32"
+        found[name] = round(history.seconds / BITS_STEPS, 2)
+    return found
 
 
 def forget_peak() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from slingshot.corpus import Document
 from slingshot.distill import encode_traces
+from slingshot.grpo import GRPOConfig, train_grpo
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.pretrained import Pretrained
 from slingshot.tasks import Trace
@@ -78,6 +79,35 @@ def test_each_arm_runs_and_leaves_the_model_as_it_came(
     after = real_model.pretrained().model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert game.end == 256
+
+
+def test_a_reward_moves_the_last_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = real_model.Arm(problems=4, batch_tokens=2000, layers=1)
+    monkeypatch.setattr(real_model, "HALF_TAUGHT", arm)
+    rl = GRPOConfig(2, n_problems=2, n_rollouts=2, max_new_tokens=6)
+    monkeypatch.setattr(real_model, "RL", rl)
+    seen: list[set[str]] = []
+
+    def train(model: DecoderLM, *others: Any, **settings: Any) -> Any:  # noqa: ANN401
+        seen.append({name for name, p in model.named_parameters() if p.requires_grad})
+        return train_grpo(model, *others, **settings)
+
+    monkeypatch.setattr(real_model, "train_grpo", train)
+    result = real_model.reinforced(1)
+    assert json.loads(json.dumps(result)) == result
+    assert len(result["rewards"]) == len(result["lengths"]) == 2
+    assert set(result["before"]) == set(result["after"]) == {"2"}
+    (learned,) = seen
+    assert {name.split(".")[1] for name in learned if "layers" in name} == {"2"}
+    assert not any("embedding" in name or "head" in name for name in learned)
+
+
+def test_a_step_is_timed_in_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_model, "BATCH_TOKENS", 2000)
+    monkeypatch.setattr(real_model, "N_PROBLEMS", 4)
+    result = real_model.bits()
+    assert set(result) == {"vectors", "float32", "bfloat16"}
+    assert json.loads(json.dumps(result)) == result
 
 
 def lesson(teaches: Any, n: int, **others: Any) -> list[Trace]:  # noqa: ANN401
