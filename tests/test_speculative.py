@@ -113,6 +113,26 @@ def test_a_draft_that_is_right_saves_steps() -> None:
     assert (written.steps, written.accepted, written.proposed) == (8, 32, 32)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("place", range(1, 12))
+def test_guesses_behind_the_end_are_not_accepted(place: int, temperature: float) -> None:
+    model, prompt = make_model(CONFIGS["heads"]), torch.tensor([1, 2])
+
+    def settings() -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(0)
+        return {"max_new_tokens": 40, "temperature": temperature, "generator": generator}
+
+    text = generate(model, [prompt], **settings())[0]
+    end = int(text[place])
+    n = text.tolist().index(end) + 1  # it may come earlier
+    drafter = Copied(torch.cat([prompt, text]), 0.0)  # all guesses are right
+    written = speculative_generate(model, prompt, drafter, n_draft=4, end=end, **settings())
+    assert torch.equal(written.tokens, text[:n])
+    # Each step writes four guesses and a token of its own, until the end is among them.
+    steps, rest = divmod(n, 5)
+    assert (written.steps, written.accepted) == (steps + bool(rest), 4 * steps + rest)
+
+
 def test_prompt_lookup_takes_the_latest_place_and_the_longest_match() -> None:
     def look(text: list[int], n: int = 3) -> list[int]:
         return PromptLookup(3, 1).look_up(torch.tensor(text), n).tolist()

@@ -225,9 +225,11 @@ class _Writer:
 
     def write(self, chosen: Int64[Tensor, "written"], n_drafted: int, end: int | None) -> None:
         """Keep the chosen tokens, and of what was read all that stands before the last of them."""
-        self.proposed, self.accepted = self.proposed + n_drafted, self.accepted + len(chosen) - 1
+        n_kept = len(chosen) - 1
         if end is not None and len(places := (chosen == end).nonzero()):
             chosen = chosen[: int(places[0]) + 1]
+        self.proposed += n_drafted
+        self.accepted += min(n_kept, len(chosen))  # not what stood behind the end
         self.text[self.length : self.length + len(chosen)] = chosen
         self.length += len(chosen)
         self.known = self.length - 1

@@ -331,6 +331,13 @@ def _threads(axes: Axes) -> None:
     _dots(axes, [(84, 54), (146, 54)], RED, 7)
 
 
+def _lesson(axes: Axes) -> None:
+    for row in range(7):
+        _full(axes, 52, 6 + 8 * row, 64, 5, GREEN if row > 3 else BLUE)
+    _dots(axes, [(26, 20), (26, 32), (26, 44)], ORANGE, 7)
+    _line(axes, [(34, 32), (48, 32)], INK, 1.4)
+
+
 def _thirty(axes: Axes) -> None:
     _grid(axes, 3, 10, {(r, c) for r in range(3) for c in range(10)} - {(2, 8), (2, 9)}, BLUE)
 
@@ -403,6 +410,7 @@ EMBLEMS: Final[dict[str, Callable[[Axes], None]]] = {
     "notebooks/distill_traces": _teacher,
     "notebooks/distill_vs_rl": _balance,
     "notebooks/trust_the_trace": _threads,
+    "notebooks/teach_a_real_model": _lesson,
     "notebooks/thirty_problems": _thirty,
     "The verdict": _verdicts,
     "After V3": _streams,
