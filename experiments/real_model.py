@@ -107,6 +107,7 @@ def arms() -> dict[str, Arm]:
         "LoRA": lora,
         "LoRA, five times the rate": replace(lora, rate=5 * lora.rate),
         "LoRA, twice the steps": replace(lora, batch_tokens=BATCH_TOKENS // 2),
+        "LoRA, half the steps": replace(lora, batch_tokens=2 * BATCH_TOKENS),
     }
 
 
