@@ -26,7 +26,7 @@ from slingshot.lm import DecoderLM
 from slingshot.stats import majority_vote
 from slingshot.tasks import Trace
 
-SEEDS: Final = range(5)
+SEEDS: Final = range(3)
 SWAPS: Final = (2, HARD)
 N, TRIES = 100, 64
 VOTERS: Final = tuple(2**power for power in range(7))

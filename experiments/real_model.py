@@ -57,7 +57,7 @@ BATCH_TOKENS = 384
 RATE = 2e-4
 SHOTS, SHOT_TESTS, SHOT_SWAPS = 4, 16, (2, 4)
 CHANGED_SWAPS, CHANGED_STEPS, N_CHANGED = 6, (1, 5), 20
-BITS_STEPS = 2  # of which the time is taken
+BITS_STEPS = 1  # of which the time is taken
 WINDOWS, LENGTH = 8, 256  # of each text that is read to see what was forgotten
 
 Teaches = Literal["traces", "answers", "miniature"]

@@ -93,7 +93,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"note in {SECONDS.name} how long each took, for the colophon of the book",
     )
     parser.add_argument(
-        "--timeout", type=int, default=120, help="seconds per cell (default: %(default)s)"
+        "--timeout", type=int, default=300, help="seconds per cell (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     if args.record and (args.notebooks or args.check):
