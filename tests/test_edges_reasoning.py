@@ -938,6 +938,7 @@ def test_balance_of_strided_scores(
 
 @pytest.mark.parametrize("whole", [*INTEGERS, torch.bool, torch.float32])
 @covers("completion_batches", "completion_logits", "completion_mask", "Example", "CompletionBatch")
+@covers("checked")
 def test_completions_of_any_type(whole: torch.dtype) -> None:
     batch = outcome(lambda: next(completions.completion_batches(examples(whole), 8, 0)))
     assert (batch is REFUSED) == (whole not in INTEGERS)
@@ -950,6 +951,9 @@ def test_completions_of_any_type(whole: torch.dtype) -> None:
     assert targets.tolist() == [3, 0, 3, 0]
     narrow = batch._replace(tokens=batch.tokens.to(whole))
     assert torch.equal(completions.completion_logits(model, narrow)[0], logits)
+    for left, right in zip(completions.checked(model, narrow), batch, strict=True):
+        assert left.dtype == right.dtype
+        assert torch.equal(left, right)
     nothing = batch._replace(learned=torch.zeros_like(batch.learned))
     assert completions.completion_logits(model, nothing)[0].shape == (0, TASK.vocabulary_size)
     for wrong in (
@@ -959,6 +963,7 @@ def test_completions_of_any_type(whole: torch.dtype) -> None:
         batch._replace(tokens=torch.cat([batch.tokens[:, :-1], batch.tokens[:, -1:] - 100], dim=1)),
     ):
         assert outcome(lambda: completions.completion_logits(model, wrong)) is REFUSED  # noqa: B023
+        assert outcome(lambda: completions.checked(model, wrong)) is REFUSED  # noqa: B023
 
 
 @pytest.mark.parametrize("default", FLOATS)
