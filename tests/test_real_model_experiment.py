@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import real_model
+import reasoning
 import torch
 from torch import nn
 
@@ -177,7 +178,7 @@ def test_a_miniature_speaks_in_sentences(monkeypatch: pytest.MonkeyPatch) -> Non
         model = None
 
     monkeypatch.setattr(real_model, "sample_traces", write)
-    monkeypatch.setattr(real_model.reasoning, "teacher", lambda seed: Teacher())
+    monkeypatch.setattr(reasoning, "teacher", lambda seed: Teacher())
     written = real_model.by_miniature(5, 0)
     assert len(written) == 5
     assert all(real_model.game().verify_steps(*each) for each in written)
