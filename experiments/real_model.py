@@ -12,7 +12,6 @@ All is float32, which every processor multiplies. The notebook teach_a_real_mode
 
 import contextlib
 import re
-import resource
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
@@ -345,6 +344,8 @@ def peak_gb() -> float:
     if status.exists():
         (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text("ascii"))
         return round(int(peak) * 1024 / 1e9, 2)
+    import resource  # here, since Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KB
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 

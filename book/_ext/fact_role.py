@@ -29,7 +29,7 @@ SUBJECTS = {
     "r1": "DeepSeek-R1",
     "benchmark": "Benchmarks",
     "claude37": "Claude 3.7 Sonnet",
-    "cot_control": "Claude Sonnet 4.5",
+    "claude45": "Claude Sonnet 4.5",
     "tinyzero": "TinyZero",
     "llama70b": "Llama 3.1 70B",
     "llama405b": "Llama 3.1 405B",
