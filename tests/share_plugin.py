@@ -37,8 +37,8 @@ LONGEST = (
 
 The first builds the book; those that look at it in a browser come when it is there.
 """
-UNKNOWN = 90.0
-"""Seconds of a notebook of which none are recorded: as long as a notebook may take."""
+UNKNOWN = 180.0
+"""Seconds of a notebook of which none are recorded: as long as the longest may take."""
 MADE_ONCE = ("graded", "open_class", "rounds", "hostile")
 """What takes long to make, in a file that is spread: the tests that use it stay together."""
 

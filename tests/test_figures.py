@@ -1,3 +1,5 @@
+import io
+import json
 import os
 import re
 import subprocess
@@ -5,6 +7,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -14,7 +17,10 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from slingshot.pages import figures
+from slingshot.pages import figures, svg_canvas
+
+ROOT = Path(__file__).resolve().parent.parent
+SVG = "{http://www.w3.org/2000/svg}"
 
 LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14181f"
 
@@ -229,3 +235,89 @@ def test_notebooks_store_svg_that_repeats(
     assert 'width="403.2pt"' in stored, "a tight box would change the size of the type"
     assert stored == run()
     assert "currentColor" in figures.embed_svg(stored, alt="A line.", prefix="a")
+
+
+# --- the form that every machine writes ----------------------------------------------------------
+
+
+def moved(figure: Figure, by: float) -> tuple[str, str]:
+    """Return matplotlib's SVG and ours of the figure with its axes moved by some points."""
+    figure.set_layout_engine("none")
+    points = figure.get_size_inches() * 72
+    left = (52.7199275 + by) / points[0]  # a tie in the sixth decimal
+    bottom = (52.135 + by) / points[1]  # and in the second
+    figure.axes[0].set_position((left, bottom, 0.5, 0.5))
+    plain = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "slingshot"}):
+        figure.savefig(plain, format="svg", metadata={"Date": None})
+    return plain.getvalue(), figures.raw_svg(figure)
+
+
+def test_the_last_bit_of_a_layout_changes_no_figure() -> None:
+    drawn = [moved(sample(), by) for by in (-1e-11, 0, 1e-11)]
+    assert len({plain for plain, _ in drawn}) > 1, "the fault is not there to be caught"
+    assert len({ours for _, ours in drawn}) == 1
+
+
+def test_what_is_seen_to_move_changes_the_figure_and_its_names() -> None:
+    one, other = (moved(sample(), by)[1] for by in (0.0, 0.02))
+    names = [set(re.findall(r'id="(part[^"]*)"', svg)) for svg in (one, other)]
+    assert names[0]
+    assert not names[0] & names[1], "on one page a figure would be cut as the other is"
+
+
+def test_a_form_that_is_there_already_stays() -> None:
+    svg = figures.raw_svg(sample())
+    assert svg_canvas.same_everywhere(svg) == svg
+
+
+def test_what_a_part_refers_to_is_there() -> None:
+    figure = sample()
+    axes = figure.axes[0]
+    axes.scatter([0, 1], [1, 0])
+    axes.fill_between([0, 1, 2], 0, 1, hatch="/")
+    axes.imshow(np.eye(3), extent=(0, 1, 0, 1))
+    svg = figures.raw_svg(figure)
+    referred = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    ids = re.findall(r'\sid="([^"]+)"', svg)
+    assert len(ids) == len(set(ids))
+    assert {name for name in ids if name.startswith("part")} == referred
+
+
+@pytest.mark.parametrize("text", ['d="0.125"', "x = 0.12345", "url(#here)", "5 < 6 > 4"])
+def test_words_in_a_figure_stay(text: str) -> None:
+    root = ET.fromstring(figures.raw_svg(sample(label=text)))
+    assert text in [element.text for element in root.iter(f"{SVG}text")]
+
+
+def test_scales_and_styles_stay() -> None:
+    written = (
+        '<g transform="scale(0.015625) translate(1.23456 2)" style="stroke-width: 0.375">'
+        '<path d="M 0.125 -0.001 \nL 0.135 5"/></g>'
+    )
+    assert svg_canvas.same_everywhere(written) == (
+        '<g transform="scale(0.015625) translate(1.23 2)" style="stroke-width: 0.375">'
+        '<path d="M 0.12 0 \nL 0.14 5"/></g>'
+    )
+
+
+def test_a_file_of_bytes_and_a_path_get_the_same(tmp_path: Path) -> None:
+    backend = "module://slingshot.pages.svg_canvas"
+    sample().savefig(tmp_path / "a.svg", backend=backend, metadata={"Date": None})
+    in_bytes = io.BytesIO()
+    sample().savefig(in_bytes, format="svg", backend=backend, metadata={"Date": None})
+    assert (tmp_path / "a.svg").read_bytes() == in_bytes.getvalue()
+    with pytest.raises(ValueError, match="pdf"):
+        sample().savefig(io.BytesIO(), format="pdf", backend=backend)
+
+
+def test_every_stored_figure_is_in_this_form() -> None:
+    stored = [
+        (path.name, "".join(svg))
+        for path in sorted((ROOT / "notebooks").rglob("*.ipynb"))
+        for cell in json.loads(path.read_text("utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+        if (svg := output.get("data", {}).get("image/svg+xml"))
+    ]
+    assert stored
+    assert [name for name, svg in stored if svg_canvas.same_everywhere(svg) != svg] == []

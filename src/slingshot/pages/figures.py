@@ -61,7 +61,11 @@ RC: Final[dict[Any, Any]] = {
 }
 
 # Tight boxes would give every figure another width, and so another size of type on the page.
-_INLINE: Final[dict[str, Any]] = {"bbox_inches": None, "metadata": {"Date": None, "Creator": None}}
+_INLINE: Final[dict[str, Any]] = {
+    "bbox_inches": None,
+    "metadata": {"Date": None, "Creator": None},
+    "backend": "module://slingshot.pages.svg_canvas",  # the same bytes on every machine
+}
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"
@@ -73,8 +77,8 @@ _PREFIX = re.compile(r"[^\s\"'()<>&#]+")
 def style() -> None:
     """Give every figure that follows the look of the course; call it once, atop a notebook.
 
-    In a notebook it also makes the stored figures SVG without dates, so that they come out the same
-    each time.
+    In a notebook it also makes the stored figures SVG without dates, in the form of
+    `slingshot.pages.svg_canvas`, so that they come out the same each time and on each machine.
     """
     mpl.rcParams.update(RC)
     if shell := get_ipython():
