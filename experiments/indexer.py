@@ -34,7 +34,7 @@ from slingshot.corpus import numpy_documentation
 from slingshot.lm import DecoderLM, Layer, LMConfig
 from slingshot.pretrained import Pretrained, load_smollm2
 
-SEEDS = range(1)  # a run takes five to ten minutes of one core
+SEEDS = range(3)  # a run takes five to ten minutes of one core
 HEADS, HEAD_DIM = 4, 32
 WINDOWS, LENGTH, RATE = 64, 512, 3e-3  # of training
 HELD_OUT_SHARE = 0.2  # the end of the text
