@@ -65,7 +65,7 @@ def main() -> None:
     """Measure both tables, print them, write the file if asked."""
     arguments = timing.parse_arguments("Time decoding by kind of attention.", rounds=7)
     timing.print_machine()
-    limits = measure_machine(arguments.rounds)
+    limits = timing.machine_limits(arguments.rounds)
     print(f"one core: {limits['bandwidth'] / 1e9:.1f} GB/s, {limits['flops'] / 1e9:.0f} GFLOP/s")
     print(f"milliseconds a token, median of {arguments.rounds} rounds (CPU time)")
     rows = []
@@ -86,19 +86,6 @@ def main() -> None:
     timing.write_report(
         arguments.json, arguments.rounds, [{"machine": limits}, {"models": rows}, {"peers": peers}]
     )
-
-
-def measure_machine(rounds: int) -> dict[str, float]:
-    """Return what a core reads in a second, and what it computes."""
-    matrix, vector = torch.randn(8192, 8192), torch.randn(8192)
-    square = torch.randn(1024, 1024)
-    times = timing.interleave(
-        {"bandwidth": lambda: matrix @ vector, "flops": lambda: square @ square}, rounds
-    )
-    return {
-        "bandwidth": matrix.numel() * 4 / times["bandwidth"].cpu,
-        "flops": 2 * 1024**3 / times["flops"].cpu,
-    }
 
 
 def measure_models(length: int, rounds: int) -> list[dict[str, Any]]:

@@ -11,6 +11,9 @@ grid that INT4 in groups of 32 hits again. transformers has the same weights, wi
 takes by default and with the static one, and torchao quantizes its model without compiling it. In
 float32 all must write the same tokens. A ratio above 1 means that slingshot is faster than the
 other one with as many bits; for slingshot itself it is the time of float32 over its own.
+
+llama.cpp is timed too where ``llama-cpp-python`` is installed, for one sequence, on the file
+itself. It comes as source and takes minutes to compile, so ``make bench`` does not install it.
 """
 
 import copy
@@ -23,6 +26,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import timing
 import torch
 from bench_generate import llama_of
@@ -32,7 +36,7 @@ from torch.nn import functional as F
 
 from slingshot.corpus import numpy_documentation
 from slingshot.lm import DecoderLM, generate
-from slingshot.pretrained import load_smollm2
+from slingshot.pretrained import download, load_smollm2
 from slingshot.quant import (
     Int4WeightOnlyLinear,
     Int8Linear,
@@ -49,6 +53,7 @@ AGAINST: Final = {
     "transformers BF16": "slingshot BF16",
     "torchao INT8": "slingshot INT8",
     "torchao INT8 weights": "slingshot INT8 weights",
+    "llama.cpp Q4_1": "slingshot INT4 weights",
 }
 OURS: Final = "slingshot float32"
 
@@ -73,8 +78,54 @@ CASES = (
     Case("decoding", 1, 16, 32),
     Case("decoding", 16, 16, 32),
 )
-Models = Mapping[str, nn.Module]
 Write = Callable[[], Tensor]
+
+
+class Logits(NamedTuple):
+    """What a model returns."""
+
+    logits: Tensor  # [B, S, V]
+
+
+class LlamaCpp:
+    """The file in llama.cpp, on one thread, called as the other models are."""
+
+    def __init__(self) -> None:
+        """Open the file, once to read with all logits and once to write with the last ones."""
+        self.library = importlib.import_module("llama_cpp")
+        self.reader, self.writer = (
+            self.library.Llama(
+                str(download()),
+                n_ctx=512,
+                n_threads=1,
+                n_threads_batch=1,
+                logits_all=every,
+                verbose=False,
+            )
+            for every in (True, False)
+        )
+
+    def __call__(self, tokens: Tensor) -> Logits:
+        """Read ``tokens [1, S]``."""
+        self.reader.reset()
+        self.reader.eval(tokens[0].tolist())
+        return Logits(torch.from_numpy(self.reader.scores[None, : tokens.shape[1]].copy()))
+
+    def write(self, prompts: Tensor, new_tokens: int) -> Tensor:
+        """Return the likeliest continuation ``[1, new_tokens]``."""
+        self.writer.reset()
+        unread = prompts[0].tolist()
+        tokens: list[int] = []
+        while len(tokens) < new_tokens:
+            self.writer.eval(unread)
+            last = self.library.llama_get_logits_ith(self.writer.ctx, -1)
+            unread = [int(np.ctypeslib.as_array(last, (self.writer.n_vocab(),)).argmax())]
+            tokens += unread
+        return torch.tensor([tokens])
+
+
+Model = nn.Module | LlamaCpp
+Models = Mapping[str, Model]
 
 
 def main() -> None:
@@ -83,25 +134,29 @@ def main() -> None:
     logging.disable(logging.WARNING)  # transformers and torchao name what they did not find
     warnings.filterwarnings("ignore")
     timing.print_machine()
-    print(f"torchao: {version('torchao') or 'not installed, skipped'}")
+    for other in ("torchao", "llama-cpp-python"):
+        print(f"{other}: {version(other) or 'not installed, skipped'}")
+    limits = timing.machine_limits(arguments.rounds)
+    print(f"one core: {limits['bandwidth'] / 1e9:.1f} GB/s, {limits['flops'] / 1e9:.0f} GFLOP/s")
     model, tokenizer = load_smollm2()
     ids = torch.tensor(tokenizer.encode(numpy_documentation()).ids)
     models = {**ways_of(model), **others_of(model)}
-    print("perplexity:")
-    perplexities = {}
-    for name, each in models.items():
-        perplexities[name] = perplexity(each, ids)
-        print(f"  {name:>34} {perplexities[name]:>8.2f}")
+    print("perplexity, and MB of weights that a step of decoding reads:")
+    about = {name: described(each, ids) for name, each in models.items()}
+    for name, told in about.items():
+        megabytes = f"{told['bytes'] / 1e6:>6.0f}" if "bytes" in told else ""
+        print(f"  {name:>34} {told['perplexity']:>8.2f} {megabytes}")
     print(
         f"median of {arguments.rounds} rounds: tokens per second of CPU time, the ratio of a round "
         "(lowest to highest), and that of wall time"
     )
     rows = []
     for case in CASES:
-        row = measure(case, models, ids, arguments.rounds)
-        rows.append({**row, "perplexity": perplexities})
+        rows.append(row := measure(case, models, ids, arguments.rounds))
         print_row(case, row)
-    timing.write_report(arguments.json, arguments.rounds, rows)
+    timing.write_report(
+        arguments.json, arguments.rounds, [{"machine": limits, "models": about}, *rows]
+    )
 
 
 def ways_of(model: DecoderLM) -> dict[str, DecoderLM]:
@@ -122,19 +177,21 @@ def ways_of(model: DecoderLM) -> dict[str, DecoderLM]:
     }
 
 
-def others_of(model: DecoderLM) -> dict[str, nn.Module]:
-    """Return transformers' model with the same weights, as it is, in BF16, and by torchao."""
+def others_of(model: DecoderLM) -> dict[str, Model]:
+    """Return transformers' model with the same weights, in BF16 and by torchao, and llama.cpp's."""
     full = llama_of(model).requires_grad_(False)
     half = copy.deepcopy(full).bfloat16()
-    models = {"transformers float32": full, "transformers BF16": half}
+    models: dict[str, Model] = {"transformers float32": full, "transformers BF16": half}
     if version("torchao"):
         torchao = importlib.import_module("torchao.quantization")
         for name, base, config in (
             ("torchao INT8", full, torchao.Int8DynamicActivationInt8WeightConfig()),
             ("torchao INT8 weights", half, torchao.Int8WeightOnlyConfig()),
         ):
-            models[name] = untied(base)
-            torchao.quantize_(models[name], config)
+            models[name] = quantized = untied(base)
+            torchao.quantize_(quantized, config)
+    if version("llama-cpp-python"):
+        models["llama.cpp Q4_1"] = LlamaCpp()
     return models
 
 
@@ -146,8 +203,25 @@ def untied(model: nn.Module) -> nn.Module:
     return twin
 
 
+def described(model: Model, ids: Tensor) -> dict[str, float]:
+    """Return its perplexity, and of ours how many bytes of weights are read for each token."""
+    told = {"perplexity": perplexity(model, ids)}
+    return told | ({"bytes": bytes_read(model)} if isinstance(model, DecoderLM) else {})
+
+
+def bytes_read(model: DecoderLM) -> int:
+    """Return the bytes of all weights but an embedding, of which a token reads one row."""
+    tensors = {
+        tensor.data_ptr(): tensor.nbytes
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    }
+    return sum(tensors.values())
+
+
 @torch.inference_mode()
-def perplexity(model: nn.Module, ids: Tensor) -> float:
+def perplexity(model: Model, ids: Tensor) -> float:
     """Return the exponential of the mean loss over the windows."""
     starts = torch.arange(2 * WINDOWS)[::2] * (len(ids) // (2 * WINDOWS))
     total = 0.0
@@ -191,6 +265,9 @@ def calls_of(case: Case, models: Models, prompts: Tensor) -> dict[str, Write]:
     for name, model in models.items():
         if isinstance(model, DecoderLM):
             calls[name] = partial(write_ours, model, prompts, case.new_tokens)
+        elif isinstance(model, LlamaCpp):
+            if case.batch == 1:
+                calls[name] = partial(model.write, prompts, case.new_tokens)
         else:
             calls[name] = partial(write_theirs, model, prompts, case.new_tokens)
         if name == "transformers float32" and case.what == "decoding":

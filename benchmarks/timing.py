@@ -112,6 +112,19 @@ def parse_arguments(description: str, rounds: int) -> argparse.Namespace:
     return arguments
 
 
+def machine_limits(rounds: int) -> dict[str, float]:
+    """Return how many bytes a second a core reads, and how many operations it does in float32."""
+    matrix, vector = torch.randn(8192, 8192), torch.randn(8192)
+    square = torch.randn(1024, 1024)
+    times = interleave(
+        {"bandwidth": lambda: matrix @ vector, "flops": lambda: square @ square}, rounds
+    )
+    return {
+        "bandwidth": matrix.numel() * 4 / times["bandwidth"].cpu,
+        "flops": 2 * 1024**3 / times["flops"].cpu,
+    }
+
+
 def describe_machine() -> dict[str, str | int]:
     """Return what the figures depend on: processor, threads and versions."""
     return {

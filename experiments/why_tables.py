@@ -1,0 +1,191 @@
+"""Who is kept together, and size: two more tests of why a table of tokens beats a learned router.
+
+A router that learns sends tokens that are alike to the same experts, and a table drawn by lot
+scatters them. If scattering is the reason, a table that keeps them together falls behind. There are
+two such tables. One goes by the neighbors that tokens have in the text. The other has for each
+token the experts that a trained router chose for it most often, so it keeps together what that
+router keeps together. The last arms repeat the comparison itself, learned router against table by
+lot, in a model of twice the width and twice the layers.
+
+All else is as in the experiment routers, seed by seed, whose arm "hashed" and "mixture 16" of the
+experiment mixture are the other halves. The notebook sparse_vs_dense reads the results.
+"""
+
+import sys
+from dataclasses import replace
+from typing import Any, Final
+
+from _runner import Run, main  # first, since it explains a missing package
+
+# isort: split
+import torch
+from mixture import BIAS, MIXTURE, SIXTEEN, build, configuration, corpus, held_out_choices
+from routers import (
+    WINDOW,
+    described,
+    hash_tokens,
+    held_out_loss,
+    learn,
+    mixtures,
+    replace_router,
+)
+from routers import execute as execute_router
+from torch import Tensor
+from torch.nn import functional as F
+
+from slingshot.lm import DecoderLM
+from slingshot.moe import HashRouter
+from slingshot.train import Balancing
+
+LARGER = replace(
+    MIXTURE,
+    d_model=128,
+    n_layers=4,
+    n_heads=4,
+    d_ffn=298,
+    experts=replace(SIXTEEN, d_expert=96),
+)
+PROBE = 512 * WINDOW  # training tokens whose choices make a table
+DIMENSIONS = 16  # of what is known of a token by its neighbors
+ROUNDS = 20  # of moving the middles of groups
+
+ARMS: Final[dict[str, tuple[int, dict[str, Any]]]] = {  # name: seeds, settings
+    "alike by neighbors": (5, {"router": "neighbors"}),
+    "as a router learned": (3, {"router": "as learned", "balancing": BIAS}),
+    "larger, learned": (3, {"model": LARGER, "balancing": BIAS}),
+    "larger, table": (3, {"model": LARGER, "router": "token"}),
+}
+
+
+def runs() -> list[Run]:
+    """All runs, seed after seed, so that stopping leaves whole comparisons."""
+    return [
+        Run(name, seed, described(seed=seed, seeds=seeds, **settings))
+        for seed in range(5)
+        for name, (seeds, settings) in ARMS.items()
+        if seed < seeds
+    ]
+
+
+def execute(run: Run) -> dict[str, Any]:
+    """Train one model and measure it on the held-out text."""
+    kind, text = run.configuration["router"], corpus()
+    if kind not in ("neighbors", "as learned"):
+        return execute_router(run)
+    settings = {name: run.configuration[name] for name in configuration(MIXTURE, run.seed)}
+    model, train, balancing = build(settings)
+    assert train is not None
+    measured: dict[str, Any] = {}
+    counts = text.train.bincount(minlength=model.config.vocab_size)
+    vectors = by_neighbors(text.train, model.config.vocab_size)
+    hash_tokens(model, text.train, run.seed)
+    measured["alike_by_lot"] = likenesses(model, vectors, counts)
+    if kind == "neighbors":
+        for layer, mixture in enumerate(mixtures(model)):
+            seed = 1000 * run.seed + layer
+            experts = mixture.router.n_experts
+            table = keep_together(vectors, counts, experts, mixture.router.top_k, seed)
+            replace_router(mixture, HashRouter(model.config.d_model, experts, table))
+    else:
+        teacher = build(settings)[0]
+        learn(teacher, text.train, train, balancing, run.seed)
+        measured["learned_held_out_loss"] = held_out_loss(teacher, text.held_out)
+        take_choices(model, teacher, text.train[:PROBE], run.seed)
+    measured["alike"] = likenesses(model, vectors, counts)
+    history = learn(model, text.train, train, Balancing(), run.seed)
+    assert history.loads is not None
+    late = history.loads[int(0.7 * train.steps) :].double()
+    return {
+        "held_out_loss": held_out_loss(model, text.held_out),
+        "late_max_violation": [
+            round(value, 3) for value in (late.amax(2) / late.mean(2) - 1).mean(0).tolist()
+        ],
+        **measured,
+    }
+
+
+def by_neighbors(tokens: Tensor, vocabulary: int) -> Tensor:
+    """Say of each token who stands beside it: unit vectors ``[V, DIMENSIONS]``.
+
+    Counts of the token before and the one after become positive pointwise mutual information, of
+    which the largest directions are kept. A token that never occurs has zeros.
+    """
+    both = tokens[:-1].long() * vocabulary + tokens[1:].long()
+    after = both.bincount(minlength=vocabulary**2).view(vocabulary, vocabulary).double()
+    beside = torch.cat([after, after.T], dim=1)
+    expected = beside.sum(1, keepdim=True) * beside.sum(0) / beside.sum()
+    information = torch.where(beside > 0, beside / expected, 1.0).log().clamp(min=0)
+    left, sizes, _ = torch.linalg.svd(information, full_matrices=False)
+    return F.normalize(left[:, :DIMENSIONS] * sizes[:DIMENSIONS])
+
+
+def keep_together(vectors: Tensor, counts: Tensor, n_experts: int, top_k: int, seed: int) -> Tensor:
+    """Give tokens that are alike the same experts, as evenly as a table by lot: ``[V, k]``.
+
+    Groups are those of k-means on the sphere, weighted by how often a token occurs. The most
+    frequent tokens choose first, and an expert that is full takes no more.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.multinomial(counts.double(), n_experts, generator=generator)
+    middles = vectors[start]
+    for _ in range(ROUNDS):
+        first = deal(vectors @ middles.T, counts, 1)[:, 0]
+        sums = torch.zeros_like(middles).index_add_(0, first, vectors * counts[:, None])
+        middles = F.normalize(sums)
+    return deal(vectors @ middles.T, counts, top_k)
+
+
+def deal(likeness: Tensor, counts: Tensor, top_k: int) -> Tensor:
+    """Give each token the experts of the largest ``likeness [V, E]`` that have room: ``[V, k]``.
+
+    Each of a token's experts is from its own round, in which an expert has room for an even share.
+    """
+    n_experts = likeness.shape[1]
+    room = counts.sum().double() / n_experts
+    load = torch.zeros(top_k, n_experts, dtype=torch.float64)
+    table = torch.empty(len(counts), top_k, dtype=torch.int64)
+    for token in counts.argsort(descending=True, stable=True).tolist():
+        for place in range(top_k):
+            wanted = likeness[token].clone()
+            wanted[load[place] + counts[token] > room] -= 10  # beyond all that has room
+            if bool((load[place] + counts[token] > room).all()):
+                wanted = -load[place]
+            wanted[table[token, :place]] = -torch.inf
+            expert = int(wanted.argmax())
+            table[token, place] = expert
+            load[place, expert] += counts[token]
+    return table
+
+
+def take_choices(model: DecoderLM, teacher: DecoderLM, tokens: Tensor, seed: int) -> None:
+    """Give ``model`` tables of the experts that the ``teacher`` chose most often for each token."""
+    generator = torch.Generator().manual_seed(seed)
+    for mixture, chosen in zip(mixtures(model), held_out_choices(teacher, tokens), strict=True):
+        experts, vocabulary = mixture.router.n_experts, model.config.vocab_size
+        pairs = tokens[: len(chosen), None].long() * experts + chosen
+        often = pairs.flatten().bincount(minlength=vocabulary * experts).view(vocabulary, experts)
+        lot = torch.rand(often.shape, generator=generator)  # decides where none is ahead
+        table = (often + lot).topk(mixture.router.top_k).indices
+        replace_router(mixture, HashRouter(model.config.d_model, experts, table))
+
+
+def likenesses(model: DecoderLM, vectors: Tensor, counts: Tensor) -> list[float]:
+    """For each layer, how alike tokens of the text are that share their first expert.
+
+    The mean cosine over pairs of places in the text, without pairs of a token with itself.
+    """
+    return [
+        likeness_within(mixture.router.get_buffer("table")[:, 0], vectors, counts)
+        for mixture in mixtures(model)
+    ]
+
+
+def likeness_within(group: Tensor, vectors: Tensor, counts: Tensor) -> float:
+    """The mean cosine of two tokens of one group, weighted by how often they occur."""
+    weights = counts.double()
+    same = (group[:, None] == group).double().fill_diagonal_(0) * weights * weights[:, None]
+    return round(float((same * (vectors @ vectors.T)).sum() / same.sum()), 4)
+
+
+if __name__ == "__main__":
+    sys.exit(main("why_tables", runs(), execute))
