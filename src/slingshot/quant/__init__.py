@@ -1,7 +1,7 @@
 """Scaled low precision, one idea a module: blocks and their scales, products, and linear layers.
 
 Read :mod:`slingshot.quant.blocks` first, then :mod:`slingshot.quant.matmul`,
-:mod:`slingshot.quant.outliers`, :mod:`slingshot.quant.linear` and
+:mod:`slingshot.quant.outliers`, :mod:`slingshot.quant.linear`, :mod:`slingshot.quant.fp4` and
 :mod:`slingshot.quant.weight_only`. What is fast is in rooms of its own, ``rounding``, ``amx``,
 ``packed`` and ``few_rows``: each is one call that returns the result or ``None``. All public names
 can be imported from here.
@@ -22,6 +22,7 @@ from slingshot.quant.blocks import (
     Setting,
     quantize,
 )
+from slingshot.quant.fp4 import FP4Linear, FP4Recipe
 from slingshot.quant.linear import (
     FP8Linear,
     FP8Recipe,
@@ -44,6 +45,8 @@ __all__ = [
     "MXFP8",
     "NVFP4",
     "Block",
+    "FP4Linear",
+    "FP4Recipe",
     "FP8Linear",
     "FP8Recipe",
     "Format",

@@ -103,7 +103,7 @@ class Int8Linear(nn.Module):
         for integers.
         """
         check_features(x, self.weight.shape[1])
-        rows = _float32_rows(x)
+        rows = float32_rows(x)
         sums_of = self._multiply_row if len(rows) == 1 < fewest_rows() else self._multiply_rows
         output, largest = sums_of(rows)
         if not math.isfinite(largest):
@@ -176,7 +176,7 @@ def check_features(x: Tensor, n_features: int) -> None:
         raise ValueError(f"x has dtype {x.dtype}; pass floating-point numbers")
 
 
-def _float32_rows(x: Float[Tensor, "*rest K"]) -> Float32[Tensor, "M K"]:
+def float32_rows(x: Float[Tensor, "*rest K"]) -> Float32[Tensor, "M K"]:
     """Return ``x`` as a matrix of float32; ``ValueError`` for what would be infinite."""
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype == torch.float64 and len(rows):
@@ -408,7 +408,7 @@ class FP8Linear(nn.Linear):
         does the backward pass.
         """
         check_features(x, self.in_features)
-        rows, weight = _float32_rows(x), self.weight.float()
+        rows, weight = float32_rows(x), self.weight.float()
         output = _fp8_product(rows, weight, self.recipe)
         if self.bias is not None:
             output = output + self.bias

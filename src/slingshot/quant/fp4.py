@@ -1,0 +1,147 @@
+"""A linear layer that trains with its products in four bits, and the two remedies for that.
+
+Each product of a linear layer sums over one dimension, and the blocks that share a scale lie along
+it. *Rounding by lot* makes what is rounded right on average; it is for gradients, of which many are
+added up. A *rotation* mixes each block, so that no number stands out; it is for the product that
+sums over tokens, where both factors can be turned alike.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from slingshot.quant.blocks import NVFP4, Setting, check_dense, quantize
+from slingshot.quant.linear import check_features, float32_rows
+from slingshot.quant.matmul import check_product, multiply
+from slingshot.quant.outliers import rotate
+
+
+class FP4Recipe(NamedTuple):
+    """What `FP4Linear` rounds, and how: the default is NVIDIA's, for the layers in four bits.
+
+    ``setting`` has the format and blocks of so many numbers of a row; a weight has square ones,
+    since two products sum over its two sides. ``by_lot`` rounds gradients by lot, and ``rotated``
+    turns both factors of the weight gradient, in those blocks. ``forward`` and ``backward`` say
+    which products have four bits; the others are float32.
+    """
+
+    setting: Setting = NVFP4
+    by_lot: bool = True
+    rotated: bool = True
+    forward: bool = True
+    backward: bool = True
+
+
+class FP4Linear(nn.Linear):
+    """A linear layer that trains with its three products in four bits, and a float32 weight.
+
+    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x. Rounding is taken to have slope 1
+    (straight-through). Lots, and the signs of a rotation, are drawn from torch's own generator, as
+    those of dropout are: ``torch.manual_seed`` repeats them. The output has the dtype of x. It
+    emulates: results are those of four bits, speed is not.
+
+    Sources: NVIDIA, arXiv 2509.25149, §4; stochastic rounding with rotation in the backward
+    products alone: Tseng et al., arXiv 2502.20586, §3.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        recipe: FP4Recipe | None = None,
+    ) -> None:
+        """Draw the weights as ``nn.Linear`` does."""
+        super().__init__(in_features, out_features, bias, dtype=torch.float32)
+        self.recipe = recipe or FP4Recipe()
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, recipe: FP4Recipe | None = None) -> "FP4Linear":
+        """Return a layer with copies of the weight and bias of ``linear``, frozen if they are."""
+        check_dense("weight", linear.weight)
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
+        layer.load_state_dict(linear.state_dict())
+        for name, parameter in layer.named_parameters():
+            parameter.requires_grad_(linear.get_parameter(name).requires_grad)
+        return layer
+
+    def forward(self, x: Float[Tensor, "*M K"]) -> Float[Tensor, "*M N"]:
+        """Return ``[..., N]`` for ``x [..., K]``.
+
+        Raises ``ValueError`` for another K, inf or NaN, integers, and a product beyond float32; so
+        does the backward pass, and for a number of rows that a rotation cannot cut into blocks.
+        """
+        check_features(x, self.in_features)
+        rows, weight = float32_rows(x), self.weight.float()
+        if len(rows):
+            output: Tensor = _ThreeProducts.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
+        else:
+            output = multiply(rows, weight)  # there are no blocks, and gradients are zeros
+        if self.bias is not None:
+            output = output + self.bias
+        return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+
+class _ThreeProducts(torch.autograd.Function):
+    """The three products of a linear layer, each of rounded factors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 torch's own context object has no public type
+        x: Float32[Tensor, "M K"],
+        weight: Float32[Tensor, "N K"],
+        recipe: FP4Recipe,
+    ) -> Float32[Tensor, "M N"]:
+        width = recipe.setting.block[1]
+        squares = recipe.setting._replace(block=(width, width))
+        rounded_w = quantize(weight, *squares).dequantize()
+        ctx.save_for_backward(x, rounded_w if recipe.backward else weight)
+        ctx.recipe = recipe
+        if not recipe.forward:
+            return check_product(multiply(x, weight))
+        return check_product(multiply(quantize(x, *recipe.setting).dequantize(), rounded_w))
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 as above
+        grad: Float[Tensor, "M N"],
+    ) -> tuple[Float[Tensor, "M K"] | None, Float[Tensor, "N K"] | None, None]:
+        x, weight = ctx.saved_tensors
+        recipe: FP4Recipe = ctx.recipe
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            rounded = _rounded_gradient(grad, recipe) if recipe.backward else grad
+            grad_x = check_product(multiply(rounded, weight.T))
+        if ctx.needs_input_grad[1]:
+            by_output, by_input = grad.T, x.T
+            if recipe.backward:  # the sum runs over tokens now, and so do the blocks
+                if recipe.rotated:
+                    by_output, by_input = _turned_alike(by_output, by_input, recipe)
+                by_output = _rounded_gradient(by_output, recipe)
+                by_input = quantize(by_input, *recipe.setting).dequantize()
+            grad_weight = check_product(multiply(by_output, by_input))
+        return grad_x, grad_weight, None
+
+
+def _rounded_gradient(grad: Float[Tensor, "R C"], recipe: FP4Recipe) -> Float[Tensor, "R C"]:
+    """Return a gradient in four bits, by lot or to the nearest."""
+    generator = torch.default_generator if recipe.by_lot else None
+    return quantize(grad, *recipe.setting, generator=generator).dequantize()
+
+
+def _turned_alike(
+    by_output: Float[Tensor, "N M"], by_input: Float[Tensor, "K M"], recipe: FP4Recipe
+) -> tuple[Float[Tensor, "N M"], Float[Tensor, "K M"]]:
+    """Return both factors turned by one rotation with random signs: their product stays."""
+    width, n_tokens = recipe.setting.block[1], by_output.shape[1]
+    if not width or n_tokens % width:
+        raise ValueError(
+            f"a rotation of blocks of {width} meets {n_tokens} rows; give a multiple of the block, "
+            "or a recipe with rotated=False"
+        )
+    signs = torch.randint(2, (n_tokens,)) * 2.0 - 1.0
+    return rotate(by_output, width, signs), rotate(by_input, width, signs)
