@@ -29,6 +29,7 @@ from slingshot.quant import (
     amx,
     blocks,
     few_rows,
+    fp4,
     linear,
     matmul,
     outliers,
@@ -53,6 +54,7 @@ from slingshot.quant.blocks import (
     quantize_unsigned_zero,
     rounded,
 )
+from slingshot.quant.fp4 import FP4Linear, FP4Recipe
 from slingshot.quant.linear import (
     FP8Linear,
     Int8Linear,
@@ -495,6 +497,7 @@ LAYERS: dict[str, Callable[[nn.Linear], Any]] = {
     "QuantizedLinear, weight alone": lambda m: QuantizedLinear.from_linear(m, MXFP4),
     "QuantizedLinear, input alone": lambda m: QuantizedLinear.from_linear(m, None, NVFP4),
     "FP8Linear": FP8Linear.from_linear,
+    "FP4Linear": lambda m: FP4Linear.from_linear(m, FP4Recipe(rotated=False)),
     "Int8WeightOnlyLinear": Int8WeightOnlyLinear.from_linear,
     "Int4WeightOnlyLinear": lambda m: Int4WeightOnlyLinear.from_linear(m, group_of(m)),
 }
@@ -515,6 +518,9 @@ def product_bound(layer: nn.Module, rows: Tensor, w: Tensor) -> Tensor:
     elif isinstance(layer, FP8Linear):
         dx = (exact(quantize(rows.float(), E4M3, (1, 128))) - rows.double()).abs()
         dw = (exact(quantize(w.float(), E4M3, (128, 128))) - w).abs()
+    elif isinstance(layer, FP4Linear):
+        dx = (exact(quantize(rows.float(), *NVFP4)) - rows.double()).abs()
+        dw = (exact(quantize(w.float(), *NVFP4._replace(block=(16, 16)))) - w).abs()
     else:
         dx = (rows.double().abs().amax(1, keepdim=True) / 254).clamp_min(2.0**-127) * (1 + 1e-5)
         dw = (w.abs().amax(1, keepdim=True) / 254) * (1 + 1e-5)
@@ -582,6 +588,35 @@ def test_a_layer_is_within_its_bound_in_the_dtype_of_its_input(
 
 @pytest.mark.parametrize("leading", LEADING, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fp4_gradients_have_the_dtype_of_what_they_belong_to(
+    leading: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    layer = FP4Linear(33, 5, recipe=FP4Recipe(by_lot=False, rotated=False))
+    x = torch.randn(*leading, 33).to(dtype).requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    assert layer.bias is not None
+    assert layer.bias.grad is not None
+    assert (x.grad.dtype, layer.weight.grad.dtype) == (dtype, torch.float32)
+    rows = x.detach().float().reshape(-1, 33)
+    assert layer.bias.grad.tolist() == [len(rows)] * 5
+    if not len(rows):
+        assert (layer.weight.grad == 0).all()
+        return
+    # The gradient of the sum is ones, which NVFP4 holds but for the rounding of its scales.
+    sums = exact(quantize(rows.T, *NVFP4)).sum(1)
+    torch.testing.assert_close(layer.weight.grad.double(), sums.expand(5, 33), rtol=1e-5, atol=1e-5)
+    kept = exact(quantize(layer.weight, *NVFP4._replace(block=(16, 16)))).sum(0)
+    loose = 4 * torch.finfo(dtype).eps + 1e-5
+    torch.testing.assert_close(
+        x.grad.double().reshape(-1, 33), kept.expand(len(rows), 33), rtol=loose, atol=loose
+    )
+
+
+@pytest.mark.parametrize("leading", LEADING, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_fp8_gradients_have_the_dtype_of_what_they_belong_to(
     leading: tuple[int, ...], dtype: torch.dtype
 ) -> None:
@@ -604,16 +639,19 @@ def test_fp8_gradients_have_the_dtype_of_what_they_belong_to(
         assert (layer.weight.grad == 0).all()
 
 
-def test_fp8_layers_are_frozen_where_the_layer_was() -> None:
+@pytest.mark.parametrize("kind", [FP8Linear, FP4Linear])
+def test_layers_that_train_are_frozen_where_the_layer_was(
+    kind: type[FP8Linear] | type[FP4Linear],
+) -> None:
     frozen = nn.Linear(8, 4).requires_grad_(False)
-    layer = FP8Linear.from_linear(frozen)
+    layer = kind.from_linear(frozen)
     assert not any(p.requires_grad for p in layer.parameters())
     x = torch.randn(3, 8, requires_grad=True)
     layer(x).sum().backward()
     assert x.grad is not None
     assert layer.weight.grad is None
     with default_dtype(torch.bfloat16):
-        assert FP8Linear(8, 4).weight.dtype == torch.float32
+        assert kind(8, 4).weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -658,7 +696,7 @@ def test_a_layer_can_be_cast_copied_stored_loaded_and_changed(
         one = layer(x)
     assert not torch.equal(one, layer.bias.expand(9, 6))
     zeros = torch.zeros_like(layer.weight)
-    layer.weight = nn.Parameter(zeros) if isinstance(layer, FP8Linear) else zeros
+    layer.weight = nn.Parameter(zeros) if isinstance(layer, nn.Linear) else zeros
     assert (layer(x) == layer.bias).all()
 
 
@@ -679,8 +717,8 @@ def test_int8_scales_stay_float32_and_weights_are_no_floats() -> None:
 def test_layers_made_in_inference_mode_can_be_loaded_and_changed_outside() -> None:
     full, x = nn.Linear(32, 6), torch.randn(9, 32)
     for name, make in LAYERS.items():
-        if name == "FP8Linear":
-            continue  # its parameters are made by nn.Linear, as torch makes them there
+        if name in ("FP8Linear", "FP4Linear"):
+            continue  # their parameters are made by nn.Linear, as torch makes them there
         with torch.inference_mode():
             layer = make(full)
             layer(x)
@@ -1085,10 +1123,13 @@ COVERED = {
     "Int8Linear": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
     "QuantizedLinear": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
     "FP8Linear": test_fp8_gradients_have_the_dtype_of_what_they_belong_to,
+    "FP4Linear": test_fp4_gradients_have_the_dtype_of_what_they_belong_to,
+    "float32_rows": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
     "replace_linears": test_a_shared_layer_is_made_once_and_stays_shared,
 }
 NOT_COVERED = {
     "Setting": "a tuple; quantize checks what is in it",
+    "FP4Recipe": "a tuple; quantize checks what is in it",
     "FP8Recipe": "a tuple; quantize checks what is in it",
     "has_amx": "asks torch about the processor",
     "fewest_rows": "asks has_amx",
@@ -1109,7 +1150,7 @@ def public(module: ModuleType) -> set[str]:
 
 def test_every_public_name_has_a_case_or_a_reason() -> None:
     rooms = (
-        amx, blocks, few_rows, linear, matmul, outliers, packed, rounding, weight_only,
+        amx, blocks, few_rows, fp4, linear, matmul, outliers, packed, rounding, weight_only,
     )  # fmt: skip
     names = set[str]().union(*(public(room) for room in rooms))
     assert names == COVERED.keys() | NOT_COVERED.keys()
