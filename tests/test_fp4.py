@@ -89,7 +89,7 @@ def test_by_lot_gradients_are_right_on_average_and_to_nearest_they_are_not(
     means = [
         torch.stack([passes(layer, x, grad)[1].double() for _ in range(draws)]) for layer in layers
     ]
-    width = setting.block[1]
+    width = setting.block[1] or 0
     square = setting._replace(block=(width, width))
     # A scale is rounded too, in NVFP4 to the nearest: where it is too small, the largest saturates.
     scale = quantize(grad, *setting).scale.repeat_interleave(width, 1).double()

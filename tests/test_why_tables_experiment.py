@@ -13,7 +13,7 @@ from _runner import Run
 
 from slingshot import sizes
 from slingshot.corpus import Corpus
-from slingshot.moe import expert_load
+from slingshot.moe import expert_load, hash_table
 from test_routers_experiment import TEXT, make_model, small_corpus
 
 __all__ = ["small_corpus"]  # a fixture
@@ -88,7 +88,7 @@ def test_on_a_text_it_is_as_even_as_one_by_lot_and_keeps_more_together(
     counts = tokens.bincount(minlength=300)
     vectors = why_tables.by_neighbors(tokens, 300)
     together = why_tables.keep_together(vectors, counts, 4, 2, seed=0)
-    lot = routers.hash_table(counts, 4, 2, seed=0)
+    lot = hash_table(counts, 4, 2, seed=0)
     alike = [why_tables.likeness_within(t[:, 0], vectors, counts) for t in (together, lot)]
     assert alike[0] > alike[1] + 0.1
     assert bool((together[:, 0] != together[:, 1]).all())
