@@ -47,29 +47,6 @@ WINDOW = 128
 PROBE = 64 * WINDOW  # held-out tokens whose experts are watched
 LOOKS = 16  # as often over a training
 
-# How many seeds of an arm are stored. The arms below plan more: `python experiments/routers.py
-# --more` makes those, in the same file. This table must grow with them, since a run without --more
-# drops what it does not list.
-STORED = {
-    "hashed": 5,
-    "hashed by two tokens": 5,
-    "frozen half-way": 5,
-    "hashed, uneven": 5,
-    "hashed by position": 1,
-    "given the final choices": 1,
-    "none, half the tokens": 3,
-    "auxiliary 0.001, half the tokens": 3,
-    "auxiliary 0.01, half the tokens": 3,
-    "auxiliary 0.1, half the tokens": 3,
-    "auxiliary 1, half the tokens": 3,
-    "32 of 4": 3,
-    "64 of 8": 3,
-    "17 of 3, none shared": 3,
-    "34 of 6, none shared": 3,
-    "68 of 12, none shared": 3,
-    "64 of 8, weights sum to 1": 3,
-}
-
 
 def why() -> dict[str, dict[str, Any]]:
     """Routers that share some of what the table of tokens has: fixed, even, told the token."""
@@ -136,11 +113,8 @@ def finer() -> dict[str, dict[str, Any]]:
     }
 
 
-def runs(more: bool = False) -> list[Run]:
-    """The runs that are stored, or with ``more`` all that were planned.
-
-    They go seed after seed within a question, so that stopping leaves whole comparisons.
-    """
+def runs() -> list[Run]:
+    """All runs, seed after seed within a question, so that stopping leaves whole comparisons."""
     table: dict[str, dict[str, Any]] = {"hashed": {"router": "token", "seeds": 5}}
     questions = (table, why(), balance(), finer())
     return [
@@ -148,7 +122,7 @@ def runs(more: bool = False) -> list[Run]:
         for arms in questions
         for seed in range(5)
         for name, settings in arms.items()
-        if seed < (settings["seeds"] if more else STORED.get(name, 0))
+        if seed < settings["seeds"]
     ]
 
 
@@ -351,5 +325,4 @@ def give_choices(model: DecoderLM, teacher: DecoderLM) -> None:
 
 
 if __name__ == "__main__":
-    more = "--more" in sys.argv
-    sys.exit(main("routers", runs(more), execute, [a for a in sys.argv[1:] if a != "--more"]))
+    sys.exit(main("routers", runs(), execute))

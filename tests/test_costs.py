@@ -107,7 +107,20 @@ def test_llama_has_405_billion_parameters() -> None:
 def test_gpt3_has_175_billion_parameters() -> None:
     count = count_parameters(GPT_3)
     assert count.total == pytest.approx(175e9, abs=0.5e9)
-    assert count.active_without_embedding == count.total  # the tied table is the head
+    # The tied table is the head, and of the 2,048 positions one row is looked up.
+    assert count.total - count.active_without_embedding == 2048 * 12288 == count.positions
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("positions", [0, 2048])
+def test_only_what_is_multiplied_counts_as_flops(tied: bool, positions: int) -> None:
+    config = replace(GPT_3, tied_embedding=tied, learned_positions=positions)
+    count = count_parameters(config)
+    table, places = 50257 * 12288, positions * 12288
+    assert count.looked_up == places + (0 if tied else table)
+    assert count.active_without_embedding == count.active - count.looked_up
+    assert count.embedding == table + places
+    assert decode_step(config, h800(16), 1, 1).weight_bytes == count.total - count.looked_up
 
 
 @pytest.mark.parametrize("config", [V3, V2, LLAMA_31_405B, GPT_3, V3_GQA])

@@ -62,7 +62,7 @@ def test_each_arm_differs_from_its_other_half_in_what_it_is_named_for() -> None:
         **{name: {"balancing"} for name in routers.balance()},
         **{name: {"model", "route_scale"} for name in routers.finer()},
     }
-    runs = routers.runs(more=True)
+    runs = routers.runs()
     assert len({run.key for run in runs}) == len(runs)
     for run in runs:
         base = "mixture 16" + (", half the tokens" if "half the tokens" in run.name else "")
@@ -70,13 +70,6 @@ def test_each_arm_differs_from_its_other_half_in_what_it_is_named_for() -> None:
         assert json.loads(json.dumps(ours)) == ours
         theirs = other[f"{base}/{run.seed}"] | {"router": "learned", "route_scale": 1.0}
         assert {key for key in ours if ours[key] != theirs[key]} <= allowed[run.name], run.key
-
-
-def test_what_is_stored_is_a_part_of_what_was_planned() -> None:
-    stored, planned = ({run.key for run in routers.runs(more)} for more in (False, True))
-    assert stored <= planned
-    assert set(routers.STORED) <= {key.rpartition("/")[0] for key in planned}
-    assert len(stored) == sum(routers.STORED.values())
 
 
 @pytest.mark.parametrize("name", list(routers.finer()))
@@ -225,7 +218,7 @@ def test_a_student_asks_whom_the_teacher_asks_and_leaves_it_alone() -> None:
 
 def short(name: str) -> Run:
     """The first run of an arm, with few and small steps."""
-    run = next(run for run in routers.runs(more=True) if run.name == name)
+    run = next(run for run in routers.runs() if run.name == name)
     train = run.configuration["train"] | {"steps": 32, "batch_size": 2, "sequence_length": 16}
     return replace(run, configuration=run.configuration | {"train": train})
 

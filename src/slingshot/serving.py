@@ -172,8 +172,7 @@ def decode_step(
 def _parameters_read(config: ModelConfig, batch_size: int, copies: int) -> float:
     """Weights that a step reads: all but the idle experts and a table that is only looked up."""
     count = count_parameters(config)
-    looked_up = count.embedding if count.head else 0
-    rest = count.total - count.routed - looked_up
+    rest = count.total - count.routed - count.looked_up
     if config.experts is None:
         return float(rest * copies)
     experts = config.experts

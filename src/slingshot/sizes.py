@@ -251,7 +251,8 @@ class ParameterCount:
     """How many parameters a model has, and how many of them work on one token.
 
     ``embedding``, ``head`` (0 when tied), ``attention``, ``ffn`` (routers and all experts) and
-    ``norm`` add up to ``total``. ``routed`` is the part of ``ffn`` in routed experts. ``active``
+    ``norm`` add up to ``total``. ``positions`` is the part of ``embedding`` in a learned table of
+    positions. ``routed`` is the part of ``ffn`` in routed experts. ``active``
     counts the experts that one token uses, and everything else in full.
     """
 
@@ -263,15 +264,23 @@ class ParameterCount:
     ffn: int
     norm: int
     routed: int
+    positions: int
+
+    @property
+    def looked_up(self) -> int:
+        """Parameters of tables of which a token reads one row, and nothing is multiplied.
+
+        A tied table is none: as the head it is multiplied. Its positions are one all the same.
+        """
+        return self.embedding if self.head else self.positions
 
     @property
     def active_without_embedding(self) -> int:
-        """Active parameters but for an embedding that is only looked up, which is no FLOP.
+        """Active parameters but for what is only looked up, which is no FLOP.
 
-        A tied table stays: as the head it is multiplied. V3's published 37 billion lies between
-        this count and ``active``.
+        V3's published 37 billion lies between this count and ``active``.
         """
-        return self.active - self.embedding if self.head else self.active
+        return self.active - self.looked_up
 
 
 def count_parameters(config: ModelConfig) -> ParameterCount:
@@ -303,6 +312,7 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
         ffn=ffn,
         norm=norm,
         routed=routed,
+        positions=config.learned_positions * d,
     )
 
 
