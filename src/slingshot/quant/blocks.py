@@ -305,17 +305,27 @@ def _round_by_lot(
     It goes up with the share of the step that lies below it. So a value of ``fmt`` stays.
     """
     x = x.clamp(-fmt.max, fmt.max)
-    step = torch.ones_like(x)
-    if isinstance(fmt, FloatFormat):
-        # frexp is exact: 2^(exponent - 1) is where the binade of x begins.
-        exponent = torch.frexp(x)[1] - 1
-        least = math.frexp(fmt.min_normal)[1] - 1
-        step = torch.ldexp(step, exponent.clamp_min(least) - fmt.mantissa_bits)
-    steps = x / step
+    step = _step_at(x, fmt) if isinstance(fmt, FloatFormat) else torch.ones_like(x)
+    steps = x.div_(step)
     below = steps.floor()
     drawn = torch.rand(x.shape, generator=generator, dtype=x.dtype)
-    values = (below + (drawn < steps - below)) * step
+    values = below.add_(drawn < steps.sub_(below)).mul_(step)
     return values.to(torch.int8) if isinstance(fmt, IntFormat) else values
+
+
+def _step_at(x: Float[Tensor, "R C"], fmt: FloatFormat) -> Float[Tensor, "R C"]:
+    """Return how far apart the values of ``fmt`` lie around each element of ``x``."""
+    least, floats = fmt.min_normal, torch.finfo(torch.float32)
+    if x.dtype == torch.float32 and least * 2.0**-fmt.mantissa_bits >= floats.tiny:
+        # The bits of the exponent alone are the power of two where the binade of x begins.
+        smallest = int(torch.tensor(least).view(torch.int32))
+        binade = (x.view(torch.int32) & 0x7F800000).clamp_min_(smallest)
+        return binade.sub_(fmt.mantissa_bits << 23).view(torch.float32)
+    # frexp is exact: 2^(exponent - 1) is where it begins.
+    exponent = torch.frexp(x)[1] - 1
+    least_exponent = math.frexp(least)[1] - 1
+    exponent = exponent.clamp_min(least_exponent) - fmt.mantissa_bits
+    return torch.ldexp(torch.ones_like(x), exponent)
 
 
 def _amax(x: Float[Tensor, "R C"], block: tuple[int, int]) -> Float[Tensor, "rows columns"]:
