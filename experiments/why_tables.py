@@ -4,8 +4,10 @@ A router that learns sends tokens that are alike to the same experts, and a tabl
 scatters them. If scattering is the reason, a table that keeps them together falls behind. There are
 two such tables. One goes by the neighbors that tokens have in the text. The other has for each
 token the experts that a trained router chose for it most often, so it keeps together what that
-router keeps together. The last arms repeat the comparison itself, learned router against table by
-lot, in a model of twice the width and twice the layers.
+router keeps together. A router also sends one token now to these experts and now to others. So a
+third table is by lot and made unsteady: as often as the trained router leaves a token's usual
+experts, it takes those of another token. The last arms repeat the comparison itself, learned router
+against table by lot, in a model of twice the width and twice the layers.
 
 All else is as in the experiment routers, seed by seed, whose arm "hashed" and "mixture 16" of the
 experiment mixture are the other halves. The notebook sparse_vs_dense reads the results.
@@ -34,7 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slingshot.lm import DecoderLM
-from slingshot.moe import HashRouter
+from slingshot.moe import HashRouter, Routing
 from slingshot.train import Balancing
 
 LARGER = replace(
@@ -52,6 +54,7 @@ ROUNDS = 20  # of moving the middles of groups
 ARMS: Final[dict[str, tuple[int, dict[str, Any]]]] = {  # name: seeds, settings
     "alike by neighbors": (5, {"router": "neighbors"}),
     "as a router learned": (3, {"router": "as learned", "balancing": BIAS}),
+    "by lot, unsteady": (3, {"router": "unsteady", "balancing": BIAS}),
     "larger, learned": (3, {"model": LARGER, "balancing": BIAS}),
     "larger, table": (3, {"model": LARGER, "router": "token"}),
 }
@@ -70,7 +73,7 @@ def runs() -> list[Run]:
 def execute(run: Run) -> dict[str, Any]:
     """Train one model and measure it on the held-out text."""
     kind, text = run.configuration["router"], corpus()
-    if kind not in ("neighbors", "as learned"):
+    if kind not in ("neighbors", "as learned", "unsteady"):
         return execute_router(run)
     settings = {name: run.configuration[name] for name in configuration(MIXTURE, run.seed)}
     model, train, balancing = build(settings)
@@ -90,7 +93,16 @@ def execute(run: Run) -> dict[str, Any]:
         teacher = build(settings)[0]
         learn(teacher, text.train, train, balancing, run.seed)
         measured["learned_held_out_loss"] = held_out_loss(teacher, text.held_out)
-        take_choices(model, teacher, text.train[:PROBE], run.seed)
+        tables, usual = usual_choices(teacher, text.train[:PROBE], run.seed)
+        measured["usual"] = usual
+        for layer, mixture in enumerate(mixtures(model)):
+            sizes = model.config.d_model, mixture.router.n_experts
+            if kind == "as learned":
+                replace_router(mixture, HashRouter(*sizes, tables[layer]))
+            else:
+                by_lot = mixture.router.get_buffer("table")
+                seed = 1000 * run.seed + layer
+                replace_router(mixture, UnsteadyRouter(*sizes, by_lot, usual[layer], seed))
     measured["alike"] = likenesses(model, vectors, counts)
     history = learn(model, text.train, train, Balancing(), run.seed)
     assert history.loads is not None
@@ -157,16 +169,46 @@ def deal(likeness: Tensor, counts: Tensor, top_k: int) -> Tensor:
     return table
 
 
-def take_choices(model: DecoderLM, teacher: DecoderLM, tokens: Tensor, seed: int) -> None:
-    """Give ``model`` tables of the experts that the ``teacher`` chose most often for each token."""
+def usual_choices(
+    teacher: DecoderLM, tokens: Tensor, seed: int
+) -> tuple[list[Tensor], list[float]]:
+    """Return for each layer the experts that the ``teacher`` chose most often for each token.
+
+    Beside the tables ``[V, k]`` stand the shares of all its choices that are in them.
+    """
     generator = torch.Generator().manual_seed(seed)
-    for mixture, chosen in zip(mixtures(model), held_out_choices(teacher, tokens), strict=True):
-        experts, vocabulary = mixture.router.n_experts, model.config.vocab_size
+    tables, shares = [], []
+    vocabulary = teacher.config.vocab_size
+    for router, chosen in zip(teacher.routers, held_out_choices(teacher, tokens), strict=True):
+        experts = router.n_experts
         pairs = tokens[: len(chosen), None].long() * experts + chosen
         often = pairs.flatten().bincount(minlength=vocabulary * experts).view(vocabulary, experts)
         lot = torch.rand(often.shape, generator=generator)  # decides where none is ahead
-        table = (often + lot).topk(mixture.router.top_k).indices
-        replace_router(mixture, HashRouter(model.config.d_model, experts, table))
+        tables.append((often + lot).topk(router.top_k).indices)
+        shares.append(round(float(often.gather(1, tables[-1]).sum() / often.sum()), 4))
+    return tables, shares
+
+
+class UnsteadyRouter(HashRouter):
+    """Goes by a table, but now and then by the row of another token of the batch.
+
+    So often that a share ``usual`` of all choices is in the token's own row. The load stays even.
+    """
+
+    def __init__(
+        self, d_model: int, n_experts: int, table: Tensor, usual: float, seed: int
+    ) -> None:
+        """Take the table, and how often it is followed."""
+        super().__init__(d_model, n_experts, table)
+        # Another row has each of the own experts with a chance of k / E.
+        self.leaves = (1 - usual) / (1 - table.shape[1] / n_experts)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Routing:
+        """Route by the table, or by that of another token."""
+        others = tokens[torch.randperm(len(tokens), generator=self.generator)]
+        leaves = torch.rand(tokens.shape, generator=self.generator) < self.leaves
+        return super().forward(x, torch.where(leaves, others, tokens))
 
 
 def likenesses(model: DecoderLM, vectors: Tensor, counts: Tensor) -> list[float]:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import mixture
 import pytest
@@ -33,7 +32,7 @@ def test_each_arm_differs_from_its_other_half_in_what_it_is_named_for() -> None:
         assert json.loads(json.dumps(ours)) == ours
         if run.name == "alike by neighbors":
             theirs, allowed = others[f"hashed/{run.seed}"], {"router"}
-        elif run.name == "as a router learned":
+        elif run.name in ("as a router learned", "by lot, unsteady"):
             theirs, allowed = others[f"hashed/{run.seed}"], {"router", "balancing"}  # the teacher's
             assert ours["balancing"] == learned[f"mixture 16/{run.seed}"]["balancing"]
         elif run.name == "larger, table":
@@ -121,21 +120,36 @@ def test_likeness_by_hand() -> None:
 
 
 def test_a_table_has_the_experts_that_were_chosen_most_often() -> None:
-    student, teacher = make_model(), make_model(seed=5)
+    teacher = make_model(seed=5)
     tokens = TEXT[:1024].long()
-    why_tables.take_choices(student, teacher, tokens, seed=0)
-    for layer, chosen in zip(
-        routers.mixtures(student), mixture.held_out_choices(teacher, tokens), strict=True
-    ):
-        table: Any = layer.router.table
+    tables, shares = why_tables.usual_choices(teacher, tokens, seed=0)
+    choices = mixture.held_out_choices(teacher, tokens)
+    for table, share, chosen in zip(tables, shares, choices, strict=True):
         for token in range(8):
             often = chosen[tokens == token].flatten().bincount(minlength=4)
             assert sorted(often[table[token]].tolist()) == often.sort().values[-2:].tolist()
-    first, other = make_model(), make_model()
-    for model, seed in ((first, 0), (other, 0)):
-        why_tables.take_choices(model, teacher, tokens[:16], seed)
-    ours, theirs = first.routers, other.routers
-    assert ours == theirs == []  # no router is left that learns whom to ask
+        inside = (chosen[:, :, None] == table[tokens][:, None]).any(2).double().mean()
+        assert share == pytest.approx(float(inside), abs=1e-4)
+        assert 0.5 < share <= 1
+
+
+@pytest.mark.parametrize("usual", [1.0, 0.8, 0.5])
+def test_an_unsteady_table_is_left_as_often_as_it_should_be(usual: float) -> None:
+    counts = TEXT.bincount(minlength=8)
+    table = hash_table(counts, 16, 2, seed=3)
+    router = why_tables.UnsteadyRouter(6, 16, table, usual, seed=0)
+    tokens = TEXT.long()
+    x = torch.randn(len(tokens), 6, generator=torch.Generator().manual_seed(1))
+    routing = router(x, tokens)
+    own = (routing.experts[:, :, None] == table[tokens][:, None]).any(2).double().mean()
+    # With 8 tokens rows meet more often than k / E says; so the share is a little larger.
+    if usual == 1:
+        assert own == 1
+    else:
+        assert usual - 0.03 < float(own) < usual + (1 - usual) * 0.3
+    assert not usual < 1 or not torch.equal(router(x, tokens).experts, routing.experts)
+    load, even = (expert_load(e, 16) for e in (routing.experts, table[tokens]))
+    assert (load - even).abs().max() < 0.15 * even.max()
 
 
 # --- whole runs ----------------------------------------------------------------------------------
@@ -159,5 +173,8 @@ def test_a_run_gives_what_json_can_store(
     assert 0 < result["held_out_loss"] < 8
     if "larger" not in name:
         assert all(-1 <= each <= 1 for each in (*result["alike"], *result["alike_by_lot"]))
+    if name in ("as a router learned", "by lot, unsteady"):
+        assert len(result["usual"]) == 2
+        assert all(0 < share <= 1 for share in result["usual"])
     if name == "alike by neighbors":
         assert min(result["alike"]) > max(result["alike_by_lot"])
