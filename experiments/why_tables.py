@@ -7,7 +7,8 @@ token the experts that a trained router chose for it most often, so it keeps tog
 router keeps together. A router also sends one token now to these experts and now to others. So a
 third table is by lot and made unsteady: as often as the trained router leaves a token's usual
 experts, it takes those of another token. The last arms repeat the comparison itself, learned router
-against table by lot, in a model of twice the width and twice the layers.
+against table by lot, in a model of twice the width and twice the layers, at the rate that was best
+for the small one and at half of it.
 
 All else is as in the experiment routers, seed by seed, whose arm "hashed" and "mixture 16" of the
 experiment mixture are the other halves. The notebook sparse_vs_dense reads the results.
@@ -47,6 +48,7 @@ LARGER = replace(
     d_ffn=298,
     experts=replace(SIXTEEN, d_expert=96),
 )
+HALF_RATE = 5e-3  # of what was best for the small model
 PROBE = 512 * WINDOW  # training tokens whose choices make a table
 DIMENSIONS = 16  # of what is known of a token by its neighbors
 ROUNDS = 20  # of moving the middles of groups
@@ -55,8 +57,16 @@ ARMS: Final[dict[str, tuple[int, dict[str, Any]]]] = {  # name: seeds, settings
     "alike by neighbors": (5, {"router": "neighbors"}),
     "as a router learned": (3, {"router": "as learned", "balancing": BIAS}),
     "by lot, unsteady": (3, {"router": "unsteady", "balancing": BIAS}),
-    "larger, learned": (3, {"model": LARGER, "balancing": BIAS}),
-    "larger, table": (3, {"model": LARGER, "router": "token"}),
+    "larger, learned": (1, {"model": LARGER, "balancing": BIAS}),
+    "larger, table": (1, {"model": LARGER, "router": "token"}),
+    "larger, half the rate, learned": (
+        3,
+        {"model": LARGER, "balancing": BIAS, "rate": HALF_RATE},
+    ),
+    "larger, half the rate, table": (
+        3,
+        {"model": LARGER, "router": "token", "rate": HALF_RATE},
+    ),
 }
 
 
