@@ -291,12 +291,14 @@ def grpo_loss(
     if beta and log_ref is not None:
         now, reference = log_p.masked_fill(~mask, 0.0), log_ref.detach().masked_fill(~mask, 0.0)
         loss = loss + beta * kl_estimate(now, reference, kl)
-    if not (loss.detach().abs() <= limit).all():
-        worst = moved.detach().masked_fill(worth >= 0, -math.inf).max().item()
+    if (over := ~(loss.detach().abs() <= limit)).any():
+        row, place = over.nonzero()[0].tolist()
+        from_reference = "" if log_ref is None else f", log_ref {log_ref[row, place].item():.3g}"
         raise ValueError(
-            f"log_p - log_old is {worst:.3g} where the advantage is negative and advantages up to "
-            f"{worth.abs().max().item():.3g}, and the loss overflows; make fewer updates with one "
-            "batch, mask the token, or scale rewards down"
+            f"the loss of token [{row}, {place}] overflows: its log_p is "
+            f"{log_p[row, place].item():.3g}, log_old {old[row, place].item():.3g}"
+            f"{from_reference}, and its advantage {worth[row, 0].item():.3g}; make fewer updates "
+            "with one batch, mask the token, or scale rewards or beta down"
         )
     return aggregate(loss, mask, variant, max_length)
 
