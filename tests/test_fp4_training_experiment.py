@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slingshot.corpus import Corpus
 from slingshot.lm import DecoderLM, LMConfig
-from slingshot.quant import FP4Linear
+from slingshot.quant import NVFP4, FP4Linear, FP4Recipe
 from test_fp8_training import small_corpus
 
 __all__ = ["small_corpus"]  # a fixture
@@ -34,46 +34,64 @@ def test_runs_differ_in_their_recipe_and_float32_is_that_of_fp8() -> None:
             assert run.configuration[key] == other.configuration[key]
 
 
-def test_names_say_what_the_recipe_is() -> None:
-    for name, words in fp4_training.arms().items():
-        if words is None:
+def test_names_say_what_the_recipe_is_and_configurations_tell_it_whole() -> None:
+    told = set()
+    for name, recipe in fp4_training.RECIPES.items():
+        if recipe is None:
             assert name == "float32"
             continue
-        recipe = fp4_training.recipe_of(words)
-        assert name.startswith(words["setting"])
-        assert recipe.setting.rule == "ceil"
-        assert (", all" in name or ", forward" in name) == recipe.forward
-        assert (", all" in name or ", backward" in name) == recipe.backward
+        assert recipe.setting == NVFP4
         assert ("by lot" in name) == recipe.by_lot
         assert ("rotated" in name) == recipe.rotated
-    tokens = fp8_training.TRAIN.tokens_per_step
-    assert all(tokens % (s.block[1] or 1) == 0 for s in fp4_training.SETTINGS.values())
+        assert recipe.new_signs == (recipe.rotated and "drawn once" not in name)
+        assert recipe.forward
+        assert recipe.backward == ("forward alone" not in name)
+        told.add(json.dumps(fp4_training.told(recipe)))
+        other = recipe._replace(setting=recipe.setting._replace(rule="floor"))
+        assert fp4_training.told(other) != fp4_training.told(recipe)
+    assert len(told) == len(fp4_training.RECIPES) - 1
+    assert fp8_training.TRAIN.tokens_per_step % 16 == 0
 
 
-@pytest.mark.parametrize("name", [name for name, words in fp4_training.arms().items() if words])
-def test_all_layers_are_replaced_the_head_is_not_and_weights_stay(name: str) -> None:
-    words = run_named(name).configuration["recipe"]
+@pytest.mark.parametrize("recipe", [r for r in fp4_training.RECIPES.values() if r], ids=str)
+def test_all_layers_are_replaced_the_head_is_not_and_weights_stay(recipe: FP4Recipe) -> None:
     torch.manual_seed(0)
-    model = DecoderLM(LMConfig(**run_named(name).configuration["model"]))
+    model = DecoderLM(LMConfig(**fp4_training.runs()[0].configuration["model"]))
     before: dict[str, Tensor] = {k: v.clone() for k, v in model.state_dict().items()}
-    twin = fp4_training.in_four_bits(model, fp4_training.recipe_of(words))
+    twin = fp4_training.in_four_bits(model, recipe)
     linears = [m for m in twin.layers.modules() if isinstance(m, nn.Linear)]
     assert len(linears) == 12
-    assert all(isinstance(m, FP4Linear) for m in linears)
+    assert all(isinstance(m, FP4Linear) and m.recipe == recipe for m in linears)
     assert type(twin.head) is nn.Linear
     assert all(torch.equal(value, before[k]) for k, value in twin.state_dict().items())
 
 
-@pytest.mark.parametrize("name", list(fp4_training.arms()))
+def small(run: Run) -> Run:
+    """The run with few and small steps."""
+    configuration = copy.deepcopy(run.configuration)
+    configuration["train"] |= {"steps": 3, "batch_size": 2, "sequence_length": 16}
+    return replace(run, configuration=configuration)
+
+
+def test_float32_is_trained_as_in_the_other_experiment_and_no_two_arms_are_alike(
+    small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fp4_training, "corpus", lambda: small_corpus)
+    losses = {
+        name: fp4_training.execute(small(run_named(name)))["held_out_loss"]
+        for name in fp4_training.RECIPES
+    }
+    other = next(r for r in fp8_training.runs() if r.key == "float32/0")
+    assert losses["float32"] == fp8_training.execute(small(other))["held_out_loss"]
+    assert len(set(losses.values())) == len(losses)
+
+
+@pytest.mark.parametrize("name", ["to nearest", "by lot, rotated"])
 def test_a_run_gives_what_json_can_store_and_the_same_again(
     name: str, small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fp4_training, "corpus", lambda: small_corpus)
-    run = run_named(name)
-    configuration = copy.deepcopy(run.configuration)
-    configuration["train"] |= {"steps": 3, "batch_size": 2, "sequence_length": 16}
-    small = replace(run, configuration=configuration)
-    result, again = fp4_training.execute(small), fp4_training.execute(small)
+    result, again = (fp4_training.execute(small(run_named(name))) for _ in range(2))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert 0 < result["held_out_loss"] < 8
     for each in (result, again):

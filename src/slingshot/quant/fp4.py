@@ -1,11 +1,13 @@
 """A linear layer that trains with its products in four bits, and the two remedies for that.
 
 Each product of a linear layer sums over one dimension, and the blocks that share a scale lie along
-it. *Rounding by lot* makes what is rounded right on average; it is for gradients, of which many are
-added up. A *rotation* mixes each block, so that no number stands out; it is for the product that
-sums over tokens, where both factors can be turned alike.
+it. *Rounding by lot* makes what is rounded right on average, but for what a scale that was rounded
+down cuts off; it is for gradients, of which many are added up. A *rotation* mixes each block, so
+that no number stands out. It turns both factors of a product alike; here those of the weight
+gradient, whose blocks lie along the tokens.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from slingshot.quant.blocks import NVFP4, Setting, check_dense, quantize
+from slingshot.quant.blocks import NVFP4, Setting, as_matrix, check_dense, check_finite, quantize
 from slingshot.quant.linear import check_features, float32_rows
 from slingshot.quant.matmul import check_product, multiply
 from slingshot.quant.outliers import rotate
@@ -23,14 +25,16 @@ class FP4Recipe(NamedTuple):
     """What `FP4Linear` rounds, and how: the default is NVIDIA's, for the layers in four bits.
 
     ``setting`` has the format and blocks of so many numbers of a row; a weight has square ones,
-    since two products sum over its two sides. ``by_lot`` rounds gradients by lot, and ``rotated``
-    turns both factors of the weight gradient, in those blocks. ``forward`` and ``backward`` say
-    which products have four bits; the others are float32.
+    since two products sum over its two sides. ``by_lot`` rounds gradients by lot. ``rotated`` turns
+    both factors of the weight gradient, in those blocks, with signs that are drawn once for all
+    layers and steps, or with ``new_signs`` at each step. ``forward`` and ``backward`` say which
+    products have four bits; the others are float32.
     """
 
     setting: Setting = NVFP4
     by_lot: bool = True
     rotated: bool = True
+    new_signs: bool = False
     forward: bool = True
     backward: bool = True
 
@@ -39,12 +43,12 @@ class FP4Linear(nn.Linear):
     """A linear layer that trains with its three products in four bits, and a float32 weight.
 
     Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x. Rounding is taken to have slope 1
-    (straight-through). Lots, and the signs of a rotation, are drawn from torch's own generator, as
-    those of dropout are: ``torch.manual_seed`` repeats them. The output has the dtype of x. It
-    emulates: results are those of four bits, speed is not.
+    (straight-through). Lots and new signs are drawn from torch's own generator, as those of dropout
+    are: ``torch.manual_seed`` repeats them. The output has the dtype of x. It emulates: results are
+    those of four bits, speed is not.
 
-    Sources: NVIDIA, arXiv 2509.25149, §4; stochastic rounding with rotation in the backward
-    products alone: Tseng et al., arXiv 2502.20586, §3.
+    Source: NVIDIA, arXiv 2509.25149, §4.2 to 4.4. Its recipe keeps some layers wider, which is up
+    to who replaces layers.
     """
 
     def __init__(
@@ -54,9 +58,9 @@ class FP4Linear(nn.Linear):
         bias: bool = True,
         recipe: FP4Recipe | None = None,
     ) -> None:
-        """Draw the weights as ``nn.Linear`` does."""
+        """Draw the weights as ``nn.Linear`` does; ``ValueError`` for blocks that do not fit."""
         super().__init__(in_features, out_features, bias, dtype=torch.float32)
-        self.recipe = recipe or FP4Recipe()
+        self.recipe = _checked(recipe or FP4Recipe())
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, recipe: FP4Recipe | None = None) -> "FP4Linear":
@@ -95,14 +99,17 @@ class _ThreeProducts(torch.autograd.Function):
         weight: Float32[Tensor, "N K"],
         recipe: FP4Recipe,
     ) -> Float32[Tensor, "M N"]:
-        width = recipe.setting.block[1]
-        squares = recipe.setting._replace(block=(width, width))
-        rounded_w = quantize(weight, *squares).dequantize()
+        rounded_w = weight
+        if recipe.forward or (recipe.backward and ctx.needs_input_grad[0]):
+            width = recipe.setting.block[1]
+            squares = recipe.setting._replace(block=(width, width))
+            rounded_w = quantize(weight, *squares).dequantize()
         ctx.save_for_backward(x, rounded_w if recipe.backward else weight)
         ctx.recipe = recipe
-        if not recipe.forward:
-            return check_product(multiply(x, weight))
-        return check_product(multiply(quantize(x, *recipe.setting).dequantize(), rounded_w))
+        if recipe.forward:
+            return check_product(multiply(quantize(x, *recipe.setting).dequantize(), rounded_w))
+        check_finite(as_matrix(x))
+        return check_product(multiply(x, weight))
 
     @staticmethod
     @once_differentiable
@@ -127,6 +134,18 @@ class _ThreeProducts(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
+def _checked(recipe: FP4Recipe) -> FP4Recipe:
+    """Raise ``ValueError`` for what is no recipe, and for blocks that are not of a row."""
+    if not isinstance(recipe, FP4Recipe):
+        raise ValueError(f"recipe is {recipe!r}; pass an FP4Recipe, or None for the default")
+    height, width = recipe.setting.block
+    if height != 1 or width is None or width < 1:
+        raise ValueError(f"the blocks are {recipe.setting.block}; give (1, so many of a row)")
+    if recipe.backward and recipe.rotated and width & (width - 1):
+        raise ValueError(f"a rotation cannot mix {width} numbers; give blocks of a power of two")
+    return recipe
+
+
 def _rounded_gradient(grad: Float[Tensor, "R C"], recipe: FP4Recipe) -> Float[Tensor, "R C"]:
     """Return a gradient in four bits, by lot or to the nearest."""
     generator = torch.default_generator if recipe.by_lot else None
@@ -137,11 +156,22 @@ def _turned_alike(
     by_output: Float[Tensor, "N M"], by_input: Float[Tensor, "K M"], recipe: FP4Recipe
 ) -> tuple[Float[Tensor, "N M"], Float[Tensor, "K M"]]:
     """Return both factors turned by one rotation with random signs: their product stays."""
-    width, n_tokens = recipe.setting.block[1], by_output.shape[1]
-    if not width or n_tokens % width:
+    width, n_tokens = recipe.setting.block[1] or 1, by_output.shape[1]
+    if n_tokens % width:
         raise ValueError(
             f"a rotation of blocks of {width} meets {n_tokens} rows; give a multiple of the block, "
             "or a recipe with rotated=False"
         )
-    signs = torch.randint(2, (n_tokens,)) * 2.0 - 1.0
+    signs = _signs(n_tokens) if recipe.new_signs else _drawn_once(width).repeat(n_tokens // width)
     return rotate(by_output, width, signs), rotate(by_input, width, signs)
+
+
+def _signs(n: int, generator: torch.Generator | None = None) -> Float32[Tensor, "n"]:
+    """Draw ``n`` times 1 or -1."""
+    return torch.randint(2, (n,), generator=generator) * 2.0 - 1.0
+
+
+@cache
+def _drawn_once(width: int) -> Float32[Tensor, "width"]:
+    """Return the signs of a block that all layers share, whatever torch's generator does."""
+    return _signs(width, torch.Generator().manual_seed(0))
