@@ -2,7 +2,8 @@
 
 Reading a prompt multiplies many rows at once, and a processor's units decide. A step of decoding
 multiplies one row for each sequence, and what takes long is to read the weights: the fewer their
-bytes, the faster. Both are timed for one sequence and for sixteen. Beside each stands the
+bytes, the faster. Both are timed for one sequence and for sixteen; writing begins with reading a
+prompt of sixteen tokens, which counts in its time, and not in its tokens. Beside each stands the
 perplexity on the windows of ``experiments/quantized_llm.py``.
 
 The ways: float32; BF16; INT8 weights and inputs, ``Int8Linear`` in a float32 model; INT8 or INT4
@@ -88,7 +89,7 @@ class Logits(NamedTuple):
 
 
 class LlamaCpp:
-    """The file in llama.cpp, on one thread, called as the other models are."""
+    """The file in llama.cpp, on as many threads, called as the other models are."""
 
     def __init__(self) -> None:
         """Open the file, once to read with all logits and once to write with the last ones."""
@@ -97,8 +98,8 @@ class LlamaCpp:
             self.library.Llama(
                 str(download()),
                 n_ctx=512,
-                n_threads=1,
-                n_threads_batch=1,
+                n_threads=torch.get_num_threads(),
+                n_threads_batch=torch.get_num_threads(),
                 logits_all=every,
                 verbose=False,
             )

@@ -53,6 +53,12 @@ PROBE = 512 * WINDOW  # training tokens whose choices make a table
 DIMENSIONS = 16  # of what is known of a token by its neighbors
 ROUNDS = 20  # of moving the middles of groups
 
+# What a run depends on beside its settings, by router.
+ABOUT: Final[dict[str, dict[str, Any]]] = {
+    "neighbors": {"dimensions": DIMENSIONS, "rounds": ROUNDS},
+    "as learned": {"probe": PROBE},
+    "unsteady": {"probe": PROBE},
+}
 ARMS: Final[dict[str, tuple[int, dict[str, Any]]]] = {  # name: seeds, settings
     "alike by neighbors": (5, {"router": "neighbors"}),
     "as a router learned": (3, {"router": "as learned", "balancing": BIAS}),
@@ -73,7 +79,12 @@ ARMS: Final[dict[str, tuple[int, dict[str, Any]]]] = {  # name: seeds, settings
 def runs() -> list[Run]:
     """All runs, seed after seed, so that stopping leaves whole comparisons."""
     return [
-        Run(name, seed, described(seed=seed, seeds=seeds, **settings))
+        Run(
+            name,
+            seed,
+            described(seed=seed, seeds=seeds, **settings)
+            | ABOUT.get(settings.get("router", ""), {}),
+        )
         for seed in range(5)
         for name, (seeds, settings) in ARMS.items()
         if seed < seeds
@@ -142,7 +153,7 @@ def by_neighbors(tokens: Tensor, vocabulary: int) -> Tensor:
 
 
 def keep_together(vectors: Tensor, counts: Tensor, n_experts: int, top_k: int, seed: int) -> Tensor:
-    """Give tokens that are alike the same experts, as evenly as a table by lot: ``[V, k]``.
+    """Give tokens that are alike the same experts, about as evenly as a table by lot: ``[V, k]``.
 
     Groups are those of k-means on the sphere, weighted by how often a token occurs. The most
     frequent tokens choose first, and an expert that is full takes no more.
@@ -161,6 +172,7 @@ def deal(likeness: Tensor, counts: Tensor, top_k: int) -> Tensor:
     """Give each token the experts of the largest ``likeness [V, E]`` that have room: ``[V, k]``.
 
     Each of a token's experts is from its own round, in which an expert has room for an even share.
+    If no expert but the token's own has room left, the likest takes more.
     """
     n_experts = likeness.shape[1]
     room = counts.sum().double() / n_experts

@@ -293,12 +293,13 @@ def grpo_loss(
         loss = loss + beta * kl_estimate(now, reference, kl)
     if (over := ~(loss.detach().abs() <= limit)).any():
         row, place = over.nonzero()[0].tolist()
-        from_reference = "" if log_ref is None else f", log_ref {log_ref[row, place].item():.3g}"
+        pulled = bool(beta) and log_ref is not None
+        from_reference = f", log_ref {log_ref[row, place].item():.3g}" if pulled else ""
         raise ValueError(
             f"the loss of token [{row}, {place}] overflows: its log_p is "
             f"{log_p[row, place].item():.3g}, log_old {old[row, place].item():.3g}"
             f"{from_reference}, and its advantage {worth[row, 0].item():.3g}; make fewer updates "
-            "with one batch, mask the token, or scale rewards or beta down"
+            f"with one batch, mask the token, or scale rewards{' or beta' * pulled} down"
         )
     return aggregate(loss, mask, variant, max_length)
 
