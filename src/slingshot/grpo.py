@@ -293,13 +293,14 @@ def grpo_loss(
         loss = loss + beta * kl_estimate(now, reference, kl)
     if (over := ~(loss.detach().abs() <= limit)).any():
         row, place = over.nonzero()[0].tolist()
-        pulled = bool(beta) and log_ref is not None
-        from_reference = f", log_ref {log_ref[row, place].item():.3g}" if pulled else ""
+        from_reference = also = ""
+        if beta and log_ref is not None:
+            from_reference, also = f", log_ref {log_ref[row, place].item():.3g}", " or beta"
         raise ValueError(
             f"the loss of token [{row}, {place}] overflows: its log_p is "
             f"{log_p[row, place].item():.3g}, log_old {old[row, place].item():.3g}"
             f"{from_reference}, and its advantage {worth[row, 0].item():.3g}; make fewer updates "
-            f"with one batch, mask the token, or scale rewards{' or beta' * pulled} down"
+            f"with one batch, mask the token, or scale rewards{also} down"
         )
     return aggregate(loss, mask, variant, max_length)
 
