@@ -79,15 +79,11 @@ ARMS: Final[dict[str, tuple[int, dict[str, Any]]]] = {  # name: seeds, settings
 def runs() -> list[Run]:
     """All runs, seed after seed, so that stopping leaves whole comparisons."""
     return [
-        Run(
-            name,
-            seed,
-            described(seed=seed, seeds=seeds, **settings)
-            | ABOUT.get(settings.get("router", ""), {}),
-        )
+        Run(name, seed, told | ABOUT.get(told["router"], {}))
         for seed in range(5)
         for name, (seeds, settings) in ARMS.items()
         if seed < seeds
+        for told in [described(seed=seed, seeds=seeds, **settings)]
     ]
 
 
