@@ -176,7 +176,9 @@ def test_a_run_gives_what_json_can_store(
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert 0 < result["held_out_loss"] < 8
     if "larger" not in name:
-        assert all(-1 <= each <= 1 for each in (*result["alike"], *result["alike_by_lot"]))
+        shares = (*result.get("alike", []), *result["alike_by_lot"])
+        assert all(-1 <= each <= 1 for each in shares)
+        assert ("alike" in result) == ("unsteady" not in name)
     if name in ("as a router learned", "by lot, unsteady"):
         assert len(result["usual"]) == 2
         assert all(0 < share <= 1 for share in result["usual"])
