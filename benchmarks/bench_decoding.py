@@ -14,7 +14,9 @@ float32 all must write the same tokens. A ratio above 1 means that slingshot is 
 other one with as many bits; for slingshot itself it is the time of float32 over its own.
 
 llama.cpp is timed too where ``llama-cpp-python`` is installed, for one sequence, on the file
-itself. It comes as source and takes minutes to compile, so ``make bench`` does not install it.
+itself. It comes as source and takes minutes to compile, so ``make bench`` does not install it. It
+keeps the weights as they lie in the file: its own order for AMX ended the process on the machine of
+the stored run (0.3.36), so on such a processor it could read prompts faster than it does here.
 """
 
 import copy
@@ -94,6 +96,7 @@ class LlamaCpp:
     def __init__(self) -> None:
         """Open the file, once to read with all logits and once to write with the last ones."""
         self.library = importlib.import_module("llama_cpp")
+        keep_order(self.library)
         self.reader, self.writer = (
             self.library.Llama(
                 str(download()),
@@ -123,6 +126,18 @@ class LlamaCpp:
             unread = [int(np.ctypeslib.as_array(last, (self.writer.n_vocab(),)).argmax())]
             tokens += unread
         return torch.tensor([tokens])
+
+
+def keep_order(library: Any) -> None:  # noqa: ANN401 has no types
+    """Let llama.cpp leave weights in the order of the file: its class has no argument for it."""
+    default = library.llama_model_default_params
+
+    def settings() -> Any:  # noqa: ANN401 as above
+        params = default()
+        params.use_extra_bufts = False
+        return params
+
+    library.llama_cpp.llama_model_default_params = settings
 
 
 Model = nn.Module | LlamaCpp
