@@ -125,8 +125,14 @@ def execute(run: Run) -> dict[str, Any]:
     history = learn(model, text.train, train, Balancing(), run.seed)
     assert history.loads is not None
     late = history.loads[int(0.7 * train.steps) :].double()
+    loss = held_out_loss(model, text.held_out)
+    if kind == "unsteady":  # is it learning that suffers, or only reading?
+        for mixture in mixtures(model):
+            assert isinstance(mixture.router, UnsteadyRouter)
+            mixture.router.leaves = 0.0
+        measured["read_steadily"] = held_out_loss(model, text.held_out)
     return {
-        "held_out_loss": held_out_loss(model, text.held_out),
+        "held_out_loss": loss,
         "late_max_violation": [
             round(value, 3) for value in (late.amax(2) / late.mean(2) - 1).mean(0).tolist()
         ],

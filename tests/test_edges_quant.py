@@ -1129,7 +1129,8 @@ COVERED = {
 }
 NOT_COVERED = {
     "Setting": "a tuple; quantize checks what is in it",
-    "FP4Recipe": "a tuple; quantize checks what is in it",
+    "FP4Recipe": "a tuple; FP4Linear and quantize check what is in it",
+    "TrainableLinear": "what FP8Linear and FP4Linear share",
     "FP8Recipe": "a tuple; quantize checks what is in it",
     "has_amx": "asks torch about the processor",
     "fewest_rows": "asks has_amx",

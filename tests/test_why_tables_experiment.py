@@ -179,6 +179,9 @@ def test_a_run_gives_what_json_can_store(
         shares = (*result.get("alike", []), *result["alike_by_lot"])
         assert all(-1 <= each <= 1 for each in shares)
         assert ("alike" in result) == ("unsteady" not in name)
+        assert ("read_steadily" in result) == ("unsteady" in name)
+        if "unsteady" in name:
+            assert result["read_steadily"] != result["held_out_loss"]
     if name in ("as a router learned", "by lot, unsteady"):
         assert len(result["usual"]) == 2
         assert all(0 < share <= 1 for share in result["usual"])

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from slingshot.quant.blocks import NVFP4, Setting, as_matrix, check_dense, check_finite, quantize
-from slingshot.quant.linear import check_features, float32_rows
+from slingshot.quant.blocks import NVFP4, Setting, as_matrix, check_finite, quantize
+from slingshot.quant.linear import TrainableLinear
 from slingshot.quant.matmul import check_product, multiply
 from slingshot.quant.outliers import rotate
 
@@ -39,13 +39,12 @@ class FP4Recipe(NamedTuple):
     backward: bool = True
 
 
-class FP4Linear(nn.Linear):
-    """A linear layer that trains with its three products in four bits, and a float32 weight.
+class FP4Linear(TrainableLinear[FP4Recipe]):
+    """A linear layer that trains with its three products in four bits.
 
-    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x. Rounding is taken to have slope 1
-    (straight-through). Lots and new signs are drawn from torch's own generator, as those of dropout
-    are: ``torch.manual_seed`` repeats them. The output has the dtype of x. It emulates: results are
-    those of four bits, speed is not.
+    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x. Lots and new signs are drawn from
+    torch's own generator, as those of dropout are: ``torch.manual_seed`` repeats them. A rotation
+    wants a number of rows that its blocks divide, or the backward pass raises ``ValueError``.
 
     Source: NVIDIA, arXiv 2509.25149, §4.2 to 4.4. Its recipe keeps some layers wider, which is up
     to who replaces layers.
@@ -59,34 +58,19 @@ class FP4Linear(nn.Linear):
         recipe: FP4Recipe | None = None,
     ) -> None:
         """Draw the weights as ``nn.Linear`` does; ``ValueError`` for blocks that do not fit."""
-        super().__init__(in_features, out_features, bias, dtype=torch.float32)
-        self.recipe = _checked(recipe or FP4Recipe())
+        super().__init__(in_features, out_features, bias, recipe)
+        _check_recipe(self.recipe)
 
-    @classmethod
-    def from_linear(cls, linear: nn.Linear, recipe: FP4Recipe | None = None) -> "FP4Linear":
-        """Return a layer with copies of the weight and bias of ``linear``, frozen if they are."""
-        check_dense("weight", linear.weight)
-        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
-        layer.load_state_dict(linear.state_dict())
-        for name, parameter in layer.named_parameters():
-            parameter.requires_grad_(linear.get_parameter(name).requires_grad)
-        return layer
+    def standard(self) -> FP4Recipe:
+        """Return NVIDIA's recipe."""
+        return FP4Recipe()
 
-    def forward(self, x: Float[Tensor, "*M K"]) -> Float[Tensor, "*M N"]:
-        """Return ``[..., N]`` for ``x [..., K]``.
-
-        Raises ``ValueError`` for another K, inf or NaN, integers, and a product beyond float32; so
-        does the backward pass, and for a number of rows that a rotation cannot cut into blocks.
-        """
-        check_features(x, self.in_features)
-        rows, weight = float32_rows(x), self.weight.float()
-        if len(rows):
-            output: Tensor = _ThreeProducts.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
-        else:
-            output = multiply(rows, weight)  # there are no blocks, and gradients are zeros
-        if self.bias is not None:
-            output = output + self.bias
-        return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+    def products(
+        self, rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"]
+    ) -> Float32[Tensor, "M N"]:
+        """Return the product of factors in four bits."""
+        output: Tensor = _ThreeProducts.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
+        return output
 
 
 class _ThreeProducts(torch.autograd.Function):
@@ -134,7 +118,7 @@ class _ThreeProducts(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
-def _checked(recipe: FP4Recipe) -> FP4Recipe:
+def _check_recipe(recipe: FP4Recipe) -> None:
     """Raise ``ValueError`` for what is no recipe, and for blocks that are not of a row."""
     if not isinstance(recipe, FP4Recipe):
         raise ValueError(f"recipe is {recipe!r}; pass an FP4Recipe, or None for the default")
@@ -143,7 +127,6 @@ def _checked(recipe: FP4Recipe) -> FP4Recipe:
         raise ValueError(f"the blocks are {recipe.setting.block}; give (1, so many of a row)")
     if recipe.backward and recipe.rotated and width & (width - 1):
         raise ValueError(f"a rotation cannot mix {width} numbers; give blocks of a power of two")
-    return recipe
 
 
 def _rounded_gradient(grad: Float[Tensor, "R C"], recipe: FP4Recipe) -> Float[Tensor, "R C"]:

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Float32, Int8, UInt8
@@ -30,6 +30,7 @@ from slingshot.quant.packed import PackedProduct, fewest_rows
 from slingshot.quant.rounding import SMALLEST_SCALE
 
 M = TypeVar("M", bound=nn.Module)
+R = TypeVar("R")
 
 # Elements of activations that are quantized at a time, half a MiB, so that they stay in the cache.
 _CHUNK: Final = 1 << 17
@@ -367,32 +368,34 @@ class FP8Recipe(NamedTuple):
     scale: Scale = "fp32"
 
 
-class FP8Linear(nn.Linear):
-    """A linear layer that trains with all three of its products in FP8, and a float32 weight.
+class TrainableLinear(nn.Linear, Generic[R]):
+    """A linear layer that trains with products of rounded factors, and a float32 weight.
 
-    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x: each factor is rounded to E4M3 in
-    blocks with scales from the data at hand, sums are float32. Rounding is taken to have slope 1
-    (straight-through). The weight that the optimizer changes, and the bias, are float32, whatever
-    torch's default is. The output has the dtype of x. It emulates: results are those of FP8, speed
-    is not.
-
-    Source: DeepSeek-V3, arXiv 2412.19437, §3.3 and figure 6; for the weight gradient the FP8
-    activations are dequantized and quantized again along the tokens, as §3.5.2 describes.
+    What is rounded, and how, `products` does as the ``recipe`` says. Rounding is taken to have
+    slope 1 (straight-through). The weight that the optimizer changes, and the bias, are float32,
+    whatever torch's default is. The output has the dtype of x. It emulates: results are those of
+    few bits, speed is not.
     """
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        recipe: FP8Recipe | None = None,
+        self, in_features: int, out_features: int, bias: bool = True, recipe: R | None = None
     ) -> None:
         """Draw the weights as ``nn.Linear`` does."""
         super().__init__(in_features, out_features, bias, dtype=torch.float32)
-        self.recipe = recipe or FP8Recipe()
+        self.recipe: R = self.standard() if recipe is None else recipe
+
+    def standard(self) -> R:
+        """Return the recipe that is meant where none is given."""
+        raise NotImplementedError
+
+    def products(
+        self, rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"]
+    ) -> Float32[Tensor, "M N"]:
+        """Return ``rows @ weight.T`` of rounded factors, whose gradients are products of such."""
+        raise NotImplementedError
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, recipe: FP8Recipe | None = None) -> "FP8Linear":
+    def from_linear(cls, linear: nn.Linear, recipe: R | None = None) -> Self:
         """Return a layer with copies of the weight and bias of ``linear``, frozen if they are."""
         check_dense("weight", linear.weight)
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
@@ -409,19 +412,33 @@ class FP8Linear(nn.Linear):
         """
         check_features(x, self.in_features)
         rows, weight = float32_rows(x), self.weight.float()
-        output = _fp8_product(rows, weight, self.recipe)
+        # Without rows there are no blocks, and gradients are zeros.
+        output = self.products(rows, weight) if len(rows) else multiply(rows, weight)
         if self.bias is not None:
             output = output + self.bias
         return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
-def _fp8_product(
-    rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"], recipe: FP8Recipe
-) -> Float32[Tensor, "M N"]:
-    if not len(rows):
-        return multiply(rows, weight)  # there are no blocks, and gradients are zeros
-    output: Tensor = _ThreeProducts.apply(rows, weight, recipe)  # type: ignore[no-untyped-call]
-    return output
+class FP8Linear(TrainableLinear[FP8Recipe]):
+    """A linear layer that trains with all three of its products in FP8.
+
+    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x: each factor is rounded to E4M3 in
+    blocks with scales from the data at hand, sums are float32.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, §3.3 and figure 6; for the weight gradient the FP8
+    activations are dequantized and quantized again along the tokens, as §3.5.2 describes.
+    """
+
+    def standard(self) -> FP8Recipe:
+        """Return DeepSeek-V3's recipe."""
+        return FP8Recipe()
+
+    def products(
+        self, rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"]
+    ) -> Float32[Tensor, "M N"]:
+        """Return the product of factors in FP8."""
+        output: Tensor = _ThreeProducts.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
+        return output
 
 
 class _ThreeProducts(torch.autograd.Function):
