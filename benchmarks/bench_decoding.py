@@ -171,7 +171,9 @@ def main() -> None:
         rows.append(row := measure(case, models, ids, arguments.rounds))
         print_row(case, row)
     timing.write_report(
-        arguments.json, arguments.rounds, [{"machine": limits, "models": about}, *rows]
+        arguments.json,
+        arguments.rounds,
+        [{"machine": limits, "models": about, "beside": AGAINST}, *rows],
     )
 
 

@@ -5,8 +5,8 @@ processors. Six decimals show it where a sum ends in a five, and so does a name 
 makes by hashing coordinates. Here coordinates are rounded to hundredths of a point, which nobody
 sees, and names are made from what is drawn after that. `slingshot.pages.figures` draws with it.
 
-Two things are left. Of the sums that end in a five, one in ten thousand does so in the third
-decimal as well. And a picture of pixels is compressed by libraries that may differ.
+Two things are left. A coordinate that lies half-way between two hundredths, to the last bit, may
+still fall to either. And a picture of pixels is compressed by libraries that may differ.
 """
 
 import hashlib
