@@ -46,7 +46,7 @@ TUNING_SEED = 3  # of the runs that vary the rates
 
 STEPS = 122  # of 2,048 tokens: a quarter of a million
 HIDDEN_RATES = {"AdamW": (0.005, 0.01, 0.02, 0.04), "Muon": (0.01, 0.02, 0.04, 0.08)}
-OTHER_RATES = (0.005, 0.01, 0.02, 0.04)
+OTHER_RATES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 PROBED_STEP = 60
 PROBED = "layers.1.ffn.gate_up.weight"
 

@@ -23,6 +23,7 @@ from _runner import Run, main  # first, since it explains a missing package
 from mixture import described
 from reasoning import (
     BASE,
+    BETTER_BASE,
     FINE_TUNING,
     GAME,
     MIX,
@@ -89,6 +90,10 @@ def arms() -> dict[str, Arm]:
         "on policy, forward": Arm("on policy", "forward"),
         "on policy, mixed": Arm("on policy", "mixed"),
         "texts, then on policy": Arm("on policy", texts_first=True),
+        "on policy, better base": Arm("on policy", student_base=BETTER_BASE),
+        "texts, then on policy, better base": Arm(
+            "on policy", texts_first=True, student_base=BETTER_BASE
+        ),
         "four updates, dapo": Arm("reinforce", rl=often),
         "four updates, gspo": Arm("reinforce", rl=later(often, "gspo")),
         "four updates, cispo": Arm("reinforce", rl=later(often, "cispo")),
