@@ -5,7 +5,8 @@ Models of one part start, with the same seed, from the same weights and read the
 same order. What differs is the one thing that the part is about.
 
 *Optimizers*, for the notebook muon: both have two rates, one for the hidden matrices and one for
-all else, and both are trained with as many pairs of them.
+all else, and both are trained with as many pairs of them. The best pairs are compared with seeds
+that did not choose them.
 *Streams*, for hyper_connections: a deep and narrow model with one residual stream, or four.
 *Memory*, for engram: a mixture of experts, and one in which tables take the place of some experts.
 """
@@ -47,13 +48,16 @@ TUNING_SEED = 3  # of the runs that vary the rates
 STEPS = 122  # of 2,048 tokens: a quarter of a million
 HIDDEN_RATES = {"AdamW": (0.005, 0.01, 0.02, 0.04), "Muon": (0.01, 0.02, 0.04, 0.08)}
 OTHER_RATES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+# What did best in the grid, and the best of AdamW with one rate for all, with seeds of their own.
+CHOSEN = {"AdamW": (0.01, 0.08), "Muon": (0.04, 0.08), "AdamW, one rate": (0.02, 0.02)}
+CHOSEN_SEEDS = range(4, 9)
 PROBED_STEP = 60
 PROBED = "layers.1.ffn.gate_up.weight"
 
 
 def optimizer_runs() -> list[Run]:
-    """A grid of both rates, for each optimizer."""
-    return [
+    """A grid of both rates, for each optimizer; what did best there, with other seeds."""
+    grid = [
         Run(
             f"tuning {name}, {hidden:g} and {other:g}",
             TUNING_SEED,
@@ -63,6 +67,16 @@ def optimizer_runs() -> list[Run]:
         for hidden in rates
         for other in OTHER_RATES
     ]
+    chosen = [
+        Run(
+            f"chosen {name}",
+            seed,
+            optimizer_configuration(seed, name.removesuffix(", one rate"), *rates),
+        )
+        for seed in CHOSEN_SEEDS
+        for name, rates in CHOSEN.items()
+    ]
+    return grid + chosen
 
 
 def optimizer_configuration(

@@ -52,6 +52,8 @@ def short(run: Run, **changes: Any) -> Run:  # noqa: ANN401 settings of a traini
 
 
 GRID = after_v3.optimizer_runs()
+TUNING = [run for run in GRID if run.name.startswith("tuning")]
+CHOSEN = [run for run in GRID if run.name.startswith("chosen")]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -84,12 +86,33 @@ def test_a_run_of_each_part_goes_through(part: str, small_corpus: Corpus) -> Non
 def test_both_optimizers_have_as_many_pairs_of_rates_and_both_are_measured() -> None:
     stored = read(RESULTS / "after_v3.json")
     pairs: dict[str, list[tuple[float, float]]] = {}
-    for run in after_v3.optimizer_runs():
+    for run in TUNING:
         settings = stored[run.key]["configuration"]
-        rates = (settings["hidden_rate"], settings["train"]["learning_rate"])
-        pairs.setdefault(settings["optimizer"], []).append(rates)
+        pairs.setdefault(settings["optimizer"], []).append(rates_of(settings))
     assert sorted(pairs) == ["AdamW", "Muon"]
     assert len({len(set(each)) for each in pairs.values()}) == 1
+
+
+def test_the_chosen_rates_did_best_and_are_compared_with_other_seeds() -> None:
+    stored = read(RESULTS / "after_v3.json")
+    losses = {
+        name: {
+            rates_of(run.configuration): stored[run.key]["result"]["held_out_loss"]
+            for run in TUNING
+            if run.configuration["optimizer"] == name
+        }
+        for name in ("AdamW", "Muon")
+    }
+    same = {rates: loss for rates, loss in losses["AdamW"].items() if rates[0] == rates[1]}
+    for name, grid in {**losses, "AdamW, one rate": same}.items():
+        assert after_v3.CHOSEN[name] == min(grid, key=lambda rates: grid[rates])
+    for run in CHOSEN:
+        assert rates_of(run.configuration) == after_v3.CHOSEN[run.name.removeprefix("chosen ")]
+        assert run.seed != after_v3.TUNING_SEED
+
+
+def rates_of(settings: dict[str, Any]) -> tuple[float, float]:
+    return settings["hidden_rate"], settings["train"]["learning_rate"]
 
 
 @pytest.mark.parametrize("name", ["AdamW", "Muon"])
