@@ -7,7 +7,9 @@ have nothing to do with cups: what has it forgotten?
 The arms differ in what is learned (traces of the game's own solver, traces that our reinforced
 miniature wrote, or answers alone, for as many problems or for as many tokens), in what of the model
 learns (all weights, the last layers, LoRA), in the rate, and in whether general text is mixed in.
-All is float32, which every processor multiplies. The notebook teach_a_real_model reads the results.
+A student that has learned a little goes on in two ways: with a reward, or with grades of one that
+has learned all. All is float32, which every processor multiplies. The notebook teach_a_real_model
+reads the results.
 """
 
 import contextlib
@@ -32,7 +34,13 @@ from torch.nn import functional as F
 
 from slingshot.completions import Example
 from slingshot.corpus import numpy_documentation, standard_library
-from slingshot.distill import encode_traces, keep_verified, sample_traces
+from slingshot.distill import (
+    Divergence,
+    distill_on_policy,
+    encode_traces,
+    keep_verified,
+    sample_traces,
+)
 from slingshot.finetune import (
     Mixture,
     add_lora,
@@ -90,6 +98,11 @@ RL_SEEDS: Final = range(1)
 RL: Final = GRPOConfig(
     24, n_problems=4, n_rollouts=6, max_new_tokens=80, learning_rate=2e-5, warmup=2
 )
+GRADES: Final[dict[str, Divergence]] = {
+    "graded, reverse": "reverse",
+    "graded, forward": "forward",
+}
+"""A teacher's grades for as many texts of the same student, in as many steps."""
 
 
 def arms() -> dict[str, Arm]:
@@ -105,8 +118,8 @@ def arms() -> dict[str, Arm]:
         "last 10 layers": Arm(learns="last"),
         "LoRA": lora,
         "LoRA, five times the rate": replace(lora, rate=5 * lora.rate),
-        "LoRA, twice the steps": replace(lora, batch_tokens=BATCH_TOKENS // 2),
-        "LoRA, half the steps": replace(lora, batch_tokens=2 * BATCH_TOKENS),
+        "LoRA, half the batch": replace(lora, batch_tokens=BATCH_TOKENS // 2),
+        "LoRA, twice the batch": replace(lora, batch_tokens=2 * BATCH_TOKENS),
     }
 
 
@@ -120,8 +133,11 @@ def runs() -> list[Run]:
     ]
     asked = {"shots": SHOTS, "tests": SHOT_TESTS, "swaps": list(SHOT_SWAPS), **reading()}
     rewarded = [Run("reinforced", seed, rewarded_configuration(seed)) for seed in RL_SEEDS]
+    graded = [
+        Run(name, seed, graded_configuration(name, seed)) for seed in RL_SEEDS for name in GRADES
+    ]
     timed = Run("bits", 0, {"model": asked["model"], "steps": BITS_STEPS, "tokens": BATCH_TOKENS})
-    return [Run("before", 0, asked), *learned, *rewarded, timed]
+    return [Run("before", 0, asked), *learned, *rewarded, *graded, timed]
 
 
 def reading() -> dict[str, Any]:
@@ -158,6 +174,27 @@ def rewarded_configuration(seed: int) -> dict[str, Any]:
     return {**told, "rl": rl, "rl_layers": HALF_TAUGHT.layers, "rewarded": list(REWARDED)}
 
 
+def graded_configuration(name: str, seed: int) -> dict[str, Any]:
+    """A run of grades in words that JSON knows."""
+    told = configuration(HALF_TAUGHT, seed)
+    del told["changed"]
+    return {
+        **told,
+        "teacher": Arm().problems,
+        "divergence": GRADES[name],
+        "graded": described(graded_config()),
+        "graded_layers": HALF_TAUGHT.layers,
+        "graded_swaps": list(REWARDED),
+        "n_texts": RL.n_problems * RL.n_rollouts,
+        "max_new_tokens": RL.max_new_tokens,
+    }
+
+
+def graded_config() -> TrainConfig:
+    """How a student learns from grades: as from texts, in as many steps as with a reward."""
+    return replace(train_config(HALF_TAUGHT, RL.steps), warmup=RL.warmup)
+
+
 def train_config(arm: Arm, steps: int) -> TrainConfig:
     """How an arm is trained, for so many steps."""
     return TrainConfig(
@@ -178,6 +215,8 @@ def execute(run: Run) -> dict[str, Any]:
         return before()
     if run.name == "reinforced":
         return reinforced(run.seed)
+    if run.name in GRADES:
+        return graded(GRADES[run.name], run.seed)
     if run.name == "bits":
         return bits()
     return taught(arms()[run.name], run.seed)
@@ -314,6 +353,39 @@ def reinforced(seed: int) -> dict[str, Any]:
         "before": before,
         "after": by_swaps(model),
         "forgotten": text_losses(model),
+    }
+
+
+def graded(divergence: Divergence, seed: int) -> dict[str, Any]:
+    """Teach the model a little, let one that has learned all grade its texts, and measure."""
+    teacher, _ = teach(Arm(), seed)
+    student, told = teach(HALF_TAUGHT, seed)
+    before = by_swaps(student)
+    learn_layers(student, HALF_TAUGHT.layers)
+    forget_peak()
+    history = distill_on_policy(
+        student,
+        teacher,
+        game().with_swaps(*REWARDED),
+        graded_config(),
+        n_texts=RL.n_problems * RL.n_rollouts,
+        max_new_tokens=RL.max_new_tokens,
+        divergence=divergence,
+        seed=seed,
+        progress=False,
+    )
+    student.requires_grad_(False).eval()
+    return {
+        "taught": told,
+        "peak_gb": peak_gb(),
+        "seconds": round(history.seconds, 1),
+        "tokens": history.tokens,
+        "losses": [round(loss, 4) for loss in history.losses],
+        "lengths": [round(length, 2) for length in history.lengths],
+        "teacher": by_swaps(teacher),
+        "before": before,
+        "after": by_swaps(student),
+        "forgotten": text_losses(student),
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from slingshot.corpus import Document
-from slingshot.distill import encode_traces
+from slingshot.distill import distill_on_policy, encode_traces
 from slingshot.grpo import GRPOConfig, train_grpo
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.pretrained import Pretrained
@@ -99,6 +99,42 @@ def test_a_reward_moves_the_last_layers_alone(monkeypatch: pytest.MonkeyPatch) -
     assert len(result["rewards"]) == len(result["lengths"]) == 2
     assert set(result["before"]) == set(result["after"]) == {"2"}
     (learned,) = seen
+    assert {name.split(".")[1] for name in learned if "layers" in name} == {"2"}
+    assert not any("embedding" in name or "head" in name for name in learned)
+
+
+@pytest.mark.parametrize("name", real_model.GRADES)
+def test_a_teacher_that_has_learned_all_grades_one_that_has_learned_little(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = real_model.Arm(problems=4, batch_tokens=2000, layers=1)
+    monkeypatch.setattr(real_model, "HALF_TAUGHT", arm)
+    rl = GRPOConfig(2, n_problems=2, n_rollouts=2, max_new_tokens=6, warmup=1)
+    monkeypatch.setattr(real_model, "RL", rl)
+    taught: list[int] = []
+    seen: list[tuple[set[str], bool, str]] = []
+    teach = real_model.teach
+
+    def count(arm: real_model.Arm, seed: int) -> real_model.Taught:
+        taught.append(arm.problems)
+        return teach(arm, seed)
+
+    def learn(student: DecoderLM, teacher: DecoderLM, *others: Any, **settings: Any) -> Any:  # noqa: ANN401
+        learned = {name for name, p in student.named_parameters() if p.requires_grad}
+        frozen = not any(p.requires_grad for p in teacher.parameters())
+        seen.append((learned, frozen, settings["divergence"]))
+        return distill_on_policy(student, teacher, *others, **settings)
+
+    monkeypatch.setattr(real_model, "teach", count)
+    monkeypatch.setattr(real_model, "distill_on_policy", learn)
+    result = real_model.execute(real_model.Run(name, 1, {}))
+    assert json.loads(json.dumps(result)) == result
+    assert len(result["losses"]) == len(result["lengths"]) == 2
+    assert set(result["before"]) == set(result["after"]) == set(result["teacher"]) == {"2"}
+    assert taught == [real_model.Arm().problems, 4]
+    ((learned, frozen, divergence),) = seen
+    assert frozen
+    assert divergence == name.removeprefix("graded, ")
     assert {name.split(".")[1] for name in learned if "layers" in name} == {"2"}
     assert not any("embedding" in name or "head" in name for name in learned)
 
