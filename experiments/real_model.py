@@ -7,9 +7,9 @@ have nothing to do with cups: what has it forgotten?
 The arms differ in what is learned (traces of the game's own solver, traces that our reinforced
 miniature wrote, or answers alone, for as many problems or for as many tokens), in what of the model
 learns (all weights, the last layers, LoRA), in the rate, and in whether general text is mixed in.
-A student that has learned a little goes on in two ways: with a reward, or with grades of one that
-has learned all. All is float32, which every processor multiplies. The notebook teach_a_real_model
-reads the results.
+A student that has learned a little goes on in three ways: with a reward, with grades of one that
+has learned all, or with more thoughts to read. All is float32, which every processor multiplies.
+The notebook teach_a_real_model reads the results.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ from slingshot.lm import DecoderLM, generate
 from slingshot.pretrained import Pretrained, load_smollm2
 from slingshot.sentences import SpokenGame
 from slingshot.tasks import Opening, Problem, Trace, write_traces
-from slingshot.train import TrainConfig
+from slingshot.train import History, TrainConfig
 
 SEEDS: Final = range(3)
 PRACTICE: Final = (1, 6)  # swaps of the problems that are learned
@@ -103,6 +103,7 @@ GRADES: Final[dict[str, Divergence]] = {
     "graded, forward": "forward",
 }
 """A teacher's grades for as many texts of the same student, in as many steps."""
+READ_TOKENS: Final = 2400  # of a step, about as many texts as the student writes for a reward
 
 
 def arms() -> dict[str, Arm]:
@@ -133,11 +134,13 @@ def runs() -> list[Run]:
     ]
     asked = {"shots": SHOTS, "tests": SHOT_TESTS, "swaps": list(SHOT_SWAPS), **reading()}
     rewarded = [Run("reinforced", seed, rewarded_configuration(seed)) for seed in RL_SEEDS]
-    graded = [
-        Run(name, seed, graded_configuration(name, seed)) for seed in RL_SEEDS for name in GRADES
+    others = [
+        Run(name, seed, going_on_configuration(name, seed))
+        for seed in RL_SEEDS
+        for name in (*GRADES, "reads on")
     ]
     timed = Run("bits", 0, {"model": asked["model"], "steps": BITS_STEPS, "tokens": BATCH_TOKENS})
-    return [Run("before", 0, asked), *learned, *rewarded, *graded, timed]
+    return [Run("before", 0, asked), *learned, *rewarded, *others, timed]
 
 
 def reading() -> dict[str, Any]:
@@ -174,19 +177,24 @@ def rewarded_configuration(seed: int) -> dict[str, Any]:
     return {**told, "rl": rl, "rl_layers": HALF_TAUGHT.layers, "rewarded": list(REWARDED)}
 
 
-def graded_configuration(name: str, seed: int) -> dict[str, Any]:
-    """A run of grades in words that JSON knows."""
+def going_on_configuration(name: str, seed: int) -> dict[str, Any]:
+    """A run with grades, or with more thoughts to read, in words that JSON knows."""
     told = configuration(HALF_TAUGHT, seed)
     del told["changed"]
+    config = graded_config()
+    if name in GRADES:
+        room = RL.max_new_tokens
+        what = {"teacher": Arm().problems, "divergence": GRADES[name], "max_new_tokens": room}
+    else:
+        config = replace(config, batch_tokens=READ_TOKENS)
+        what = {}
     return {
         **told,
-        "teacher": Arm().problems,
-        "divergence": GRADES[name],
-        "graded": described(graded_config()),
-        "graded_layers": HALF_TAUGHT.layers,
-        "graded_swaps": list(REWARDED),
+        **what,
+        "going_on": described(config),
+        "layers_going_on": HALF_TAUGHT.layers,
+        "swaps_going_on": list(REWARDED),
         "n_texts": RL.n_problems * RL.n_rollouts,
-        "max_new_tokens": RL.max_new_tokens,
     }
 
 
@@ -217,6 +225,8 @@ def execute(run: Run) -> dict[str, Any]:
         return reinforced(run.seed)
     if run.name in GRADES:
         return graded(GRADES[run.name], run.seed)
+    if run.name == "reads on":
+        return reads_on(run.seed)
     if run.name == "bits":
         return bits()
     return taught(arms()[run.name], run.seed)
@@ -374,16 +384,40 @@ def graded(divergence: Divergence, seed: int) -> dict[str, Any]:
         seed=seed,
         progress=False,
     )
-    student.requires_grad_(False).eval()
     return {
         "taught": told,
-        "peak_gb": peak_gb(),
-        "seconds": round(history.seconds, 1),
         "tokens": history.tokens,
-        "losses": [round(loss, 4) for loss in history.losses],
         "lengths": [round(length, 2) for length in history.lengths],
         "teacher": by_swaps(teacher),
         "before": before,
+        **went_on(student, history),
+    }
+
+
+def reads_on(seed: int) -> dict[str, Any]:
+    """Teach the model a little, then more thoughts, as many as others write, and measure."""
+    student, told = teach(HALF_TAUGHT, seed)
+    before = by_swaps(student)
+    learn_layers(student, HALF_TAUGHT.layers)
+    generator = torch.Generator().manual_seed(seed + 1)
+    practice, n = game().with_swaps(*REWARDED), RL.steps * RL.n_problems * RL.n_rollouts
+    examples = encode_traces(
+        game(), write_traces(practice, n, {"careful": 1.0}, generator=generator)
+    )
+    config = replace(graded_config(), batch_tokens=READ_TOKENS)
+    forget_peak()
+    history = fine_tune(student, examples, config, seed=seed, progress=False)
+    tokens = n_tokens(examples)
+    return {"taught": told, "tokens": tokens, "before": before, **went_on(student, history)}
+
+
+def went_on(student: DecoderLM, history: History) -> dict[str, Any]:
+    """What going on took, and what the student can do after it."""
+    took = {"peak_gb": peak_gb(), "seconds": round(history.seconds, 1)}
+    student.requires_grad_(False).eval()
+    return {
+        **took,
+        "losses": [round(loss, 4) for loss in history.losses],
         "after": by_swaps(student),
         "forgotten": text_losses(student),
     }

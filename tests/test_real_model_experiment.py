@@ -9,10 +9,12 @@ import pytest
 import real_model
 import reasoning
 import torch
+from _runner import Run
 from torch import nn
 
 from slingshot.corpus import Document
 from slingshot.distill import distill_on_policy, encode_traces
+from slingshot.finetune import fine_tune
 from slingshot.grpo import GRPOConfig, train_grpo
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.pretrained import Pretrained
@@ -127,7 +129,7 @@ def test_a_teacher_that_has_learned_all_grades_one_that_has_learned_little(
 
     monkeypatch.setattr(real_model, "teach", count)
     monkeypatch.setattr(real_model, "distill_on_policy", learn)
-    result = real_model.execute(real_model.Run(name, 1, {}))
+    result = real_model.execute(Run(name, 1, {}))
     assert json.loads(json.dumps(result)) == result
     assert len(result["losses"]) == len(result["lengths"]) == 2
     assert set(result["before"]) == set(result["after"]) == set(result["teacher"]) == {"2"}
@@ -137,6 +139,29 @@ def test_a_teacher_that_has_learned_all_grades_one_that_has_learned_little(
     assert divergence == name.removeprefix("graded, ")
     assert {name.split(".")[1] for name in learned if "layers" in name} == {"2"}
     assert not any("embedding" in name or "head" in name for name in learned)
+
+
+def test_a_student_that_reads_on_reads_as_many_thoughts_as_others_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arm = real_model.Arm(problems=4, batch_tokens=2000, layers=1)
+    monkeypatch.setattr(real_model, "HALF_TAUGHT", arm)
+    rl = GRPOConfig(2, n_problems=2, n_rollouts=3, max_new_tokens=6, warmup=1)
+    monkeypatch.setattr(real_model, "RL", rl)
+    seen: list[tuple[int, set[str]]] = []
+
+    def learn(model: DecoderLM, examples: Any, *others: Any, **settings: Any) -> Any:  # noqa: ANN401
+        learned = {name for name, p in model.named_parameters() if p.requires_grad}
+        seen.append((len(examples), learned))
+        return fine_tune(model, examples, *others, **settings)
+
+    monkeypatch.setattr(real_model, "fine_tune", learn)
+    result = real_model.execute(Run("reads on", 1, {}))
+    assert json.loads(json.dumps(result)) == result
+    assert len(result["losses"]) == 2
+    first, second = seen
+    assert (first[0], second[0]) == (4, 2 * 2 * 3)
+    assert {name.split(".")[1] for name in second[1] if "layers" in name} == {"2"}
 
 
 def test_a_step_is_timed_in_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
