@@ -13,6 +13,7 @@ from slingshot.quant import (
     NVFP4,
     FP4Linear,
     FP4Recipe,
+    FP8Linear,
     Setting,
     quantize,
     replace_linears,
@@ -144,6 +145,15 @@ def test_the_same_seed_draws_the_same_lots() -> None:
         torch.manual_seed(7)
         found.append(passes(layer, x, grad))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("kind", [FP4Linear, FP8Linear])
+@pytest.mark.parametrize(("sizes", "message"), [((0, 4), "in_features is 0"), ((4, -1), "out_fe")])
+def test_a_layer_of_no_features_is_refused(
+    kind: type[FP4Linear | FP8Linear], sizes: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(*sizes)
 
 
 def test_rows_that_a_rotation_cannot_cut_are_named() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from slingshot import require
 from slingshot.formats import E4M3
 from slingshot.quant.blocks import (
     INT8,
@@ -380,7 +381,8 @@ class TrainableLinear(nn.Linear, Generic[R]):
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, recipe: R | None = None
     ) -> None:
-        """Draw the weights as ``nn.Linear`` does."""
+        """Draw the weights as ``nn.Linear`` does; ``ValueError`` for a layer of no features."""
+        require.counts(in_features=in_features, out_features=out_features)
         super().__init__(in_features, out_features, bias, dtype=torch.float32)
         self.recipe: R = self.standard() if recipe is None else recipe
 
