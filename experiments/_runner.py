@@ -159,9 +159,11 @@ def results(
                 if error := future.exception():
                     error.add_note(f"in the run {futures[future].key}")
                 yield futures[future], {"result": future.result(), "versions": versions()}
-    finally:
+    except BaseException:
         # Without this a Ctrl-C would wait for every run that has not begun.
         pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def on_cluster(
