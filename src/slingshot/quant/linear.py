@@ -31,7 +31,7 @@ from slingshot.quant.packed import PackedProduct, fewest_rows
 from slingshot.quant.rounding import SMALLEST_SCALE
 
 M = TypeVar("M", bound=nn.Module)
-R = TypeVar("R")
+Recipe = TypeVar("Recipe")
 
 # Elements of activations that are quantized at a time, half a MiB, so that they stay in the cache.
 _CHUNK: Final = 1 << 17
@@ -369,7 +369,7 @@ class FP8Recipe(NamedTuple):
     scale: Scale = "fp32"
 
 
-class TrainableLinear(nn.Linear, Generic[R]):
+class TrainableLinear(nn.Linear, Generic[Recipe]):
     """A linear layer that trains with products of rounded factors, and a float32 weight.
 
     What is rounded, and how, `products` does as the ``recipe`` says. Rounding is taken to have
@@ -379,14 +379,14 @@ class TrainableLinear(nn.Linear, Generic[R]):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, recipe: R | None = None
+        self, in_features: int, out_features: int, bias: bool = True, recipe: Recipe | None = None
     ) -> None:
         """Draw the weights as ``nn.Linear`` does; ``ValueError`` for a layer of no features."""
         require.counts(in_features=in_features, out_features=out_features)
         super().__init__(in_features, out_features, bias, dtype=torch.float32)
-        self.recipe: R = self.standard() if recipe is None else recipe
+        self.recipe: Recipe = self.standard() if recipe is None else recipe
 
-    def standard(self) -> R:
+    def standard(self) -> Recipe:
         """Return the recipe that is meant where none is given."""
         raise NotImplementedError
 
@@ -397,7 +397,7 @@ class TrainableLinear(nn.Linear, Generic[R]):
         raise NotImplementedError
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, recipe: R | None = None) -> Self:
+    def from_linear(cls, linear: nn.Linear, recipe: Recipe | None = None) -> Self:
         """Return a layer with copies of the weight and bias of ``linear``, frozen if they are."""
         check_dense("weight", linear.weight)
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, recipe)
