@@ -55,7 +55,7 @@ def why() -> dict[str, dict[str, Any]]:
         "frozen half-way": {"router": "frozen half-way", "balancing": BIAS, "seeds": 5},
         "hashed, uneven": {"router": "uneven", "seeds": 5},
         "hashed by position": {"router": "position", "seeds": 5},
-        "given the final choices": {"router": "given", "balancing": BIAS, "seeds": 3},
+        "given the final choices": {"router": "given", "balancing": BIAS, "seeds": 5},
     }
 
 
@@ -107,7 +107,7 @@ def finer() -> dict[str, dict[str, Any]]:
             "model": replace(MIXTURE, experts=experts),
             "balancing": BIAS,
             "route_scale": scale,
-            "seeds": 3,
+            "seeds": 5,
         }
         for name, (experts, scale) in cuts.items()
     }
