@@ -61,8 +61,8 @@ ABOUT: Final[dict[str, dict[str, Any]]] = {
 }
 ARMS: Final[dict[str, tuple[int, dict[str, Any]]]] = {  # name: seeds, settings
     "alike by neighbors": (5, {"router": "neighbors"}),
-    "as a router learned": (5, {"router": "as learned", "balancing": BIAS}),
-    "by lot, unsteady": (5, {"router": "unsteady", "balancing": BIAS}),
+    "as a router learned": (3, {"router": "as learned", "balancing": BIAS}),
+    "by lot, unsteady": (3, {"router": "unsteady", "balancing": BIAS}),
     "larger, learned": (1, {"model": LARGER, "balancing": BIAS}),
     "larger, table": (1, {"model": LARGER, "router": "token"}),
     "larger, half the rate, learned": (
