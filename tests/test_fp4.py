@@ -14,6 +14,7 @@ from slingshot.quant import (
     FP4Linear,
     FP4Recipe,
     FP8Linear,
+    FP8Recipe,
     Setting,
     quantize,
     replace_linears,
@@ -154,6 +155,20 @@ def test_a_layer_of_no_features_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         kind(*sizes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"), [(FP8Linear, FP4Recipe()), (FP4Linear, FP8Recipe()), (FP8Linear, ())]
+)
+def test_a_recipe_of_another_kind_is_refused(
+    kind: type[FP4Linear | FP8Linear],
+    recipe: Any,  # noqa: ANN401
+) -> None:
+    message = f"pass an {kind.__name__[:3]}Recipe, or None for the default"
+    with pytest.raises(ValueError, match=message):
+        kind(16, 16, recipe=recipe)
+    with pytest.raises(ValueError, match=message):
+        kind.from_linear(nn.Linear(16, 16), recipe)
 
 
 def test_rows_that_a_rotation_cannot_cut_are_named() -> None:

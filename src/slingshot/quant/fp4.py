@@ -39,40 +39,6 @@ class FP4Recipe(NamedTuple):
     backward: bool = True
 
 
-class FP4Linear(TrainableLinear[FP4Recipe]):
-    """A linear layer that trains with its three products in four bits.
-
-    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x. Lots and new signs are drawn from
-    torch's own generator, as those of dropout are: ``torch.manual_seed`` repeats them. A rotation
-    wants a number of rows that its blocks divide, or the backward pass raises ``ValueError``.
-
-    Source: NVIDIA, arXiv 2509.25149, §4.2 to 4.4. Its recipe keeps some layers wider, which is up
-    to who replaces layers.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        recipe: FP4Recipe | None = None,
-    ) -> None:
-        """Draw the weights as ``nn.Linear`` does; ``ValueError`` for blocks that do not fit."""
-        super().__init__(in_features, out_features, bias, recipe)
-        _check_recipe(self.recipe)
-
-    def standard(self) -> FP4Recipe:
-        """Return NVIDIA's recipe."""
-        return FP4Recipe()
-
-    def products(
-        self, rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"]
-    ) -> Float32[Tensor, "M N"]:
-        """Return the product of factors in four bits."""
-        output: Tensor = _ThreeProducts.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
-        return output
-
-
 class _ThreeProducts(torch.autograd.Function):
     """The three products of a linear layer, each of rounded factors."""
 
@@ -118,10 +84,37 @@ class _ThreeProducts(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
+class FP4Linear(TrainableLinear[FP4Recipe]):
+    """A linear layer that trains with its three products in four bits.
+
+    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x. Lots and new signs are drawn from
+    torch's own generator, as those of dropout are: ``torch.manual_seed`` repeats them. A rotation
+    wants a number of rows that its blocks divide, or the backward pass raises ``ValueError``.
+
+    Source: NVIDIA, arXiv 2509.25149, §4.2 to 4.4. Its recipe keeps some layers wider, which is up
+    to who replaces layers.
+    """
+
+    three_products = _ThreeProducts
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        recipe: FP4Recipe | None = None,
+    ) -> None:
+        """Draw the weights as ``nn.Linear`` does; ``ValueError`` for blocks that do not fit."""
+        super().__init__(in_features, out_features, bias, recipe)
+        _check_recipe(self.recipe)
+
+    def standard(self) -> FP4Recipe:
+        """Return NVIDIA's recipe."""
+        return FP4Recipe()
+
+
 def _check_recipe(recipe: FP4Recipe) -> None:
-    """Raise ``ValueError`` for what is no recipe, and for blocks that are not of a row."""
-    if not isinstance(recipe, FP4Recipe):
-        raise ValueError(f"recipe is {recipe!r}; pass an FP4Recipe, or None for the default")
+    """Raise ``ValueError`` for blocks that are not of a row, or that a rotation cannot mix."""
     height, width = recipe.setting.block
     if height != 1 or width is None or width < 1:
         raise ValueError(f"the blocks are {recipe.setting.block}; give (1, so many of a row)")

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Float32, Int8, UInt8
@@ -372,28 +372,32 @@ class FP8Recipe(NamedTuple):
 class TrainableLinear(nn.Linear, Generic[Recipe]):
     """A linear layer that trains with products of rounded factors, and a float32 weight.
 
-    What is rounded, and how, `products` does as the ``recipe`` says. Rounding is taken to have
-    slope 1 (straight-through). The weight that the optimizer changes, and the bias, are float32,
-    whatever torch's default is. The output has the dtype of x. It emulates: results are those of
-    few bits, speed is not.
+    What is rounded, and how, its ``three_products`` do as the ``recipe`` says. Rounding is taken to
+    have slope 1 (straight-through). The weight that the optimizer changes, and the bias, are
+    float32, whatever torch's default is. The output has the dtype of x. It emulates: results are
+    those of few bits, speed is not.
     """
+
+    three_products: ClassVar[type[torch.autograd.Function]]
+    """Takes ``x [M, K]``, ``weight [N, K]`` and a recipe; gives ``[M, N]`` and both gradients."""
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, recipe: Recipe | None = None
     ) -> None:
-        """Draw the weights as ``nn.Linear`` does; ``ValueError`` for a layer of no features."""
+        """Draw the weights as ``nn.Linear`` does.
+
+        Raises ``ValueError`` for a layer of no features, and for what is no recipe of its kind.
+        """
         require.counts(in_features=in_features, out_features=out_features)
         super().__init__(in_features, out_features, bias, dtype=torch.float32)
         self.recipe: Recipe = self.standard() if recipe is None else recipe
+        if not isinstance(self.recipe, kind := type(self.standard())):
+            raise ValueError(
+                f"recipe is {recipe!r}; pass an {kind.__name__}, or None for the default"
+            )
 
     def standard(self) -> Recipe:
         """Return the recipe that is meant where none is given."""
-        raise NotImplementedError
-
-    def products(
-        self, rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"]
-    ) -> Float32[Tensor, "M N"]:
-        """Return ``rows @ weight.T`` of rounded factors, whose gradients are products of such."""
         raise NotImplementedError
 
     @classmethod
@@ -414,33 +418,13 @@ class TrainableLinear(nn.Linear, Generic[Recipe]):
         """
         check_features(x, self.in_features)
         rows, weight = float32_rows(x), self.weight.float()
-        # Without rows there are no blocks, and gradients are zeros.
-        output = self.products(rows, weight) if len(rows) else multiply(rows, weight)
+        if len(rows):
+            output: Tensor = self.three_products.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
+        else:
+            output = multiply(rows, weight)  # there are no blocks, and gradients are zeros
         if self.bias is not None:
             output = output + self.bias
         return output.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
-
-
-class FP8Linear(TrainableLinear[FP8Recipe]):
-    """A linear layer that trains with all three of its products in FP8.
-
-    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x: each factor is rounded to E4M3 in
-    blocks with scales from the data at hand, sums are float32.
-
-    Source: DeepSeek-V3, arXiv 2412.19437, §3.3 and figure 6; for the weight gradient the FP8
-    activations are dequantized and quantized again along the tokens, as §3.5.2 describes.
-    """
-
-    def standard(self) -> FP8Recipe:
-        """Return DeepSeek-V3's recipe."""
-        return FP8Recipe()
-
-    def products(
-        self, rows: Float32[Tensor, "M K"], weight: Float32[Tensor, "N K"]
-    ) -> Float32[Tensor, "M N"]:
-        """Return the product of factors in FP8."""
-        output: Tensor = _ThreeProducts.apply(rows, weight, self.recipe)  # type: ignore[no-untyped-call]
-        return output
 
 
 class _ThreeProducts(torch.autograd.Function):
@@ -477,3 +461,20 @@ class _ThreeProducts(torch.autograd.Function):
             by_input = rounded(x.T, recipe.fmt, recipe.x_block, recipe.scale)
             grad_weight = check_product(multiply(grad_by_output, by_input))
         return grad_x, grad_weight, None
+
+
+class FP8Linear(TrainableLinear[FP8Recipe]):
+    """A linear layer that trains with all three of its products in FP8.
+
+    Forward y = x wᵀ, input gradient g w, weight gradient gᵀ x: each factor is rounded to E4M3 in
+    blocks with scales from the data at hand, sums are float32.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, §3.3 and figure 6; for the weight gradient the FP8
+    activations are dequantized and quantized again along the tokens, as §3.5.2 describes.
+    """
+
+    three_products = _ThreeProducts
+
+    def standard(self) -> FP8Recipe:
+        """Return DeepSeek-V3's recipe."""
+        return FP8Recipe()
