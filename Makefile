@@ -42,7 +42,7 @@ test: setup-dev model ## lint, check types and spelling, run the tests and re-ex
 		--ignore=notebooks/assignments --nbval --nbval-current-env \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 600
 
-test-fast: setup-dev model ## lint, check types and spelling, and test the library: no browser, no notebook, no build
+test-fast: setup-dev model ## lint, check types and spelling, and test the library: no browser, notebook, build or experiment
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy

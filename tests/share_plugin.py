@@ -1,8 +1,9 @@
 """Which tests are slow, and how two processes share all of them evenly.
 
 ``conftest.py`` registers this plugin. ``pytest -m "not slow"`` leaves out what needs a browser, a
-kernel, a build of pages, processes of its own or, marked where it stands, many seconds. A file
-stays in one process, as its fixtures want, except where its tests are long and independent. With
+kernel, a build of pages, processes of its own, an experiment in small, all wrong answers of the
+exercises or, marked where it stands, a training or more than a second. A file stays in one process,
+as its fixtures want, except where its tests are long and independent. With
 ``--no-loadscope-reorder`` what takes long begins first, and the short files fill the gaps.
 """
 
@@ -20,10 +21,13 @@ from xdist.scheduler import LoadFileScheduling
 
 SLOW_FILES = {
     "test_book.py", "test_book_browser.py", "test_book_builds.py", "test_clean_run.py",
-    "test_grade.py", "test_grade_cluster.py", "test_grade_desk.py", "test_grade_hostile.py",
-    "test_lab.py", "test_package.py", "test_pdf.py", "test_same_twice.py", "test_setup.py",
-    "test_timeline.py", "test_tools.py", "test_workspace.py",
+    "test_exercises.py", "test_experiments_cluster.py", "test_fp8_training.py", "test_grade.py",
+    "test_grade_cluster.py", "test_grade_desk.py", "test_grade_hostile.py", "test_lab.py",
+    "test_memory_experiments.py", "test_package.py", "test_pdf.py", "test_same_twice.py",
+    "test_setup.py", "test_timeline.py", "test_tools.py", "test_workspace.py",
 }  # fmt: skip
+AN_EXPERIMENT = "_experiment"
+"""How the name of a file ends that runs an experiment in small: it is slow as well."""
 SLOW_FIXTURES = {"book", "browser", "live_notebook", "run_notebook"}
 SPREAD_FILES = {
     "test_book_browser.py", "test_grade.py", "test_grade_desk.py", "test_grade_hostile.py",
@@ -55,6 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["OMP_NUM_THREADS"] = str(share)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a file is not even read: half a minute goes to reading all of them."""
+    return True if config.option.markexpr == "not slow" and is_slow_file(collection_path) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker, and before they are shared out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, and put it first."""
@@ -80,8 +89,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 def is_slow(item: pytest.Item) -> bool:
     """Whether a test is slow: said to be, a notebook's cell, by its file or by what it asks for."""
     fixtures = set(getattr(item, "fixturenames", ()))
-    said = item.get_closest_marker("slow") is not None or item.path.suffix == ".ipynb"
-    return said or item.path.name in SLOW_FILES or bool(fixtures & SLOW_FIXTURES)
+    said = item.get_closest_marker("slow") is not None
+    return said or is_slow_file(item.path) or bool(fixtures & SLOW_FIXTURES)
+
+
+def is_slow_file(path: Path) -> bool:
+    """Whether all tests of a file are slow: a notebook's are."""
+    named = path.name in SLOW_FILES or path.stem.endswith(AN_EXPERIMENT)
+    return named or path.suffix == ".ipynb"
 
 
 def group_of(nodeid: str) -> str:

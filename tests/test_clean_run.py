@@ -207,6 +207,25 @@ def test_what_stays_together_is_known(nodeid: str, group: str) -> None:
     assert share_plugin.group_of(nodeid) == group
 
 
+@pytest.mark.parametrize(
+    ("name", "markers", "left_out"),
+    [
+        ("test_pdf.py", "not slow", True),
+        ("test_routers_experiment.py", "not slow", True),
+        ("moe_gating.ipynb", "not slow", True),
+        ("test_moe.py", "not slow", None),  # pytest goes on to ask others
+        ("test_experiments.py", "not slow", None),
+        ("test_pdf.py", "slow", None),
+        ("test_pdf.py", "", None),
+    ],
+)
+def test_what_is_slow_is_not_read_where_nothing_slow_is_wanted(
+    name: str, markers: str, left_out: bool | None
+) -> None:
+    config: Any = SimpleNamespace(option=SimpleNamespace(markexpr=markers))
+    assert share_plugin.pytest_ignore_collect(TESTS / name, config) is left_out
+
+
 FILE_OF_TESTS = """
 import time
 def test_one():

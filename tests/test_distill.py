@@ -256,6 +256,7 @@ def test_logits_are_compared_where_there_is_a_completion(alpha: float) -> None:
         assert history.losses == pytest.approx(plain.losses)
 
 
+@pytest.mark.slow
 def test_a_student_comes_to_believe_what_its_teacher_believes() -> None:
     traces = write_traces(TASK, 60, {"careful": 1.0}, generator=make_generator())
     student, teacher = make_model(0), make_model(1)

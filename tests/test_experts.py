@@ -111,6 +111,7 @@ def test_derivatives_forward_are_those_backward() -> None:
     torch.testing.assert_close((upward * tangent).sum(), (grad * direction).sum())
 
 
+@pytest.mark.slow
 def test_the_gradients_are_those_of_finite_differences() -> None:
     module, x, experts, weights = make_case(5, 4, 2, dtype=torch.float64)
 

@@ -76,6 +76,7 @@ def test_each_factor_is_rounded_along_its_sum_and_no_other_is(
     torch.testing.assert_close(layer.bias.grad, grad.sum(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_by_lot_gradients_are_right_on_average_but_for_what_saturates(
     setting: Setting,
@@ -181,6 +182,7 @@ def test_rows_that_a_rotation_cannot_cut_are_named() -> None:
     without(normal(10, 16)).sum().backward()
 
 
+@pytest.mark.slow
 def test_a_model_learns_in_four_bits() -> None:
     torch.manual_seed(0)
     full = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32))

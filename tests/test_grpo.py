@@ -889,6 +889,7 @@ def test_settings_that_cannot_be_meant_are_named(changes: dict[str, Any], messag
 # --- the loop ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_model_that_knows_nothing_learns_from_rewards_alone(variant: Variant) -> None:
     config = replace(SHORT, steps=60, n_problems=16, variant=variant)
@@ -1107,6 +1108,7 @@ def test_the_second_update_remembers_who_sampled(variant: Variant, high: float) 
 # --- a reference -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_beta_keeps_a_model_near_its_reference() -> None:
     reference, last = make_model(), {}
     config = replace(SHORT, steps=20)

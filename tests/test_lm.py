@@ -319,6 +319,7 @@ END = 7
 LENGTHS = (5, 2, 9, 5, 1, 9, 3, 4)
 
 
+@pytest.mark.slow
 @variants
 def test_the_likeliest_tokens_are_those_of_a_model_that_reads_all_again(config: LMConfig) -> None:
     model, prompts = make_model(config).double(), make_prompts(*LENGTHS)
@@ -330,6 +331,7 @@ def test_the_likeliest_tokens_are_those_of_a_model_that_reads_all_again(config: 
         assert [output.tolist() for output in outputs] == expected, use_cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_a_token_is_the_one_in_whose_share_its_uniform_number_falls(temperature: float) -> None:
     model, prompts = make_model(DENSE).double(), make_prompts(*LENGTHS * 2)

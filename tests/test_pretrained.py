@@ -235,6 +235,7 @@ def test_each_command_finds_the_file(command: list[str]) -> None:
     assert done.stdout == f"model: {model_file()} is there\n"
 
 
+@pytest.mark.slow
 def test_pip_without_a_network_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_count_is_told_with_its_interval() -> None:
     assert Count(1, 4).share == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.03, 0.5, 0.9, 0.99])
 def test_chance_alone_is_near(share: float) -> None:
     """Over all pairs of counts, less than the docstring's one in 10,000.

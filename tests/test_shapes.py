@@ -216,6 +216,7 @@ def test_a_choice_and_the_fields_of_a_configuration() -> None:
 # --- and only in the tests ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_library_itself_checks_nothing() -> None:
     program = "import slingshot.lm, sys; print('beartype' in sys.modules, 'shapes' in sys.modules)"
     run = subprocess.run(
@@ -224,6 +225,7 @@ def test_the_library_itself_checks_nothing() -> None:
     assert run.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_a_library_that_was_imported_before_is_not_left_unchecked() -> None:
     program = "import slingshot.require, shapes"
     folder = str(Path(__file__).parent)

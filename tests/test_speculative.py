@@ -80,6 +80,7 @@ def generated(kind: str, temperature: float, seed: int) -> tuple[Tensor, Tensor]
     return prompt, generate(model, [prompt], **settings_at(temperature, seed))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 0.3])
 @pytest.mark.parametrize("n_draft", [0, 1, 4])

@@ -479,6 +479,7 @@ def test_padding_teaches_nothing() -> None:
     assert torch.equal(*gradients)
 
 
+@pytest.mark.slow
 def test_completions_are_learned_and_prompts_are_not() -> None:
     # The completion says the prompt backward; the prompt itself is noise.
     prompts = torch.randint(1, 8, (300, 2), generator=torch.Generator().manual_seed(0))
