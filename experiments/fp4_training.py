@@ -22,7 +22,7 @@ from slingshot.lm import DecoderLM, LMConfig
 from slingshot.quant import FP4Linear, FP4Recipe, replace_linears
 from slingshot.train import TrainConfig, train_language_model
 
-SEEDS = range(3)
+SEEDS: Final = range(5)
 TO_NEAREST = FP4Recipe(by_lot=False, rotated=False)
 RECIPES: Final[dict[str, FP4Recipe | None]] = {
     "float32": None,
