@@ -464,7 +464,7 @@ def test_shapes_and_counts_that_do_not_fit_are_named() -> None:
         (key, torch.cat([value, value], dim=2)),
         (key, value[:1].expand(3, -1, -1, -1)),
     ):
-        with pytest.raises(ValueError, match=r"scores has shape .* and value "):
+        with pytest.raises(ValueError, match=r"query has shape .* and value "):
             sparse_attention(query, other_key, other_value, scores, 3)
     with pytest.raises(ValueError, match="pass \\[B, S, T\\] and \\[B, H, S, T\\]"):
         indexer_loss(scores, scores)
@@ -524,3 +524,88 @@ def test_the_loss_of_the_indexer_is_a_divergence() -> None:
     assert weights.grad is None
     assert guess.grad is not None
     assert bool(guess.grad.isfinite().all())
+
+
+# --- public doors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_few_tokens_in_half_precision_are_as_near_as_all(dtype: torch.dtype) -> None:
+    """Scores of half precision were off by units: a fifteenth of the values, at sixteen tokens."""
+    torch.manual_seed(0)
+    query, key = (
+        (8 * torch.randn(2, 2, 16, 64)).to(dtype),
+        (8 * torch.randn(2, 2, 16, 64)).to(dtype),
+    )
+    value = torch.randn(2, 2, 16, 8).to(dtype)
+    exact = attend_to_all(query.double(), key.double(), value.double())
+    found = sparse_attention(query, key, value, torch.zeros(2, 16, 16), 16)
+    assert found.dtype == dtype
+    assert float((found.double() - exact).abs().max()) < 0.01
+
+
+def test_a_score_of_minus_infinity_is_the_last_choice_and_no_later_token_is_one() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 64, 4).unbind(0)
+    nothing_to_say = torch.full((1, 64, 64), -math.inf)
+    found = sparse_attention(query, key, value, nothing_to_say, 3)
+    assert bool(found.isfinite().all())
+    scores = torch.tensor([[[1.0, -math.inf, 2.0]]])
+    first, last = (
+        sparse_attention(query[:, :, 2:3], key[:, :, :3], value[:, :, :3], scores, k)
+        for k in (2, 3)
+    )
+    expected = attend_to_all(query[:, :, 2:3], key[:, :, [0, 2]], value[:, :, [0, 2]])
+    torch.testing.assert_close(first, expected)
+    assert not torch.equal(first, last)
+    scores[0, 0, 1] = math.nan
+    with pytest.raises(ValueError, match=r"^scores\[0, 0, 1\] is nan"):
+        sparse_attention(query[:, :, 2:3], key[:, :, :3], value[:, :, :3], scores, 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        ((2, 2, 2, 4), (1, 2, 4, 4)),  # was paired with heads, in silence
+        ((1, 2, 5, 4), (1, 2, 4, 4)),
+        ((1, 3, 2, 4), (1, 2, 4, 4)),
+        ((1, 2, 2, 4), (1, 0, 4, 4)),
+        ((2, 2, 4), (1, 2, 4, 4)),
+        ((1, 2, 2, 3), (1, 2, 4, 4)),
+        ((1, 2, 2, 4), (1, 2, 0, 4)),
+    ],
+)
+def test_heads_that_do_not_fit_are_named(query: tuple[int, ...], key: tuple[int, ...]) -> None:
+    tensors = torch.zeros(query), torch.zeros(key), torch.zeros(key)
+    with pytest.raises(ValueError, match=r"^query has shape .*; pass \[B, H, S, D\]"):
+        attend_to_all(*tensors)
+    with pytest.raises(ValueError, match=r"^query has shape .*; pass \[B, H, S, D\]"):
+        sparse_attention(*tensors, torch.zeros(1, 2, 4), 2)
+
+
+def test_heads_of_whole_numbers_are_refused_and_no_texts_are_fine() -> None:
+    whole = torch.ones(1, 2, 4, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"of torch\.int64; pass"):
+        attend_to_all(whole, whole, whole)
+    none = torch.zeros(0, 2, 4, 4)
+    assert attend_to_all(none, none, none).shape == (0, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"base": 1.0}, {"factor": 0}, {"factor": -2}, {"original": 0}, {"slow": 32}]
+)
+def test_stretched_positions_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    settings: dict[str, Any] = {"base": 1e4, "factor": 40.0, "original": 4096, **wrong}
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        yarn_speeds(torch.ones(4), **settings)
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [torch.zeros(1, 1, 1, 2), torch.tensor([[[[2.0, -1.0]]]]), torch.tensor([[[[math.nan, 1.0]]]])],
+)
+def test_what_is_no_distribution_teaches_no_indexer(attention: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="no distribution"):
+        indexer_loss(torch.zeros(1, 1, 2), attention)
+    with pytest.raises(ValueError, match="pass"):
+        indexer_loss(torch.zeros(0, 1, 2), attention[:0])

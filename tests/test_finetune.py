@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slingshot import finetune
+from slingshot import finetune, sizes
 from slingshot.completions import CompletionBatch, completion_batches, completion_logits
 from slingshot.distill import encode_traces
 from slingshot.finetune import LoRALinear, Mixture, add_lora, fine_tune, learn_layers, merge_lora
-from slingshot.lm import DecoderLM, LMConfig
+from slingshot.lm import DecoderLM, LMConfig, generate
+from slingshot.quant import Int8Linear
 from slingshot.tasks import ShellGame, write_traces
 from slingshot.train import TrainConfig, train_on_completions
 
@@ -61,7 +62,7 @@ def test_what_is_to_learn_moves_and_nothing_else(
 
 def test_a_number_of_layers_that_cannot_be_is_refused(model: DecoderLM) -> None:
     for last in (0, 4):
-        with pytest.raises(ValueError, match=f"last is {last}; the model has 3 layers"):
+        with pytest.raises(ValueError, match=f"last is {last}; give a whole number, 1 to 3"):
             learn_layers(model, last)
 
 
@@ -203,3 +204,68 @@ def test_a_pass_reads_each_example_once() -> None:
     assert n_batches > 1
     with pytest.raises(ValueError, match="0 examples"):
         finetune.batches_in_a_pass([], 256)
+
+
+@pytest.mark.parametrize("change", ["LoRA", "INT8"])
+def test_absorbed_latents_follow_the_layer_that_is_there(change: str) -> None:
+    """They took its ``weight``, which a layer with LoRA or in few bits is more than."""
+    torch.manual_seed(0)
+    latent = sizes.LatentAttention(2, 16, None, 8, 4, 8)
+    model = DecoderLM(replace(SMALL, n_kv_heads=None, tied_embedding=False, attention=latent))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    attention: Any = model.layers[0].attention
+    if change == "LoRA":
+        add_lora(model, 4)
+        nn.init.normal_(attention.unpack.up)
+    else:
+        attention.unpack = Int8Linear.from_linear(attention.unpack)
+    x = torch.randn(2, 9, 16)
+    # The inputs of a layer in few bits are rounded as well: latents here, unit vectors there.
+    tolerance = {"LoRA": 1e-5, "INT8": 0.03}[change]
+    with torch.no_grad():
+        found, expected = attention(x, absorbed=True), attention(x)
+    assert float((found - expected).norm() / expected.norm()) < tolerance
+
+
+def test_a_model_with_lora_writes_what_the_merged_one_writes() -> None:
+    torch.manual_seed(0)
+    latent = sizes.LatentAttention(2, 8, None, 4, 4, 4)
+    model = DecoderLM(replace(SMALL, n_kv_heads=None, tied_embedding=False, attention=latent))
+    add_lora(model, 4)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    merged = deepcopy(model)
+    merge_lora(merged)
+    prompt = [TOKENS[:5]]
+    (ours,), (theirs,) = (
+        generate(each, prompt, max_new_tokens=20, temperature=0) for each in (model, merged)
+    )
+    assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("last", [True, 1.5, 0, 4, float("nan")])
+def test_layers_that_cannot_be_counted_are_named(last: float, model: DecoderLM) -> None:
+    with pytest.raises(ValueError, match=r"^last is "):
+        learn_layers(model, last)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"windows": 0}, {"length": -3}, {"length": 2.5}, {"weight": -1.0}, {"weight": float("nan")}],
+)
+def test_a_mixture_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        Mixture(TOKENS, **settings)
+    with pytest.raises(ValueError, match=r"^scale is nan"):
+        LoRALinear(nn.Linear(4, 4, bias=False), 2, scale=float("nan"))
+
+
+def test_a_batch_with_nothing_to_learn_has_no_loss(model: DecoderLM) -> None:
+    tokens = TOKENS[None, :6]
+    batch = CompletionBatch(tokens, torch.zeros(1, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match="no token to learn"):
+        finetune.completion_loss(model, batch)

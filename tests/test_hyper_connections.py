@@ -166,3 +166,8 @@ def test_what_cannot_be_meant_is_refused_by_name(message: str) -> None:
 
 def test_every_public_name_is_looked_at() -> None:
     assert public_names(hyper_connections) == {"HyperConnection", "sinkhorn"}
+
+
+def test_logits_whose_differences_overflow_are_named() -> None:
+    with pytest.raises(ValueError, match=r"^logits\[0, 0\] is 3\."):
+        sinkhorn(torch.tensor([[3e38, 3e38], [-3e38, -3e38]]))

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,3 +176,21 @@ def test_what_cannot_be_is_named(changes: dict[str, Any], message: str) -> None:
     } | changes
     with pytest.raises(ValueError, match=message):
         simulate(**given)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "weight", "overlapped"),
+    [("ZB-H1", 2, None), ("DualPipe", 2, None), ("DualPipe", 1, 1e-6)],
+)
+def test_a_formula_below_zero_is_no_idle_time(
+    schedule: pipeline.ScheduleName, weight: float, overlapped: float | None
+) -> None:
+    with pytest.raises(ValueError, match=f"the formula of {schedule} -"):
+        bubble_formula(schedule, 8, forward=1, backward=2, weight=weight, overlapped=overlapped)
+
+
+def test_a_time_is_checked_before_it_is_added() -> None:
+    with pytest.raises(ValueError, match="forward is None"):
+        bubble_formula("1F1B", 4, forward=None, backward=2, weight=1)  # type: ignore[arg-type]
+    sizes = {"forward": 1, "backward": 2, "weight": 1}
+    assert bubble_formula("1F1B", np.int8(100), **sizes) == 297  # type: ignore[arg-type]

@@ -120,7 +120,7 @@ def test_more_than_chance_is_not_near() -> None:
 
 @pytest.mark.parametrize(("right", "n"), [(1, 0), (-1, 5), (6, 5)])
 def test_counts_that_cannot_be_are_named(right: int, n: int) -> None:
-    with pytest.raises(ValueError, match=f"{right} right answers of {n} cannot be"):
+    with pytest.raises(ValueError, match=r"^(right|n) is "):
         is_near(right, n, [Count(1, 2)])
     with pytest.raises(ValueError, match="counts is empty"):
         is_near(1, 2, [])
@@ -130,3 +130,18 @@ def test_the_stored_experiments_can_be_asked() -> None:
     stored = stored_results("reasoning")
     assert stored.seeds("reinforce") == [0, 1, 2]
     assert all(count.n == 500 for count in stored.counts("traces 3000"))
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "counts"),
+    [
+        (3, 3, [Count(0, 3), Count(5, 3)]),
+        (1, 2, [Count(0, 0)]),
+        (1, 2, [Count(-1, 3)]),
+        (0.5, 1, [Count(1, 2)]),
+        (3, 2, [Count(1, 2)]),
+    ],
+)
+def test_counts_that_cannot_be_are_near_nothing(right: float, n: int, counts: list[Count]) -> None:
+    with pytest.raises(ValueError, match=r"^(right|n) is "):
+        is_near(right, n, counts)  # type: ignore[arg-type]

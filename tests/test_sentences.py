@@ -168,3 +168,10 @@ def test_balls_and_swaps_that_cannot_be_are_refused(
     for read in (spoken.unsay, spoken.trace, partial(spoken.first_wrong_step, text="")):
         with pytest.raises(ValueError, match="is not one of this game"):
             read(problem)
+
+
+@pytest.mark.parametrize("move", ["9-1", "27-28", "0-1", "1", "1-2-3", "foo", "1-1", "2-1"])
+def test_a_move_that_is_none_has_no_sentence(move: str, spoken: SpokenGame) -> None:
+    """Cups were made up: 27 became the letter behind Z."""
+    with pytest.raises(ValueError, match="has no sentence"):
+        spoken.say_text(f"(1) {move} 1 2")

@@ -22,6 +22,7 @@ from slingshot.tensors import (
     check_output,
     check_shapes,
     check_within,
+    first,
     real,
     whole,
 )
@@ -305,8 +306,10 @@ def attend_to_all(
 
     Each sees all tokens before the last S, itself, and those of the S that come before it. The
     queries that share a head of keys and values are the rows of one matrix, so that these are read
-    once for all of them. ``scale`` is ``D ** -0.5`` unless given.
+    once for all of them. ``scale`` is ``D ** -0.5`` unless given. Raises ``ValueError`` for shapes
+    that do not belong together.
     """
+    _check_heads(query, key, value)
     n_new, scale = query.shape[2], key.shape[3] ** -0.5 if scale is None else scale
     future = _future(n_new, key.shape[2], key.device) if n_new > 1 else None
     if torch.finfo(query.dtype).bits < 32:  # scores of half precision would be off by units
@@ -316,13 +319,29 @@ def attend_to_all(
         )
     # Many rows take a tenth to a half longer with SDPA. One row would take less time; to treat it
     # in another way would round it in another way.
-    shared = query.reshape(key.shape[0] * key.shape[1], -1, key.shape[3])
+    together = query.shape[1] // key.shape[1]
+    shared = query.reshape(key.shape[0] * key.shape[1], together * n_new, key.shape[3])
     scores = torch.bmm(shared * scale, key.flatten(0, 1).mT)
     if future is not None:
-        rows = scores.view(len(scores), -1, n_new, key.shape[2])
+        rows = scores.view(len(scores), together, n_new, key.shape[2])
         scores = rows.masked_fill(future, -math.inf).view_as(scores)
     found = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
     return found.view(*query.shape[:3], value.shape[3])
+
+
+def _check_heads(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raise ``ValueError`` unless these are heads of the last S of T tokens."""
+    fits = query.ndim == key.ndim == value.ndim == 4 and value.shape[:3] == key.shape[:3]
+    if fits:
+        (batch, n_heads, n_new, width), (_, n_kv, n_tokens, _) = query.shape, key.shape
+        fits = key.shape[::3] == (batch, width) and n_new <= n_tokens
+        fits = fits and n_kv > 0 and n_heads % n_kv == 0
+    if not fits or not query.is_floating_point():
+        raise ValueError(
+            f"query has shape {tuple(query.shape)}, key {tuple(key.shape)} and value "
+            f"{tuple(value.shape)}, of {query.dtype}; pass [B, H, S, D], [B, H_kv, T, D] and [B, "
+            "H_kv, T, D_v] of floating point, S up to T and H a multiple of H_kv"
+        )
 
 
 def _attend(
@@ -407,8 +426,9 @@ class LatentAttention(nn.Module):
         """Return the attention with weights as transformers' ``DeepseekV3Attention`` has them.
 
         ``config`` is a ``DeepseekV3Config`` or the dictionary of a config.json; YaRN (arXiv
-        2309.00071) is taken over. Raises ``ValueError`` for biases, for another kind of stretched
-        positions, and for weights that are missing, of another shape or too many.
+        2309.00071) is taken over. That is a setting and no weight: a ``state_dict`` does not carry
+        it, so load one of these by this call. Raises ``ValueError`` for biases, for another kind of
+        stretched positions, and for weights that are missing, of another shape or too many.
         """
         told = _DeepSeekConfig(config)
         attention = cls(told["hidden_size"], told["num_attention_heads"], **told.sizes())
@@ -530,7 +550,8 @@ class LatentAttention(nn.Module):
         latents are the one key that all heads share, and without its rotary part also the value.
         """
         s = self.sizes
-        matrices = self.unpack.weight.view(self.n_heads, -1, s.kv_lora_rank)
+        matrix = _matrix_of(self.unpack, s.kv_lora_rank, query)
+        matrices = matrix.view(self.n_heads, -1, s.kv_lora_rank)
         to_key, to_value = torch.split(matrices, [s.qk_nope_head_dim, s.v_head_dim], dim=1)
         plain, turning = torch.split(query, [s.qk_nope_head_dim, s.qk_rope_head_dim], dim=-1)
         carried = torch.cat([plain @ to_key, turning], dim=-1)
@@ -538,6 +559,18 @@ class LatentAttention(nn.Module):
         found = attend_to_all(carried, key, key[..., : s.kv_lora_rank], self.scale)
         values: Tensor = found @ to_value.mT
         return values
+
+
+def _matrix_of(linear: nn.Module, n_in: int, like: Tensor) -> Float[Tensor, "N K"]:
+    """The matrix of a linear layer: its weight, or of another kind what it makes of unit vectors.
+
+    A layer with LoRA, or one in few bits, has more to it than a ``weight``.
+    """
+    if type(linear) is nn.Linear:
+        return linear.weight
+    units = torch.eye(n_in, dtype=like.dtype, device=like.device)
+    matrix: Tensor = linear(units).mT.contiguous()
+    return matrix
 
 
 def yarn_speeds(
@@ -552,8 +585,14 @@ def yarn_speeds(
 
     Those turn ``factor`` times slower, so that a text ``factor`` times as long holds no angle that
     was not seen; those that turn more than ``fast`` times stay, and between them is a ramp. Source:
-    YaRN, arXiv 2309.00071, §3.2.
+    YaRN, arXiv 2309.00071, §3.2. Raises ``ValueError`` for numbers that are not above 0, a ``base``
+    of at most 1, and a ``slow`` that is not below ``fast``.
     """
+    require.positive(base=base, factor=factor, original=original, fast=fast, slow=slow)
+    if base <= 1 or slow >= fast:
+        raise ValueError(
+            f"base is {base}, slow {slow} and fast {fast}; give a base above 1 and slow below fast"
+        )
     n_channels = 2 * len(speeds)
 
     def channel(turns: float) -> float:
@@ -693,12 +732,17 @@ def indexer_loss(
     queries. It has no gradient in the attention, and the choice of the k best, which has none at
     all, plays no part. Source: DeepSeek-V3.2, arXiv 2512.02556, §2.1.1, eq. 3.
 
-    Raises ``ValueError`` for shapes that do not belong together.
+    Raises ``ValueError`` for shapes that do not belong together, for no query or no head, and for
+    attention that is no distribution.
     """
     scores, attention = real("scores", scores), real("attention", attention)
-    check_shapes("pass [B, S, T] and [B, H, S, T]", scores=scores, attention=attention)
+    remedy = "pass [B, S, T] and [B, H, S, T]"
+    check_shapes(remedy, empty=False, scores=scores, attention=attention)
     target = at_least_float32(attention.detach()).mean(dim=1)
-    target = target / target.sum(dim=-1, keepdim=True)
+    sums = target.sum(dim=-1, keepdim=True)
+    if not bool((attention >= 0).all() and (sums > 0).all() and sums.isfinite().all()):
+        raise ValueError("attention is no distribution; give weights of at least 0, not all 0")
+    target = target / sums
     guess = at_least_float32(scores).log_softmax(dim=-1)
     # Where the target is 0 a term is 0, also at a score of -inf.
     terms = torch.where(target > 0, target * (target.log() - guess), 0.0)
@@ -718,30 +762,37 @@ def sparse_attention(
 
     ``query [B, H, S, D]``, ``key [B, H_kv, T, D]``, ``value [B, H_kv, T, D_v]``; all heads of a
     token share the choice by ``scores [B, S, T]``. A later token is never chosen, whatever its
-    score; with ``k`` of at least T this is causal attention. Returns ``[B, H, S, D_v]``.
+    score; with ``k`` of at least T this is causal attention. Returns ``[B, H, S, D_v]``, computed
+    in at least float32.
 
     Source: DeepSeek-V3.2, arXiv 2512.02556, §2.1, eq. 2. Raises ``ValueError`` for shapes that do
-    not belong together and a ``k`` below 1.
+    not belong together, a ``k`` below 1, and a score that is NaN.
     """
     require.counts(k=k)
-    batch, n_heads, n_new, _ = query.shape
+    _check_heads(query, key, value)
+    batch, _, n_new, _ = query.shape
     n_tokens, n_kv = key.shape[2], key.shape[1]
-    same = key.shape == (batch, n_kv, n_tokens, query.shape[3]) and value.shape[:3] == key.shape[:3]
-    if scores.shape != (batch, n_new, n_tokens) or n_heads % n_kv or n_new > n_tokens or not same:
+    if scores.shape != (batch, n_new, n_tokens):
         raise ValueError(
-            f"scores has shape {tuple(scores.shape)}, query {tuple(query.shape)}, key "
-            f"{tuple(key.shape)} and value {tuple(value.shape)}; pass [B, S, T], [B, H, S, D], "
-            "[B, H_kv, T, D] and [B, H_kv, T, D_v], S up to T"
+            f"scores has shape {tuple(scores.shape)} and query {tuple(query.shape)}, of {n_tokens} "
+            f"tokens; pass [B, S, T] = {(batch, n_new, n_tokens)}"
         )
+    if bool(scores.isnan().any()):
+        raise ValueError(f"{first('scores', scores, scores.isnan())}; give numbers, or -inf")
+    dtype = value.dtype
+    query, key, value = (at_least_float32(each) for each in (query, key, value))
     # Before the choice, not after it: a later token would take the place of one that may be seen.
     future = _future(n_new, n_tokens, key.device)
-    best = scores.masked_fill(future, -math.inf).topk(min(k, n_tokens), dim=-1).indices
+    seen = at_least_float32(scores)
+    seen = seen.clamp(min=torch.finfo(seen.dtype).min).masked_fill(future, -math.inf)
+    best = seen.topk(min(k, n_tokens), dim=-1).indices
     hidden = future.expand(batch, -1, -1).gather(2, best)
     rows = torch.arange(batch, device=key.device)[:, None, None]
     chosen_keys = key.transpose(1, 2)[rows, best]  # [B, S, k, H_kv, D]
     chosen_values = value.transpose(1, 2)[rows, best]
-    groups = query.reshape(batch, n_kv, -1, n_new, query.shape[3])
+    groups = query.reshape(batch, n_kv, query.shape[1] // n_kv, n_new, query.shape[3])
     scale = key.shape[3] ** -0.5 if scale is None else scale
     similar = torch.einsum("bhgsd,bskhd->bhgsk", groups * scale, chosen_keys)
     weights = similar.masked_fill(hidden[:, None, None], -math.inf).softmax(dim=-1)
-    return torch.einsum("bhgsk,bskhd->bhgsd", weights, chosen_values).flatten(1, 2)
+    found = torch.einsum("bhgsk,bskhd->bhgsd", weights, chosen_values).flatten(1, 2)
+    return found.to(dtype)

@@ -33,9 +33,7 @@ def learn_layers(model: DecoderLM, last: int | None = None, *, embedding: bool =
     layers than there are, or fewer than one.
     """
     n_layers = model.config.n_layers
-    last = n_layers if last is None else last
-    if not 1 <= last <= n_layers:
-        raise ValueError(f"last is {last}; the model has {n_layers} layers, give 1 to {n_layers}")
+    last = n_layers if last is None else require.whole("last", last, 1, n_layers)
     model.requires_grad_(False)
     for module in (*model.layers[n_layers - last :], model.norm):
         module.requires_grad_(True)
@@ -57,13 +55,14 @@ class LoRALinear(nn.Module):
     def __init__(self, linear: nn.Linear, rank: int, scale: float = 2.0) -> None:
         """Put ``rank`` rows beside the weight of ``linear``, which is shared and not copied.
 
-        Raises ``ValueError`` for a rank below 1, and for a layer with a bias, which would be lost.
+        Raises ``ValueError`` for a rank below 1, a scale that is not finite, and for a layer with a
+        bias, which would be lost.
         """
         super().__init__()
         require.counts(rank=rank)
         if getattr(linear, "bias", None) is not None:  # torch types it as never None
             raise ValueError("linear has a bias; pass a layer without one")
-        self.weight, self.scale = linear.weight, scale
+        self.weight, self.scale = linear.weight, require.real("scale", scale)
         n_out, n_in = linear.weight.shape
         like: dict[str, Any] = {"dtype": linear.weight.dtype, "device": linear.weight.device}
         self.down = nn.Parameter(torch.randn(rank, n_in, **like) / n_in**0.5)
@@ -117,13 +116,18 @@ class Mixture:
     """General text that is read beside the examples, so that a model forgets less.
 
     In each step ``windows`` windows of ``length`` of ``tokens [N]`` are read; their mean loss
-    counts ``weight`` times as much as that of the completions.
+    counts ``weight`` times as much as that of the completions. Raises ``ValueError`` for windows or
+    a length below 1, and for a weight that is not above 0.
     """
 
     tokens: Tensor
     windows: int = 1
     length: int = 256
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        require.fields(self, at_least_1=("windows", "length"), above_0=("weight",))
 
 
 def fine_tune(
@@ -189,8 +193,11 @@ def completion_loss(model: DecoderLM, batch: CompletionBatch) -> Float[Tensor, "
 
     It is that of `slingshot.completions.completion_logits`. But here the head scores only the
     places that are learned, which saves the time and the memory of scores that nobody looks at.
+    Raises as `learned_logits`, and where no token is learned.
     """
     logits, targets = learned_logits(model, batch)
+    if not len(targets):
+        raise ValueError("batch has no token to learn; give examples with a completion")
     return F.cross_entropy(logits, targets)
 
 

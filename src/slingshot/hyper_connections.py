@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slingshot import require
-from slingshot.tensors import at_least_float32, check_finite, real
+from slingshot.tensors import at_least_float32, check_finite, first, real
 
 Mixing = Literal["free", "doubly stochastic", "identity"]
 """What a matrix that mixes streams may be: anything, positive with rows and columns that sum to 1,
@@ -33,7 +33,8 @@ def sinkhorn(logits: Float[Tensor, "*B n n"], n_iterations: int = 20) -> Float[T
 
     Sources: Sinkhorn and Knopp, Pacific J. Math. 21 (1967); for residual streams Xie et al.,
     arXiv 2512.24880, which takes 20 iterations. Raises ``ValueError`` for what is no square matrix
-    of finite floating-point numbers, and for ``n_iterations`` below 1.
+    of finite floating-point numbers, for numbers whose differences no float holds, and for
+    ``n_iterations`` below 1.
     """
     logits = real("logits", logits)
     if logits.ndim < 2 or logits.shape[-1] != logits.shape[-2] or not logits.numel():
@@ -43,6 +44,9 @@ def sinkhorn(logits: Float[Tensor, "*B n n"], n_iterations: int = 20) -> Float[T
     n_iterations = require.whole("n_iterations", n_iterations, 1)
     check_finite("logits", logits, "a logit says how strongly two streams mix")
     exponents = at_least_float32(logits)
+    too_large = exponents.abs() > torch.finfo(exponents.dtype).max / 4
+    if bool(too_large.any()):
+        raise ValueError(f"{first('logits', logits, too_large)}; give smaller ones")
     for _ in range(n_iterations):  # of logarithms, in which nothing overflows
         exponents = exponents - exponents.logsumexp(-2, keepdim=True)
         exponents = exponents - exponents.logsumexp(-1, keepdim=True)

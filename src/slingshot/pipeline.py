@@ -94,6 +94,7 @@ def simulate(
     Raises ``ValueError`` for a schedule that is unknown, for times that cannot be, and for too few
     microbatches: 1F1B and ZB-H1 need one a stage, DualPipe two, and even numbers of both.
     """
+    require.positive(forward=forward, backward=backward)
     both = forward + backward if overlapped is None else overlapped
     _check(schedule, n_stages, n_microbatches, forward, backward, weight, both)
     orders = {"1F1B": _one_forward_one_backward, "ZB-H1": _zero_bubble, "DualPipe": _dual_pipe}
@@ -128,15 +129,25 @@ def bubble_formula(
     more to do late than there are gaps. DualPipe: F = B - W, and W is at most F; with a gain from
     overlap it is the idle time of the devices in the middle, and the largest.
 
-    Raises ``ValueError`` as `simulate` does.
+    Raises ``ValueError`` as `simulate` does, and where the formula is below 0, which no idle time
+    is: ``weight`` is then too large for it.
     """
+    n_stages = require.whole("n_stages", n_stages, 1)
+    require.positive(forward=forward, backward=backward)
     both = forward + backward if overlapped is None else overlapped
     _check(schedule, n_stages, 2 * n_stages, forward, backward, weight, both)
     if schedule == "1F1B":
-        return (n_stages - 1) * (forward + backward)
-    if schedule == "ZB-H1":
-        return (n_stages - 1) * (forward + backward - 2 * weight)
-    return (n_stages / 2 - 1) * (both + backward - 3 * weight)
+        idle = (n_stages - 1) * (forward + backward)
+    elif schedule == "ZB-H1":
+        idle = (n_stages - 1) * (forward + backward - 2 * weight)
+    else:
+        idle = (n_stages / 2 - 1) * (both + backward - 3 * weight)
+    if idle < 0:
+        raise ValueError(
+            f"weight is {weight} and the formula of {schedule} {idle:.3g}; it does not hold there, "
+            "use simulate"
+        )
+    return idle
 
 
 # --- the three orders ----------------------------------------------------------------------------

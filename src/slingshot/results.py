@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from scipy.stats import fisher_exact
 
+from slingshot import require
 from slingshot.stats import wilson_interval
 
 LEAST_CHANCE: Final = 1e-4
@@ -158,8 +159,8 @@ def is_near(right: int, n: int, counts: Sequence[Count]) -> bool:
     """
     if not counts:
         raise ValueError("counts is empty; give those of at least one stored seed")
-    if n < 1 or not 0 <= right <= n:
-        raise ValueError(f"{right} right answers of {n} cannot be; give at least 1 problem")
+    for count in [Count(right, n), *counts]:
+        require.whole("right", count.right, 0, require.whole("n", count.n, 1))
     share = right / n
     if min(count.share for count in counts) <= share <= max(count.share for count in counts):
         return True

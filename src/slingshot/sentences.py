@@ -93,14 +93,14 @@ class SpokenGame:
         """Return a text of the game in sentences, be it right or wrong, whole or an opening.
 
         Raises ``ValueError`` for what has no sentence: a label that is not the next one, a move
-        with no state after it, or a state of another number of balls.
+        that is none of the game or has no state after it, or a state of another number of balls.
         """
         words, done = text.split(), 0
         said: list[str] = []
         while words and words[0] not in (ANSWER, END):
             moves: list[str] = []
             while words[:1] == [f"({done + 1})"] and len(words) > 1:
-                moves.append(_pair(words[1]))
+                moves.append(self._move(text, words[1]))
                 words, done = words[2:], done + 1
             state, words = self._state(text, words)
             if not moves:
@@ -116,6 +116,14 @@ class SpokenGame:
         if words not in ([], [END]):
             raise ValueError(f"{text!r} has no sentence for {' '.join(words)!r}")
         return "".join(said) + (END_OF_TEXT if words else "")
+
+    def _move(self, text: str, word: str) -> str:
+        """Return a move in letters."""
+        if word not in self.game.move_words():
+            raise ValueError(
+                f"{text!r} has no sentence: {word!r} should be two of {self.game.cups} cups, as 1-2"
+            )
+        return _pair(word)
 
     def _state(self, text: str, words: list[str]) -> tuple[str, list[str]]:
         """Return a state in letters, and the words after it."""
