@@ -260,6 +260,9 @@ def test_a_mixture_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(ValueError, match=f"^{name} is "):
         Mixture(TOKENS, **settings)
+
+
+def test_a_scale_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^scale is nan"):
         LoRALinear(nn.Linear(4, 4, bias=False), 2, scale=float("nan"))
 

@@ -94,9 +94,7 @@ def simulate(
     Raises ``ValueError`` for a schedule that is unknown, for times that cannot be, and for too few
     microbatches: 1F1B and ZB-H1 need one a stage, DualPipe two, and even numbers of both.
     """
-    require.positive(forward=forward, backward=backward)
-    both = forward + backward if overlapped is None else overlapped
-    _check(schedule, n_stages, n_microbatches, forward, backward, weight, both)
+    both = _check(schedule, n_stages, n_microbatches, forward, backward, weight, overlapped)
     orders = {"1F1B": _one_forward_one_backward, "ZB-H1": _zero_bubble, "DualPipe": _dual_pipe}
     order = [orders[schedule](device, n_stages, n_microbatches) for device in range(n_stages)]
     seconds: dict[Kind, float] = {
@@ -133,9 +131,7 @@ def bubble_formula(
     is: ``weight`` is then too large for it.
     """
     n_stages = require.whole("n_stages", n_stages, 1)
-    require.positive(forward=forward, backward=backward)
-    both = forward + backward if overlapped is None else overlapped
-    _check(schedule, n_stages, 2 * n_stages, forward, backward, weight, both)
+    both = _check(schedule, n_stages, 2 * n_stages, forward, backward, weight, overlapped)
     if schedule == "1F1B":
         idle = (n_stages - 1) * (forward + backward)
     elif schedule == "ZB-H1":
@@ -320,14 +316,17 @@ def _check(
     forward: float,
     backward: float,
     weight: float,
-    overlapped: float,
-) -> None:
+    overlapped: float | None,
+) -> float:
+    """Refuse what cannot be; return what a forward and a backward at once take."""
     if schedule not in get_args(ScheduleName):
         raise ValueError(
             f"schedule is {schedule!r}; give one of {', '.join(get_args(ScheduleName))}"
         )
     require.counts(n_stages=n_stages, n_microbatches=n_microbatches)
-    require.positive(forward=forward, backward=backward, overlapped=overlapped)
+    require.positive(forward=forward, backward=backward)
+    both = forward + backward if overlapped is None else overlapped
+    require.positive(overlapped=both)
     require.not_negative(weight=weight)
     if weight > backward:
         raise ValueError(
@@ -345,3 +344,4 @@ def _check(
             f"n_microbatches is {n_microbatches} for {n_stages} stages; {schedule} needs at least "
             f"{least} to fill them"
         )
+    return both
