@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot import distill as distillation
 from slingshot.completions import Example, completion_batches, completion_logits, padded
 from slingshot.distill import (
     Divergence,
@@ -429,6 +430,33 @@ def test_the_first_step_is_the_gradient_by_hand() -> None:
     on_policy(student, teacher, config=TrainConfig(1, clip=1e6))
     found = [parameter.grad for parameter in student.parameters()]
     torch.testing.assert_close(found, list(expected))
+
+
+@pytest.mark.parametrize("kind", ["reverse", "forward", "mixed"])
+def test_tokens_are_graded_in_parts_where_the_vocabulary_is_wide(
+    kind: Divergence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No table has more rows than a part; the loss and its gradients are those of the whole."""
+    config = TrainConfig(1, clip=1e6)
+    whole = make_model(0)
+    losses = on_policy(whole, make_model(1), config=config, divergence=kind).losses
+    rows: list[int] = []
+
+    def counting(logits: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: ANN401
+        rows.append(len(logits))
+        return token_divergence(logits, *args, **options)
+
+    monkeypatch.setattr(distillation, "token_divergence", counting)
+    monkeypatch.setattr(distillation, "_PART", 7 * whole.config.vocab_size)
+    parted = make_model(0)
+    again = on_policy(parted, make_model(1), config=config, divergence=kind).losses
+    assert max(rows) == 7
+    assert len(rows) > 6
+    assert len(rows) % 2 == 0  # each part twice: once more for its gradient
+    # About forty terms near 1, in another order, rounded at 6e-8.
+    assert again == pytest.approx(losses, rel=1e-5)
+    expected = [parameter.grad for parameter in whole.parameters()]
+    torch.testing.assert_close([parameter.grad for parameter in parted.parameters()], expected)
 
 
 def test_with_itself_as_teacher_a_student_has_nothing_to_learn() -> None:

@@ -915,11 +915,12 @@ def test_many_threads_get_what_one_gets(monkeypatch: pytest.MonkeyPatch) -> None
         lambda: smooth(x, w)[1],
         lambda: accumulate(x[:2], w[:2]),
         *((lambda layer=layer: layer(x).detach()) for layer in layers.values()),
+        *((lambda layer=layer: layer(x[:1]).detach()) for layer in layers.values()),
     ]
     expected = [call() for call in calls]
     for layer in layers.values():  # so that all threads pack at once
         if isinstance(layer, Int8Linear):
-            layer._packed.kept = None
+            layer._packed.packed.kept = layer._packed_row.packed.kept = None
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             futures = [pool.submit(call) for call in calls for _ in range(2)]
@@ -1117,6 +1118,8 @@ COVERED = {
     "round_blocks": test_a_block_is_off_by_its_bound_or_its_scale_is_named,
     "rounds_by_adding": test_wide_formats_keep_float32_as_their_own_rounding_does,
     "product_in_tiles": test_a_block_scaled_product_is_that_of_its_factors,
+    "Kept": test_a_layer_can_be_cast_copied_stored_loaded_and_changed,
+    "PackedRow": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
     "PackedProduct": test_a_layer_is_within_its_bound_in_the_dtype_of_its_input,
     "smooth": test_smoothing_leaves_every_product_of_two_elements,
     "accumulate": test_a_short_accumulator_loses_what_its_bound_says,

@@ -680,8 +680,10 @@ def test_by_lot_the_generator_decides_and_nothing_else() -> None:
 def test_int8_linear_is_within_its_bound(
     rows: int, bias: bool, tiles: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed &= packed_room._packed_is_exact()
-    monkeypatch.setattr(packed_room, "_packed_is_exact", lambda: packed)
+    many = packed and packed_room._packed_is_exact()
+    one = packed and packed_room._row_is_exact()
+    monkeypatch.setattr(packed_room, "_packed_is_exact", lambda: many)
+    monkeypatch.setattr(packed_room, "_row_is_exact", lambda: one)
     monkeypatch.setattr(packed_room, "has_amx", lambda: tiles)
     monkeypatch.setattr(linear, "_CHUNK", 257 * 12)  # the rows do not divide by 12
     torch.manual_seed(0)
@@ -689,7 +691,9 @@ def test_int8_linear_is_within_its_bound(
     layer = Int8Linear.from_linear(full)
     x = hard(rows, 257) if rows else torch.zeros(0, 257)
     result, w = layer(x).double(), full.weight.detach().double()
-    assert (layer._packed.kept is not None) == (packed and rows >= (1 if tiles else 2))
+    assert (layer._packed_row.packed.kept is not None) == (one and rows == 1)
+    few = 1 if tiles and not one else 2
+    assert (layer._packed.packed.kept is not None) == (many and rows >= few)
     expected = x.double() @ w.T + (full.bias.detach().double() if bias else 0)
     s = (x.double().abs().amax(1, keepdim=True) / 127).clamp_min(2.0**-126)
     t = w.abs().amax(1) / 127
@@ -761,17 +765,64 @@ def test_a_packed_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyP
     assert packed_room._packed_is_exact()
 
 
+def test_a_row_kernel_that_saturates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saturating(weight: Tensor, scale: Tensor) -> packed_room._Row:
+        sums = torch.full((1, len(scale)), -64 * 2.0**15 / 2)
+        return lambda row: (sums, torch.ones(()))
+
+    def missing(weight: Tensor, scale: Tensor) -> packed_room._Row:
+        raise error
+
+    x = normal(1, 64)
+    layer = Int8Linear.from_linear(nn.Linear(64, 32))
+    expected = layer(x)
+    checked = packed_room._row_is_exact.__wrapped__
+    for pack in (saturating, missing):
+        for error in (AttributeError(), RuntimeError(), OSError()):
+            with monkeypatch.context() as patch:
+                patch.setattr(packed_room, "_pack_for_row", pack)
+                assert not checked()
+                patch.setattr(packed_room, "_row_is_exact", checked)
+                assert same_bits(Int8Linear.from_linear(layer_of(layer))(x), expected)
+
+
+def layer_of(layer: Int8Linear) -> nn.Linear:
+    """A layer of floats that becomes ``layer``."""
+    n, k = layer.weight.shape
+    full = nn.Linear(k, n)
+    full.weight.data = layer.weight * layer.scale[:, None]
+    full.bias.data = layer.bias
+    return full
+
+
+@pytest.mark.skipif(not packed_room._row_is_exact(), reason="this processor has no such kernel")
+def test_the_row_kernel_is_compiled_and_follows_weight_and_scale() -> None:
+    """A change in place of either counts in the next call, though the kernel holds both."""
+    layer = Int8Linear.from_linear(nn.Linear(96, 40, bias=False))
+    x = normal(1, 96)
+    first = layer(x)
+    kept = layer._packed_row.packed.kept
+    assert kept is not None
+    assert isinstance(kept[2], torch.jit.ScriptModule)
+    assert same_bits(layer(x), first)
+    assert layer._packed_row.packed.kept is kept
+    layer.scale.mul_(2)
+    assert same_bits(layer(x), 2 * first)
+    layer.weight.neg_()
+    assert same_bits(layer(x), -2 * first)
+
+
 def test_an_int8_linear_that_was_packed_can_be_copied_stored_and_loaded() -> None:
     torch.manual_seed(0)
-    x = normal(20, 96)
     layer = Int8Linear.from_linear(nn.Linear(96, 40))
-    expected = layer(x)
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert same_bits(twin(x), expected)
-    other = Int8Linear.from_linear(nn.Linear(96, 40))
-    other(x)  # packs weights that are replaced
-    other.load_state_dict(layer.state_dict())
-    assert same_bits(other(x), expected)
+    for x in (normal(20, 96), normal(1, 96)):
+        expected = layer(x)
+        for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert same_bits(twin(x), expected)
+        other = Int8Linear.from_linear(nn.Linear(96, 40))
+        other(x)  # packs weights that are replaced
+        other.load_state_dict(layer.state_dict())
+        assert same_bits(other(x), expected)
     assert set(layer.state_dict()) == {"weight", "scale", "bias"}
 
 
@@ -781,12 +832,15 @@ def test_rows_of_tiny_numbers_have_the_smallest_scale() -> None:
     assert (scale == 2.0**-126).all()
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("k", [1, 2, 64, 577])
 @pytest.mark.parametrize("bias", [True, False])
 def test_one_row_has_the_integers_of_many(
-    k: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+    k: int, bias: bool, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The short way for one row, and the way for many, to the last bit."""
+    """The short ways for one row, and the way for many, to the last bit."""
+    packed = packed and packed_room._row_is_exact()
+    monkeypatch.setattr(packed_room, "_row_is_exact", lambda: packed)
     monkeypatch.setattr(packed_room, "has_amx", lambda: False)
     torch.manual_seed(0)
     layer = Int8Linear.from_linear(nn.Linear(k, 33, bias))
@@ -806,23 +860,6 @@ def test_one_row_has_the_integers_of_many(
         assert same_bits(quick, product)
         assert scale == largest
         assert same_bits(layer(row), product if layer.bias is None else product + layer.bias)
-    called: list[int] = []
-    row_alone = Int8Linear._multiply_row
-
-    def counting(self: Int8Linear, row: Tensor) -> tuple[Tensor, float]:
-        called.append(len(row))
-        return row_alone(self, row)
-
-    monkeypatch.setattr(Int8Linear, "_multiply_row", counting)
-    for x, tiles, expected in (
-        (torch.ones(2, k), False, []),
-        (torch.ones(1, k), True, []),
-        (torch.ones(1, 1, k), False, [1]),
-    ):
-        monkeypatch.setattr(packed_room, "has_amx", lambda tiles=tiles: tiles)
-        called.clear()
-        layer(x)
-        assert called == expected
 
 
 WEIGHT_ONLY: dict[str, Any] = {"INT8": Int8WeightOnlyLinear, "INT4": Int4WeightOnlyLinear}

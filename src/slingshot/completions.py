@@ -67,6 +67,19 @@ def completion_logits(
     return logits[learned], tokens[:, 1:][learned]
 
 
+def learned_states(
+    model: DecoderLM, batch: CompletionBatch
+) -> tuple[Float[Tensor, "N d"], Int64[Tensor, "N"]]:
+    """Return what the head reads at the places of the N learned tokens ``[N, d]``, and the tokens.
+
+    A wide head takes most of the memory of a small model, and scores for places where nothing is
+    learned are for nobody. Raises ``ValueError`` as `completion_logits`, but for the logits.
+    """
+    tokens, learned = checked(model, batch)
+    x, _ = model.read(tokens[:, :-1], model.rotations(tokens.shape[1] - 1))
+    return model.norm(x[learned]), tokens[:, 1:][learned]
+
+
 def checked(model: DecoderLM, batch: CompletionBatch) -> CompletionBatch:
     """Return ``batch`` as ``model`` can learn from it.
 

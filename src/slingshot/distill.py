@@ -19,12 +19,13 @@ itself, its own mistakes included, and hears at every token rather than once a t
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from slingshot import require
 from slingshot.completions import (
@@ -32,6 +33,7 @@ from slingshot.completions import (
     Example,
     completion_batches,
     completion_logits,
+    learned_states,
     padded,
 )
 from slingshot.lm import DecoderLM, in_eval_mode
@@ -46,6 +48,9 @@ from slingshot.tensors import (
     whole,
 )
 from slingshot.train import History, TrainConfig, fit, train_on_completions
+
+# Tokens times vocabulary whose grades are computed together: 32 MiB of logits.
+_PART: Final = 1 << 23
 
 Divergence = Literal["reverse", "forward", "mixed"]
 """How far a student's probabilities are from its teacher's; see `token_divergence`."""
@@ -205,16 +210,42 @@ def distill_on_policy(
             yield batch
 
     def loss(batch: CompletionBatch) -> Tensor:
-        logits, _ = completion_logits(student, batch)
-        with torch.no_grad():
-            graded, _ = completion_logits(teacher, batch)
-        return token_divergence(logits, graded, divergence, teacher_share=teacher_share).mean()
+        return _grades(student, teacher, batch, divergence, teacher_share).mean()
 
     longest = replace(config, batch_size=n_texts, sequence_length=max_new_tokens, batch_tokens=None)
     history = fit(student, loss, texts(), longest, progress=progress)
     written.losses, written.loads = history.losses, history.loads
     written.seconds += history.seconds
     return written
+
+
+def _grades(
+    student: DecoderLM,
+    teacher: DecoderLM,
+    batch: CompletionBatch,
+    kind: Divergence,
+    teacher_share: float,
+) -> Float[Tensor, "N"]:
+    """Return the `token_divergence` of each learned token.
+
+    A divergence keeps several tables of tokens times vocabulary for its gradient. With a wide head
+    they would take more memory than both models. So a part of the tokens comes after the other, and
+    what a part keeps is computed once more when its gradient is due (Chen et al., arXiv 1604.06174).
+    """
+    ours, _ = learned_states(student, batch)
+    with torch.no_grad():
+        theirs, _ = learned_states(teacher, batch)
+
+    def grades(ours: Tensor, theirs: Tensor) -> Tensor:
+        with torch.no_grad():
+            graded = teacher.head(theirs)
+        return token_divergence(student.head(ours), graded, kind, teacher_share=teacher_share)
+
+    n_rows = max(1, _PART // student.config.vocab_size)
+    if len(ours) <= n_rows:
+        return grades(ours, theirs)
+    parts = zip(ours.split(n_rows), theirs.split(n_rows), strict=True)
+    return torch.cat([checkpoint(grades, *part, use_reentrant=False) for part in parts])
 
 
 def token_divergence(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slingshot import require
-from slingshot.completions import CompletionBatch, Example, checked, completion_batches
+from slingshot.completions import CompletionBatch, Example, completion_batches, learned_states
 from slingshot.lm import DecoderLM
 from slingshot.tensors import at_least_float32
 from slingshot.train import History, TrainConfig, fit, shuffled_windows
@@ -209,7 +209,5 @@ def learned_logits(
     Logits are at least float32. Raises ``ValueError`` for tokens that are not of this model, and
     for a mask that does not fit them.
     """
-    tokens, learned = checked(model, batch)
-    x, _ = model.read(tokens[:, :-1], model.rotations(tokens.shape[1] - 1))
-    logits = model.head(model.norm(x[learned]))
-    return at_least_float32(logits), tokens[:, 1:][learned]
+    states, targets = learned_states(model, batch)
+    return at_least_float32(model.head(states)), targets

@@ -16,9 +16,10 @@ For integers all steps are 1, and the bound is s / 2. `Quantized.error_bound` co
 """
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Float64, Shaped
@@ -34,6 +35,8 @@ from slingshot.quant.rounding import (
     rounds_by_adding,
 )
 from slingshot.require import whole
+
+T = TypeVar("T")
 
 Block = tuple[int | None, int | None]
 """Rows and columns of a block; ``None`` takes all there are. So ``(None, None)`` is one scale for
@@ -243,6 +246,29 @@ def version_of(tensor: Tensor) -> object:
     Inference tensors do not count their changes, so theirs always differs.
     """
     return object() if tensor.is_inference() else tensor._version
+
+
+class Kept(Generic[T]):
+    """What ``make`` has made of some tensors, until they are others or change in place.
+
+    Nothing of it is copied or stored with the layer that keeps it.
+    """
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        """Keep nothing yet; ``make`` is called with the tensors."""
+        self.make = make
+        self.kept: tuple[tuple[Tensor, ...], list[object], T] | None = None
+
+    def __call__(self, *made_of: Tensor) -> T:
+        """Return what is made of these tensors."""
+        kept, versions = self.kept, [version_of(tensor) for tensor in made_of]
+        if kept is None or versions != kept[1] or any(map(operator.is_not, made_of, kept[0])):
+            self.kept = kept = (made_of, versions, self.make(*made_of))
+        return kept[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is kept."""
+        return {"make": self.make, "kept": None}
 
 
 def _scale_of(

@@ -5,16 +5,15 @@ make floats of it in the processor's registers. Sums are float32, what comes out
 Each call here returns the product or ``None``.
 """
 
-import operator
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import BFloat16, Int8, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from slingshot.quant.blocks import version_of
+from slingshot.quant.blocks import Kept
 
 # With more rows it takes less time to make BF16 of the weight and to multiply that.
 _FEW: Final = {8: 12, 4: 96}
@@ -44,7 +43,7 @@ class Int4FewRows:
 
     def __init__(self) -> None:
         """Keep nothing yet."""
-        self.kept: tuple[tuple[Tensor, ...], list[object], Tensor, Tensor] | None = None
+        self.packed = Kept(_pack_int4)
 
     def __call__(
         self,
@@ -58,15 +57,8 @@ class Int4FewRows:
         fits = _fits(x, 4) and not rest and group in _GROUPS and not len(weight) % _MULTIPLE
         if not fits or not _int4_is_right():
             return None
-        made_of, kept = (weight, scale, middle), self.kept
-        versions = [version_of(tensor) for tensor in made_of]
-        if kept is None or versions != kept[1] or any(map(operator.is_not, made_of, kept[0])):
-            self.kept = kept = (made_of, versions, *_pack_int4(*made_of))
-        return _int4_matmul(x.contiguous(), kept[2], group, kept[3])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was packed."""
-        return {"kept": None}
+        packed, scale_and_middle = self.packed(weight, scale, middle)
+        return _int4_matmul(x.contiguous(), packed, group, scale_and_middle)
 
 
 def pack_nibbles(codes: Int8[Tensor, "N K"]) -> Int8[Tensor, "N bytes"]:

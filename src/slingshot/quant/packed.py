@@ -1,14 +1,24 @@
-"""A fast path: a product of bytes with a weight that is kept in the processor's own order."""
+"""Fast paths: products of bytes with a weight that is kept in an order the processor reads well.
 
+`PackedProduct` takes rows, in oneDNN's order; `PackedRow` takes one row, in FBGEMM's. A row takes
+as long as the weight takes to be read, and FBGEMM is nearer to that. Each call returns the product
+or ``None``.
+"""
+
+import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Float32, Int8, Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from slingshot.quant.amx import has_amx
-from slingshot.quant.blocks import version_of
+from slingshot.quant.blocks import Kept
+from slingshot.quant.rounding import SMALLEST_SCALE
+
+_Row = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 # Beyond it, K products of 255 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // (255 * 128)
@@ -28,7 +38,7 @@ class PackedProduct:
 
     def __init__(self) -> None:
         """Keep nothing yet."""
-        self.kept: tuple[Tensor, object, Tensor] | None = None  # of what, its version, packed
+        self.packed = Kept(_pack)
 
     def __call__(
         self,
@@ -40,20 +50,69 @@ class PackedProduct:
         fits = len(values) >= fewest_rows() and weight.shape[1] <= _MAX_K
         if not fits or not _packed_is_exact():
             return None
-        version, kept = version_of(weight), self.kept
-        if kept is None or kept[0] is not weight or kept[1] != version:
-            self.kept = kept = (weight, version, _pack(weight))
-        return _packed_matmul(values, kept[2], scale)
+        return _packed_matmul(values, self.packed(weight), scale)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was packed."""
-        return {"kept": None}
+
+class PackedRow:
+    """One row in float32 times a weight, ``None`` where torch has no such kernel.
+
+    The row is divided by a scale of its own and rounded, so that it is whole numbers from -127 to
+    127, as `slingshot.quant.Int8Linear` does it. Like `PackedProduct` otherwise.
+    """
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.packed = Kept(_pack_for_row)
+
+    def __call__(
+        self, row: Float32[Tensor, "1 K"], weight: Int8[Tensor, "N K"], scale: Float32[Tensor, "N"]
+    ) -> tuple[Float32[Tensor, "1 N"], Float32[Tensor, ""]] | None:
+        """Return the product, and the scale of the row."""
+        if weight.shape[1] > _MAX_K or not _row_is_exact():
+            return None
+        return self.packed(weight, scale)(row)
 
 
 def _pack(weight: Int8[Tensor, "N K"]) -> Shaped[Tensor, "*shape"]:
     """Return ``weight`` in oneDNN's order. Strides would be ignored."""
     packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
     return packed
+
+
+class _RowKernel(nn.Module):
+    """A weight and its scale in FBGEMM's order, called on a row ``[1, K]`` in float32.
+
+    The kernel makes bytes of floats by itself. With a scale of 1, and 128 for zero, whole numbers
+    are not rounded. TorchScript compiles it all to one call. Called from Python, torch finds out by
+    an exception that ``packed`` is no tensor, and that takes as long as a small product.
+    """
+
+    def __init__(self, packed: Any) -> None:  # noqa: ANN401 an object of torch's own
+        super().__init__()
+        self.packed = packed
+        self.smallest = SMALLEST_SCALE
+
+    def forward(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        scale = torch.linalg.vector_norm(row, float("inf")).div_(127).clamp_min_(self.smallest)
+        values = torch.mul(row, scale.reciprocal()).round_()
+        product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            values, 1.0, 128, self.packed
+        )
+        return product.mul_(scale), scale
+
+
+def _pack_for_row(weight: Int8[Tensor, "N K"], scale: Float32[Tensor, "N"]) -> _Row:
+    """Return what multiplies a row by ``weight`` and by ``scale``."""
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    with warnings.catch_warnings():
+        # Both are deprecated. Without them `_row_is_exact` is false, and rows take the other ways.
+        warnings.simplefilter("ignore")
+        quantized = torch._make_per_channel_quantized_tensor(
+            weight.contiguous(), scale.double(), zeros, 0
+        )
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
+        kernel: _Row = torch.jit.script(_RowKernel(packed))
+    return kernel
 
 
 def _packed_matmul(
@@ -79,5 +138,16 @@ def _packed_is_exact() -> bool:
     try:
         product = _packed_matmul(bytes_, _pack(extremes.to(torch.int8)), torch.ones(33))
     except (AttributeError, RuntimeError):
+        return False
+    return bool((product == -64 * 127 * 128).all())
+
+
+@cache
+def _row_is_exact() -> bool:
+    """Whether torch has the kernel for one row, and it keeps the largest sums: VNNI does."""
+    row, extremes = torch.full((1, 64), 127.0), torch.full((33, 64), -128)
+    try:
+        product, _ = _pack_for_row(extremes.to(torch.int8), torch.ones(33))(row)
+    except (AttributeError, OSError, RuntimeError):  # OSError: TorchScript wants to read this file
         return False
     return bool((product == -64 * 127 * 128).all())
