@@ -951,7 +951,7 @@ def test_balance_of_strided_scores(
 
 @pytest.mark.parametrize("whole", [*INTEGERS, torch.bool, torch.float32])
 @covers("completion_batches", "completion_logits", "completion_mask", "Example", "CompletionBatch")
-@covers("checked")
+@covers("checked", "learned_states")
 def test_completions_of_any_type(whole: torch.dtype) -> None:
     batch = outcome(lambda: next(completions.completion_batches(examples(whole), 8, 0)))
     assert (batch is REFUSED) == (whole not in INTEGERS)
@@ -964,6 +964,9 @@ def test_completions_of_any_type(whole: torch.dtype) -> None:
     assert targets.tolist() == [3, 0, 3, 0]
     narrow = batch._replace(tokens=batch.tokens.to(whole))
     assert torch.equal(completions.completion_logits(model, narrow)[0], logits)
+    states, same = completions.learned_states(model, narrow)
+    assert torch.equal(same, targets)
+    torch.testing.assert_close(model.head(states).float(), logits)
     for left, right in zip(completions.checked(model, narrow), batch, strict=True):
         assert left.dtype == right.dtype
         assert torch.equal(left, right)
@@ -977,6 +980,7 @@ def test_completions_of_any_type(whole: torch.dtype) -> None:
     ):
         assert outcome(lambda: completions.completion_logits(model, wrong)) is REFUSED  # noqa: B023
         assert outcome(lambda: completions.checked(model, wrong)) is REFUSED  # noqa: B023
+        assert outcome(lambda: completions.learned_states(model, wrong)) is REFUSED  # noqa: B023
 
 
 @pytest.mark.parametrize("default", FLOATS)

@@ -765,34 +765,37 @@ def test_a_packed_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyP
     assert packed_room._packed_is_exact()
 
 
-def test_a_row_kernel_that_saturates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def saturating(weight: Tensor, scale: Tensor) -> packed_room._Row:
-        sums = torch.full((1, len(scale)), -64 * 2.0**15 / 2)
-        return lambda row: (sums, torch.ones(()))
+def row_kernel_that_saturates(weight: Tensor, scale: Tensor) -> packed_room._Row:
+    """What a processor without VNNI would give."""
+    sums = torch.full((1, len(scale)), -64 * 2.0**15 / 2)
+    return lambda row: (sums, torch.ones(()))
 
-    def missing(weight: Tensor, scale: Tensor) -> packed_room._Row:
+
+def missing(error: type[Exception]) -> Callable[[Tensor, Tensor], packed_room._Row]:
+    """What a torch without the kernel does."""
+
+    def raises(weight: Tensor, scale: Tensor) -> packed_room._Row:
         raise error
 
+    return raises
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [row_kernel_that_saturates, *map(missing, (AttributeError, OSError, RuntimeError))],
+)
+def test_a_row_kernel_that_is_missing_or_saturates_is_not_used(
+    pack: Callable[[Tensor, Tensor], packed_room._Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = normal(1, 64)
-    layer = Int8Linear.from_linear(nn.Linear(64, 32))
-    expected = layer(x)
-    checked = packed_room._row_is_exact.__wrapped__
-    for pack in (saturating, missing):
-        for error in (AttributeError(), RuntimeError(), OSError()):
-            with monkeypatch.context() as patch:
-                patch.setattr(packed_room, "_pack_for_row", pack)
-                assert not checked()
-                patch.setattr(packed_room, "_row_is_exact", checked)
-                assert same_bits(Int8Linear.from_linear(layer_of(layer))(x), expected)
-
-
-def layer_of(layer: Int8Linear) -> nn.Linear:
-    """A layer of floats that becomes ``layer``."""
-    n, k = layer.weight.shape
-    full = nn.Linear(k, n)
-    full.weight.data = layer.weight * layer.scale[:, None]
-    full.bias.data = layer.bias
-    return full
+    full = nn.Linear(64, 32)
+    expected = Int8Linear.from_linear(full)(x)
+    monkeypatch.setattr(packed_room, "_row_is_exact", packed_room._row_is_exact.__wrapped__)
+    monkeypatch.setattr(packed_room, "_pack_for_row", pack)
+    assert not packed_room._row_is_exact()
+    layer = Int8Linear.from_linear(full)
+    assert same_bits(layer(x), expected)
+    assert layer._packed_row.packed.kept is None
 
 
 @pytest.mark.skipif(not packed_room._row_is_exact(), reason="this processor has no such kernel")

@@ -229,8 +229,9 @@ def _grades(
     """Return the `token_divergence` of each learned token.
 
     A divergence keeps several tables of tokens times vocabulary for its gradient. With a wide head
-    they would take more memory than both models. So a part of the tokens comes after the other, and
-    what a part keeps is computed once more when its gradient is due (Chen et al., arXiv 1604.06174).
+    they would take more memory than both models. So one part of the tokens comes after the other,
+    and what a part keeps is computed once more when its gradient is due (Chen et al.,
+    arXiv 1604.06174).
     """
     ours, _ = learned_states(student, batch)
     with torch.no_grad():
