@@ -245,7 +245,7 @@ def _grades(
     n_rows = max(1, _PART // student.config.vocab_size)
     if len(ours) <= n_rows:
         return grades(ours, theirs)
-    parts = zip(ours.split(n_rows), theirs.split(n_rows), strict=True)
+    parts = zip(torch.split(ours, n_rows), torch.split(theirs, n_rows), strict=True)
     return torch.cat([checkpoint(grades, *part, use_reentrant=False) for part in parts])
 
 
