@@ -76,7 +76,8 @@ class Arm:
     """What is learned, from how many problems, by which part of the model, and how fast.
 
     With ``as_many_tokens`` there are as many problems as have the tokens that the traces of
-    ``problems`` others have. ``layers`` is for the last ones, ``rank`` and ``scale`` for LoRA.
+    ``problems`` others have. ``layers`` is for the last ones, ``rank`` and ``scale`` for LoRA. All
+    are read once, or there are as many steps as with batches of ``steps_of`` tokens all would need.
     """
 
     teaches: Teaches = "traces"
@@ -89,6 +90,7 @@ class Arm:
     rate: float = RATE
     mixed: bool = False
     batch_tokens: int = BATCH_TOKENS
+    steps_of: int | None = None
     seeds: int = 1
 
 
@@ -121,6 +123,11 @@ def arms() -> dict[str, Arm]:
         "LoRA, five times the rate": replace(lora, rate=5 * lora.rate),
         "LoRA, half the batch": replace(lora, batch_tokens=BATCH_TOKENS // 2),
         "LoRA, twice the batch": replace(lora, batch_tokens=2 * BATCH_TOKENS),
+        # Which of the two helps, more steps or smaller ones? Here only one of them changes.
+        "LoRA, the steps of half the batch": replace(lora, steps_of=BATCH_TOKENS // 2),
+        "LoRA, half the batch, no more steps": replace(
+            lora, batch_tokens=BATCH_TOKENS // 2, steps_of=BATCH_TOKENS
+        ),
     }
 
 
@@ -159,6 +166,8 @@ def configuration(arm: Arm, seed: int) -> dict[str, Any]:
         del told["layers"]
     if arm.learns != "LoRA":
         del told["rank"], told["scale"]
+    if arm.steps_of is None:
+        del told["steps_of"]
     return {
         **told,
         **reading(),
@@ -313,7 +322,7 @@ def teach(arm: Arm, seed: int) -> Taught:
         n_learning = add_lora(model, arm.rank, arm.scale)
     else:
         n_learning = learn_layers(model, arm.layers if arm.learns == "last" else None)
-    steps = batches_in_a_pass(examples, arm.batch_tokens, seed)
+    steps = batches_in_a_pass(examples, arm.steps_of or arm.batch_tokens, seed)
     mixture = Mixture(text_to_mix()) if arm.mixed else None
     history = fine_tune(
         model, examples, train_config(arm, steps), mixture=mixture, seed=seed, progress=False

@@ -19,6 +19,7 @@ from slingshot.grpo import GRPOConfig, train_grpo
 from slingshot.lm import DecoderLM, LMConfig
 from slingshot.pretrained import Pretrained
 from slingshot.tasks import Trace
+from slingshot.train import History
 from test_sentences import byte_tokenizer
 
 TINY = LMConfig(257, 8, 3, 2, 12, n_kv_heads=1, tied_embedding=True)
@@ -61,7 +62,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def small_arm(name: str) -> real_model.Arm:
-    return replace(real_model.arms()[name], problems=4, batch_tokens=2000, layers=2)
+    arm = real_model.arms()[name]
+    steps_of = arm.steps_of and 1000
+    return replace(arm, problems=4, batch_tokens=2000, layers=2, steps_of=steps_of)
 
 
 @pytest.mark.parametrize("name", real_model.arms())
@@ -82,6 +85,31 @@ def test_each_arm_runs_and_leaves_the_model_as_it_came(
     after = real_model.pretrained().model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert game.end == 256
+
+
+def test_the_controls_of_lora_change_the_steps_or_their_size_and_not_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("LoRA", "LoRA, half the batch")
+    controls = ("LoRA, the steps of half the batch", "LoRA, half the batch, no more steps")
+    monkeypatch.setattr(real_model, "fine_tune", lambda *args, **settings: History())
+    arms = real_model.arms()
+    usual, half, more_steps, small_steps = (arms[name] for name in (*names, *controls))
+    assert more_steps.batch_tokens == usual.batch_tokens == 2 * half.batch_tokens
+    assert small_steps.batch_tokens == half.batch_tokens
+    scaled = {
+        arm: replace(  # bytes are more tokens than words
+            arm,
+            problems=12,
+            batch_tokens=6 * arm.batch_tokens,
+            steps_of=arm.steps_of and 6 * arm.steps_of,
+        )
+        for arm in (usual, half, more_steps, small_steps)
+    }
+    steps = [real_model.teach(arm, 0).told["steps"] for arm in scaled.values()]
+    assert steps[2] == steps[1] > steps[0] == steps[3]
+    others = [replace(arm, batch_tokens=1, steps_of=None) for arm in scaled]
+    assert len(set(others)) == 1
 
 
 def test_a_reward_moves_the_last_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
