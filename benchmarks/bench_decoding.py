@@ -10,7 +10,8 @@ The ways: float32; BF16; INT8 weights and inputs, ``Int8Linear`` in a float32 mo
 weights only, in a BF16 model. With INT4 the head has INT8, as in the file, whose 4 bits are the
 grid that INT4 in groups of 32 hits again. transformers has the same weights, with the cache that it
 takes by default and with the static one, and torchao quantizes its model without compiling it. In
-float32 all must write the same tokens. A ratio above 1 means that slingshot is faster than the
+float32 all must write the same tokens. What a step takes without its products is timed as well, in
+a model whose linear layers return ones. A ratio above 1 means that slingshot is faster than the
 other one with as many bits; for slingshot itself it is the time of float32 over its own.
 
 llama.cpp is timed too where ``llama-cpp-python`` is installed, for one sequence, on the file
@@ -59,6 +60,7 @@ AGAINST: Final = {
     "llama.cpp Q4_1": "slingshot INT4 weights",
 }
 OURS: Final = "slingshot float32"
+REST: Final = "slingshot without products"
 
 
 class Case(NamedTuple):
@@ -82,6 +84,23 @@ CASES = (
     Case("decoding", 16, 16, 32),
 )
 Write = Callable[[], Tensor]
+
+
+class Ones(nn.Module):
+    """Stands for a linear layer and multiplies nothing."""
+
+    def __init__(self, n_outputs: int) -> None:
+        """Keep what was returned, by shape: filling it would take time, too."""
+        super().__init__()
+        self.n_outputs = n_outputs
+        self.kept: dict[tuple[int, ...], Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ones ``[..., n_outputs]``."""
+        shape = (*x.shape[:-1], self.n_outputs)
+        if shape not in self.kept:
+            self.kept[shape] = x.new_ones(shape)
+        return self.kept[shape]
 
 
 class Logits(NamedTuple):
@@ -292,6 +311,11 @@ def calls_of(case: Case, models: Models, prompts: Tensor) -> dict[str, Write]:
             settings = {"cache_implementation": "static"}
             static = partial(write_theirs, model, prompts, case.new_tokens, **settings)
             calls[f"{name}, static cache"] = static
+    if case.what == "decoding":
+        full = models[OURS]
+        assert isinstance(full, DecoderLM)
+        rest = replace_linears(full, lambda _, linear: Ones(linear.out_features))
+        calls[REST] = partial(write_ours, rest, prompts, case.new_tokens)
     return calls
 
 

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from slingshot import completions
 from slingshot import distill as distillation
-from slingshot.completions import Example, completion_batches, completion_logits, padded
+from slingshot.completions import (
+    CompletionBatch,
+    Example,
+    completion_batches,
+    completion_logits,
+    padded,
+)
 from slingshot.distill import (
     Divergence,
     distill,
@@ -457,6 +464,33 @@ def test_tokens_are_graded_in_parts_where_the_vocabulary_is_wide(
     assert again == pytest.approx(losses, rel=1e-5)
     expected = [parameter.grad for parameter in whole.parameters()]
     torch.testing.assert_close([parameter.grad for parameter in parted.parameters()], expected)
+
+
+def test_long_texts_and_short_ones_are_graded_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In passes of few tokens with padding; the loss and its gradients are those of one pass."""
+    config = TrainConfig(1, clip=1e6)
+    whole, dealt = make_model(0), make_model(0)
+    losses = on_policy(whole, make_model(1), config=config, n_texts=8).losses
+    shapes: list[torch.Size] = []
+    states = distillation.learned_states
+
+    def counting(model: DecoderLM, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
+        shapes.append(batch.tokens.shape)
+        return states(model, batch)
+
+    monkeypatch.setattr(distillation, "learned_states", counting)
+    monkeypatch.setattr(completions, "TOKENS_PER_PASS", 40)
+    again = on_policy(dealt, make_model(1), config=config, n_texts=8).losses
+    by_student = shapes[::2]
+    assert sum(shape[0] for shape in by_student) == 8
+    assert len(by_student) > 1
+    assert max(shape.numel() for shape in by_student) <= 40
+    widths = [shape[1] for shape in by_student]
+    assert widths == sorted(widths, reverse=True)
+    # Some fifty terms near 1, in another order, rounded at 6e-8.
+    assert again == pytest.approx(losses, rel=1e-5)
+    expected = [parameter.grad for parameter in whole.parameters()]
+    torch.testing.assert_close([parameter.grad for parameter in dealt.parameters()], expected)
 
 
 def test_with_itself_as_teacher_a_student_has_nothing_to_learn() -> None:

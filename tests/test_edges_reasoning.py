@@ -1170,6 +1170,7 @@ def test_every_public_name_is_looked_at() -> None:
             "SwiGLU": "test_edges_moe.py looks at it",
             "undrawn_linear": "takes sizes that its callers have checked",
             "draw": "fills weights that its callers have made",
+            "deal": "takes lengths that its callers have counted",
             "padded": "distill_on_policy calls it with what it has sampled",
             "keep_verified": "takes and gives traces, which are text",
             "Problem": "holds text",

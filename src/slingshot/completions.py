@@ -18,7 +18,7 @@ from slingshot.lm import DecoderLM
 from slingshot.tensors import at_least_float32, usable, whole
 
 TOKENS_PER_PASS: Final = 2048
-"""Tokens, with padding, that one pass of `token_log_probs` scores: few enough for the cache."""
+"""Tokens, with padding, that go through a model in one of the passes of `deal`."""
 
 
 class Example(NamedTuple):
@@ -210,7 +210,7 @@ def token_log_probs(
                 f"n_prompt is {prompt} in a sequence of {length}; give at least 1, since nothing "
                 "predicts the first token, and leave at least one token of output"
             )
-    passes = _passes(lengths)
+    passes = deal(lengths)
     order = torch.tensor([row for rows in passes for row in rows], dtype=torch.int64)
     n_output = torch.tensor(lengths, dtype=torch.int64) - torch.tensor(n_prompt, dtype=torch.int64)
     places = torch.arange(int(n_output.max()) if len(n_output) else 0)
@@ -223,7 +223,7 @@ def token_log_probs(
     return sorted_rows[order.argsort()], mask
 
 
-def _passes(lengths: list[int]) -> list[list[int]]:
+def deal(lengths: Sequence[int]) -> list[list[int]]:
     """Deal rows, long ones first, into batches of at most `TOKENS_PER_PASS` with their padding."""
     passes: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):

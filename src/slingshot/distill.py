@@ -33,6 +33,7 @@ from slingshot.completions import (
     Example,
     completion_batches,
     completion_logits,
+    deal,
     learned_states,
     padded,
 )
@@ -49,8 +50,8 @@ from slingshot.tensors import (
 )
 from slingshot.train import History, TrainConfig, fit, train_on_completions
 
-# Tokens times vocabulary whose grades are computed together: 32 MiB of logits.
-_PART: Final = 1 << 23
+# Tokens times vocabulary whose grades are computed together: 16 MiB of logits.
+_PART: Final = 1 << 22
 
 Divergence = Literal["reverse", "forward", "mixed"]
 """How far a student's probabilities are from its teacher's; see `token_divergence`."""
@@ -196,21 +197,24 @@ def distill_on_policy(
     generator = torch.Generator().manual_seed(seed)
     written = OnPolicyHistory()
 
-    def texts() -> Iterator[CompletionBatch]:
+    def texts() -> Iterator[list[CompletionBatch]]:
         while True:
             started = time.process_time()
             problems = [task.sample(generator) for _ in range(n_texts)]
             answers = sample_answers(
                 student, task, problems, max_new_tokens=max_new_tokens, generator=generator
             )
-            batch = padded([Example(answer.prompt, answer.output) for answer in answers])
-            written.tokens += sum(len(answer.prompt) + len(answer.output) for answer in answers)
-            written.lengths.append(int(batch.learned.sum()) / n_texts)
+            examples = [Example(answer.prompt, answer.output) for answer in answers]
+            lengths = [len(torch.cat(example)) for example in examples]
+            written.tokens += sum(lengths)
+            written.lengths.append(sum(len(each.completion) for each in examples) / n_texts)
             written.seconds += time.process_time() - started
-            yield batch
+            yield [padded([examples[row] for row in rows]) for rows in deal(lengths)]
 
-    def loss(batch: CompletionBatch) -> Tensor:
-        return _grades(student, teacher, batch, divergence, teacher_share).mean()
+    def loss(batches: list[CompletionBatch]) -> Tensor:
+        """Long texts and short ones are read apart, so that little is computed for padding."""
+        grades = [_grades(student, teacher, each, divergence, teacher_share) for each in batches]
+        return torch.cat(grades).mean()
 
     longest = replace(config, batch_size=n_texts, sequence_length=max_new_tokens, batch_tokens=None)
     history = fit(student, loss, texts(), longest, progress=progress)
