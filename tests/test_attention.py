@@ -478,6 +478,24 @@ def test_an_odd_width_of_heads_is_refused(width: int) -> None:
         rotations(4, width, 1e4, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("length", "width", "base", "message"),
+    [
+        (4, 4, 0.0, r"base is 0\.0; give a finite number above 0"),
+        (4, 4, -2.0, r"base is -2\.0; give a finite number above 0"),
+        (4, 4, math.nan, "base is nan; give a finite number above 0"),
+        (-1, 4, 1e4, "length is -1; give a whole number, at least 0"),
+        (1.5, 4, 1e4, r"length is 1\.5; give a whole number, at least 0"),
+        (4, 0, 1e4, "head_dim is 0; give a whole number, at least 1"),
+    ],
+)
+def test_rotations_that_cannot_be_are_named(
+    length: int, width: int, base: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        rotations(length, width, base, torch.device("cpu"))
+
+
 def test_the_score_of_the_indexer_is_the_formula() -> None:
     indexer = LightningIndexer(16, 3, 4).double().requires_grad_(False)
     draw(indexer)

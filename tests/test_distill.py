@@ -103,9 +103,16 @@ def test_a_generator_fixes_what_is_sampled() -> None:
     assert len({trace.text for trace in first[:3]}) > 1  # samples of one problem differ
 
 
-@pytest.mark.parametrize(("samples", "batch_size"), [(0, 512), (1, 0)])
-def test_samples_that_cannot_be_are_named(samples: int, batch_size: int) -> None:
-    message = f"samples is {samples} and batch_size {batch_size}; give at least 1"
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "message"),
+    [
+        (0, 512, "samples is 0; give a whole number, at least 1"),
+        (1.5, 512, r"samples is 1\.5; give a whole number, at least 1"),
+        (1, 0, "batch_size is 0; give a whole number, at least 1"),
+        (1, 2.5, r"batch_size is 2\.5; give a whole number, at least 1"),
+    ],
+)
+def test_samples_that_cannot_be_are_named(samples: int, batch_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample_traces(make_model(), TASK, make_problems(1), samples=samples, batch_size=batch_size)
 

@@ -201,7 +201,15 @@ REFUSED: dict[str, Callable[[], object]] = {
     "n_slots is 0; give": lambda: Engram(8, 0, 4),
     "d_slot is -1; give": lambda: Engram(8, 31, -1),
     "n_heads is 0; give": lambda: Engram(8, 31, 4, n_heads=0),
-    "orders is empty; give": lambda: Engram(8, 31, 4, orders=()),
+    r"orders is \(\); give": lambda: Engram(8, 31, 4, orders=()),
+    "orders is 2; give the lengths of phrases": lambda: Engram(8, 31, 4, orders=2),  # type: ignore[arg-type]
+    r"order is 2\.5; give": lambda: Engram(8, 31, 4, orders=(2.5,)),  # type: ignore[arg-type]
+    "multipliers has dtype torch.float32; pass odd": lambda: phrase_slots(
+        TOKENS, 2, PAIRS.float(), 5
+    ),
+    r"x has shape \(1, 3, 8\) and key \(1, 3, 4\); pass": lambda: Engram(8, 31, 4).gate(
+        X, X[..., :4]
+    ),
     "order is 0; give": lambda: Engram(8, 31, 4, orders=(2, 0)),
     "n_tokens is 3 with multipliers for 2": lambda: phrase_slots(TOKENS, 3, PAIRS, 5),
     "n_tokens is 0; give": lambda: phrase_slots(TOKENS, 0, PAIRS, 5),

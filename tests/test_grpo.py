@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -764,6 +765,9 @@ def test_no_sequences_have_no_log_probabilities() -> None:
         ([1], "2 sequences have 1 prompts; give one each"),
         ([1, 0], "n_prompt is 0 in a sequence of 3; give at least 1, since nothing predicts"),
         ([3, 1], "n_prompt is 3 in a sequence of 3; .* leave at least one token of output"),
+        ([1, 1.9], r"n_prompt is \[1, 1\.9\]; give a whole number for each prompt"),
+        (torch.tensor([1.0, 1.9]), r"n_prompt is tensor\(.*; give a whole number for each"),
+        (1, "n_prompt is 1; give a whole number for each prompt"),
     ],
 )
 def test_prompts_that_do_not_fit_their_sequences_are_named(
@@ -771,6 +775,14 @@ def test_prompts_that_do_not_fit_their_sequences_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         token_log_probs(make_model(), [torch.ones(3, dtype=torch.int64)] * 2, n_prompt)
+
+
+@pytest.mark.parametrize("lengths", [torch.tensor([1, 2]), np.array([1, 2]), (1, torch.tensor(2))])
+def test_lengths_of_prompts_may_be_whole_numbers_of_any_kind(lengths: Any) -> None:  # noqa: ANN401
+    model, sequences = make_model(), [torch.ones(3, dtype=torch.int64)] * 2
+    expected = token_log_probs(model, sequences, [1, 2])
+    for found, part in zip(token_log_probs(model, sequences, lengths), expected, strict=True):
+        assert torch.equal(found, part)
 
 
 # --- rollouts ----------------------------------------------------------------------------------

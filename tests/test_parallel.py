@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -273,8 +274,16 @@ def test_ranks_that_were_started_are_stopped_when_another_cannot_be(
 
 
 def test_an_imbalance_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"load is \[0, 0\]; there is no imbalance"):
+    with pytest.raises(ValueError, match=r"load is \[0.0, 0.0\]; there is no imbalance"):
         in_order(2, 2).imbalance([0, 0])
+
+
+@pytest.mark.parametrize(
+    ("load", "expected"),
+    [([1.5e308, 1e307], 1.875), ([1e308, 0], 2), ([5e-324, 0], 2), ([0.1] * 2, 1)],
+)
+def test_an_imbalance_is_within_the_range_of_a_float(load: list[float], expected: float) -> None:
+    assert in_order(2, 2).imbalance(load) == pytest.approx(expected, rel=1e-15)
 
 
 @pytest.mark.slow
@@ -400,6 +409,11 @@ def test_zipf_loads_need_replicas_and_not_only_packing() -> None:
         (([], 1), "load is"),
         (([1, -1], 1), "finite and at least 0"),
         (([1, float("nan")], 1), "finite"),
+        ((3, 1), "load is 3; give a number for each expert"),
+        ((torch.tensor(3.0), 1), r"load is 3\.0; give a number for each expert"),
+        ((np.array(3), 1), "load is 3; give a number for each expert"),
+        (([[1, 2]], 1), r"load is \[\[1, 2\]\]; give a number for each expert"),
+        (([1e308, 1e308], 1), r"load is \[1e\+308, 1e\+308\], whose sum overflows; pass counts"),
         (([1, 2, 3], 2), r"n_experts \+ n_redundant is 3, not a multiple of 2"),
         (([1, 2], 0), "n_ranks is 0"),
         (([1, 2], 2, -2), "n_redundant is -2"),
@@ -412,10 +426,25 @@ def test_what_cannot_be_placed_is_named(arguments: tuple[Any, ...], message: str
 
 
 @pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (torch.tensor(2.0), "load is 2.0; give a number for each expert"),
+        ([1e308, 1e308], "whose sum overflows"),
+        ([1, 2, 3], "load has 3 experts and the placement 2; pass"),
+    ],
+)
+def test_a_load_that_is_none_of_a_placement_is_named(load: Any, message: str) -> None:  # noqa: ANN401
+    for ask in (in_order(2, 2).rank_load, in_order(2, 2).imbalance):
+        with pytest.raises(ValueError, match=message):
+            ask(load)
+
+
+@pytest.mark.parametrize(
     ("ranks", "message"),
     [
         (((0, 0), (1, 2)), r"rank 0 holds \[0, 0\]; give experts from 0 to 2, each once"),
         (((0, 3), (1, 2)), "from 0 to 2"),
+        (((0, 1), (0.5, 2)), r"rank 1 holds \[0\.5, 2\]; give experts from 0 to 2"),
         (((0,), (1,)), "expert 2 is on no rank"),
     ],
 )
@@ -424,6 +453,8 @@ def test_a_placement_that_is_none_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Placement(3, ranks)
+    with pytest.raises(ValueError, match=r"n_experts is 2\.5; give a whole number"):
+        Placement(2.5, ranks)  # type: ignore[arg-type]
 
 
 # --- one rank, in this process -------------------------------------------------------------------

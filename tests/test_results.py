@@ -55,15 +55,45 @@ def test_an_unknown_run_is_named_with_those_that_are_known(name: str) -> None:
         made_up()["rl"]
 
 
-@pytest.mark.parametrize(("which", "when"), [("easy", "after"), ("hard", "before")])
-def test_what_was_not_measured_is_named(which: str, when: str) -> None:
-    with pytest.raises(ValueError, match=f"rl has no '{which}' '{when}'"):
+def test_an_experiment_without_runs_says_so() -> None:
+    stored = StoredResults("made-up", {})
+    assert stored.get("rl/0") is None
+    for ask in (stored.of, stored.counts, stored.configuration, stored.check, stored.__getitem__):
+        with pytest.raises(UnknownRunError, match="no stored run of made-up; it has no runs, make"):
+            ask("rl")
+
+
+@pytest.mark.parametrize(
+    ("which", "when", "there"),
+    [
+        ("easy", "after", r"\['hard'\]"),
+        ("hard", "before", r"\['after', 'seed'\]"),
+        ("hard", "seed", "0"),
+    ],
+)
+def test_what_was_not_measured_is_named(which: str, when: str, there: str) -> None:
+    with pytest.raises(ValueError, match=f"rl has no '{which}' '{when}' with .*; there is {there}"):
         made_up().counts("rl", which, when)
+
+
+@pytest.mark.parametrize("after", [None, [1], "hard", {"hard": 3}, {"hard": {"right": 1}}])
+def test_what_are_no_counts_is_named(after: object) -> None:
+    run = {"configuration": {}, "result": {"after": after}}
+    with pytest.raises(ValueError, match="rl has no 'hard' 'after' with 'right' and 'n'; there is"):
+        StoredResults("made-up", {"rl/0": run}).counts("rl")
 
 
 def test_settings_as_stored_pass() -> None:
     made_up().check("rl", rl=Config(), text="a")
     made_up().check("rl", rl={"rate": 0.1, "betas": (0.9, 0.99)})
+    made_up(mixing=None).check("rl", mixing=None)
+
+
+def test_a_field_that_is_none_need_not_be_stored_wherever_it_stands() -> None:
+    stored = made_up(models=[{"rate": 0.1, "betas": [0.9, 0.99]}], tries=[1, None])
+    stored.check("rl", models=[Config()], tries=(1, None))
+    with pytest.raises(ValueError, match=r"tries \[1, None\], not \[1\]"):
+        stored.check("rl", tries=[1])  # an element is no field
 
 
 @pytest.mark.parametrize(
@@ -73,7 +103,10 @@ def test_settings_as_stored_pass() -> None:
         ({"rl": Config(head_dim=4)}, r"head_dim=None \(not 4\)"),
         ({"rl": {"rate": 0.1}}, r"betas=\[0.9, 0.99\] \(not None\)"),
         ({"text": "b"}, "'a', not 'b'"),
-        ({"nothing": 1}, "None, not 1"),
+        ({"nothing": 1}, "rl/0 was made without a setting nothing; its settings are rl, text"),
+        ({"nothing": None}, "rl/0 was made without a setting nothing; its settings are rl, text"),
+        ({"text": {"a"}}, r"text is \{'a'\}; give a dataclass, or what JSON can hold"),
+        ({"rl": Config}, r"rl is <class .*; give a dataclass, or what JSON can hold"),
     ],
 )
 def test_another_setting_is_named(settings: dict[str, Any], message: str) -> None:

@@ -302,6 +302,31 @@ def test_the_head_is_that_of_v3() -> None:
     torch.testing.assert_close(head.loss(model, hidden, tokens), expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 2), (2, 1), (0, 5)])
+def test_too_few_tokens_to_guess_one_are_named(shape: tuple[int, int]) -> None:
+    model = make_model(CONFIGS["heads"])
+    hidden = torch.zeros(shape[0], shape[1] - 1, 32, dtype=torch.float64)
+    message = r"^hidden has shape .* and tokens \(\d, \d\); .* S at least 2"
+    with pytest.raises(ValueError, match=message):
+        MultiTokenHead.of(model).loss(model, hidden, torch.zeros(shape, dtype=torch.int64))
+
+
+def test_what_the_head_cannot_read_is_named() -> None:
+    model = make_model(CONFIGS["heads"])
+    head = MultiTokenHead.of(model)
+    hidden, tokens = torch.zeros(1, 3, 32, dtype=torch.float64), torch.ones(1, 4).long()
+    for wrong in (hidden[:, 1:], hidden[..., 1:], hidden[0], hidden.expand(2, -1, -1)):
+        with pytest.raises(ValueError, match=r"hidden has shape .*; pass \[B, S, 32\] and"):
+            head.loss(model, wrong, tokens)
+        with pytest.raises(ValueError, match=r"hidden has shape .*; pass \[B, S, 32\] and"):
+            head.read(model, wrong, tokens[:, 1:])
+    for ask in (head.loss, head.read):
+        with pytest.raises(ValueError, match="token 99 is not within 0 to 23"):
+            ask(model, hidden, 99 * tokens)
+    with pytest.raises(ValueError, match="start is -1; give a whole number, at least 0"):
+        head.read(model, hidden, tokens[:, 1:], -1)
+
+
 def test_the_head_drafts_what_it_would_say_with_all_before_it() -> None:
     model = make_model(CONFIGS["heads"])
     head = MultiTokenHead.of(model)

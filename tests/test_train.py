@@ -388,6 +388,13 @@ def test_the_mask_begins_where_the_first_token_of_a_completion_is_predicted() ->
     assert mask.tolist() == [[False, True, True], [True, False, False]]
 
 
+def test_lengths_that_are_not_whole_are_named() -> None:
+    with pytest.raises(ValueError, match=r"^lengths has dtype torch\.float32; pass int64"):
+        completion_mask(torch.tensor([2, 1]), torch.tensor([4.9, 2.0]))
+    with pytest.raises(ValueError, match=r"^n_prompt has dtype torch\.float32; pass int64"):
+        completion_mask(torch.tensor([1.9, 1.0]), torch.tensor([4, 2]))
+
+
 def make_examples(sizes: list[tuple[int, int]]) -> list[Example]:
     """Examples whose tokens are all different, so that each can be found again."""
     place = iter(range(1, 10_000))

@@ -42,19 +42,25 @@ def rotations(
     Pair j of the channels turns by ``base ** (-2j / head_dim)`` per position, so that the dot
     product of a query and a key depends on their distance alone. Both channels of a pair have its
     cosine; the first has minus its sine, the second its sine. Source: arXiv 2104.09864, eq. 15.
+    Raises ``ValueError`` for an odd ``head_dim``, a ``base`` that is not above 0, and a ``length``
+    below 0.
     """
     return _turns(_speeds(head_dim, base, device), length, dtype)
 
 
 def _speeds(head_dim: int, base: float, device: torch.device) -> Float64[Tensor, "pairs"]:
-    """By how much each pair of channels turns per position; ``ValueError`` for an odd width."""
+    """By how much each pair of channels turns per position."""
+    require.counts(head_dim=head_dim)
     require.even_for_rope(head_dim=head_dim)
+    require.positive(base=base)
     return base ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
 
 
 def _turns(
     speed: Float[Tensor, "pairs"], length: int, dtype: torch.dtype
 ) -> Float[Tensor, "2 S 2*pairs"]:
+    """The angles of ``length`` positions, as cosines and signed sines."""
+    require.counts(least=0, length=length)
     angle = torch.arange(length, device=speed.device, dtype=torch.float64)[:, None] * speed
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)]).to(dtype)
@@ -478,7 +484,10 @@ class LatentAttention(nn.Module):
     def rotations(
         self, length: int, dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "2 S rope"]:
-        """Return the rotations of the first ``length`` positions, ``[2, length, rope]``."""
+        """Return the rotations of the first ``length`` positions, ``[2, length, rope]``.
+
+        Raises ``ValueError`` for a ``length`` below 0.
+        """
         return _turns(self.speeds, length, dtype) * self.stretch
 
     def forward(

@@ -6,6 +6,7 @@ look only at these: the cross-entropy of `slingshot.train.train_on_completions`,
 `slingshot.distill.hinton_loss`, and the objective of `slingshot.grpo.grpo_loss`.
 """
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -47,8 +48,10 @@ def completion_mask(
     """Return which tokens but the first belong to a completion: ``[B, max(lengths) - 1]`` bool.
 
     Row b has ``lengths[b]`` tokens, of which ``n_prompt[b]`` are prompt; padding comes after. The
-    column of a token is one less than its place: it is where the token is predicted.
+    column of a token is one less than its place: it is where the token is predicted. Raises
+    ``ValueError`` for numbers that are not of an integer type.
     """
+    n_prompt, lengths = whole("n_prompt", n_prompt), whole("lengths", lengths)
     place = torch.arange(1, int(lengths.max()))
     return (n_prompt[:, None] <= place) & (place < lengths[:, None])
 
@@ -197,10 +200,13 @@ def token_log_probs(
 
     Rows of about one length go through the model together, so that little is computed for padding.
     Raises ``ValueError`` unless each sequence has a token of prompt and one of output, all of this
-    model, and when its logits are not finite.
+    model, for an ``n_prompt`` that is not whole, and when the logits are not finite.
     """
     sequences = [_checked_sequence(model, sequence) for sequence in sequences]
-    n_prompt = [int(number) for number in n_prompt]
+    try:
+        n_prompt = [operator.index(number) for number in n_prompt]
+    except TypeError as error:
+        raise ValueError(f"n_prompt is {n_prompt}; give a whole number for each prompt") from error
     lengths = [len(sequence) for sequence in sequences]
     if len(lengths) != len(n_prompt):
         raise ValueError(f"{len(lengths)} sequences have {len(n_prompt)} prompts; give one each")

@@ -35,9 +35,11 @@ def phrase_slots(
     ``[H, N]``, of which the first ``n_tokens`` of each row are used, the last token's first.
 
     Source: Engram, eqs. 1 and 2, whose tables have a prime number of rows. Raises ``ValueError``
-    for negative ids, for what is no ``[B, S]``, and for counts below 1.
+    for negative ids, for what is no ``[B, S]``, for multipliers that are not whole, and for counts
+    below 1.
     """
     tokens = whole("tokens", tokens, "pass the ids of tokens")
+    multipliers = whole("multipliers", multipliers, "pass odd numbers in int64")
     check_shapes("pass [B, S] and [H, N]", tokens=tokens, multipliers=multipliers)
     require.counts(n_tokens=n_tokens, n_slots=n_slots)
     if n_tokens > multipliers.shape[1]:
@@ -65,7 +67,7 @@ class Engram(nn.Module):
     a ``key`` and a ``value``, both ``[d_model, n_tables * d_slot]``, and the gate is
     ``sigmoid(norm(x) . norm(key) / sqrt(d_model))``.
 
-    Source: Engram, eqs. 1 to 4. Raises ``ValueError`` for sizes below 1.
+    Source: Engram, eqs. 1 to 4. Raises ``ValueError`` for sizes below 1, and without ``orders``.
     """
 
     multipliers: Tensor
@@ -81,8 +83,8 @@ class Engram(nn.Module):
         """Draw the tables and the keys; the values start at zero."""
         super().__init__()
         require.counts(d_model=d_model, n_slots=n_slots, d_slot=d_slot, n_heads=n_heads)
-        if not orders:
-            raise ValueError("orders is empty; give the lengths of phrases, such as (2, 3)")
+        if not isinstance(orders, Sequence) or not orders:
+            raise ValueError(f"orders is {orders!r}; give the lengths of phrases, such as (2, 3)")
         for order in orders:
             require.counts(order=order)
         self.d_model, self.n_slots, self.orders = d_model, n_slots, tuple(orders)
@@ -112,7 +114,11 @@ class Engram(nn.Module):
     def gate(
         self, x: Float[Tensor, "B S d"], key: Float[Tensor, "B S d"]
     ) -> Float[Tensor, "B S 1"]:
-        """Return how far what was read belongs here, from 0 to 1."""
+        """Return how far what was read belongs here, from 0 to 1.
+
+        Raises ``ValueError`` for another width, and when the two do not belong together.
+        """
+        check_shapes(f"pass [B, S, {self.d_model}] twice", x=x, key=key)
         check_squares(x)
         wide, key = at_least_float32(x), at_least_float32(key)
         width = (self.d_model,)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +50,9 @@ class Placement:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for an expert that is nowhere, unknown, or twice on one rank."""
+        require.counts(n_experts=self.n_experts)
         for rank, slots in enumerate(self.ranks):
-            unknown = [e for e in slots if not 0 <= e < self.n_experts]
+            unknown = [e for e in slots if e not in range(self.n_experts)]
             if unknown or len(set(slots)) < len(slots):
                 raise ValueError(
                     f"rank {rank} holds {list(slots)}; give experts from 0 to "
@@ -71,23 +72,31 @@ class Placement:
         return [rank for rank, slots in enumerate(self.ranks) if expert in slots]
 
     def rank_load(self, load: Sequence[float] | Tensor) -> list[float]:
-        """Return the tokens of each rank, when an expert's tokens are divided evenly."""
+        """Return the tokens of each rank, when an expert's tokens are divided evenly.
+
+        Raises ``ValueError`` for loads that `place_experts` refuses, or of other experts.
+        """
         told, replicas = _loads(load), self.replicas
         if len(told) != self.n_experts:
-            raise ValueError(f"load has {len(told)} experts and the placement {self.n_experts}")
+            raise ValueError(
+                f"load has {len(told)} experts and the placement {self.n_experts}; pass the load "
+                "of the same experts"
+            )
         return [sum(told[e] / replicas[e] for e in slots) for slots in self.ranks]
 
     def imbalance(self, load: Sequence[float] | Tensor) -> float:
         """Return the tokens of the busiest rank over the mean; 1 if all are as busy.
 
-        Raises ``ValueError`` where no expert has a token.
+        Raises ``ValueError`` as `rank_load` does, and where no expert has a token.
         """
         loads = self.rank_load(load)
-        if not sum(loads):
+        busiest = max(loads)
+        if not busiest:
             raise ValueError(
-                f"load is {list(load)}; there is no imbalance before a token is routed"
+                f"load is {_loads(load)}; there is no imbalance before a token is routed"
             )
-        return max(loads) * len(loads) / sum(loads)
+        # Shares of the busiest, whose sum is within the range of a float whatever the loads are.
+        return len(loads) / sum(each / busiest for each in loads)
 
 
 def in_order(n_experts: int, n_ranks: int) -> Placement:
@@ -122,7 +131,8 @@ def place_experts(
 
     Source: DeepSeek's expert parallelism load balancer (EPLB), which may put two replicas on one
     rank; this one never does. Raises ``ValueError`` for loads that are not finite and at least 0,
-    sizes that do not divide, and more redundant slots than the ranks can use.
+    or whose sum is not finite, sizes that do not divide, and more redundant slots than the ranks
+    can use.
     """
     told = _loads(load)
     n_experts, groups = len(told), len(told) if n_groups is None else n_groups
@@ -189,10 +199,18 @@ def _pack(items: list[int], weights: list[float], n_packs: int, size: int) -> li
 
 
 def _loads(load: Sequence[float] | Tensor) -> list[float]:
-    told = load.tolist() if isinstance(load, Tensor) else list(load)
-    if not told or not all(require.is_finite(each) and each >= 0 for each in told):
-        raise ValueError(f"load is {told}; give the tokens of each expert, finite and at least 0")
-    return [float(each) for each in told]
+    """The load as floats; raise ``ValueError`` unless it holds counts, one for each expert."""
+    told = load.tolist() if hasattr(load, "tolist") else load  # a number, if it is no vector
+    told = list(told) if isinstance(told, Iterable) else told
+    counted = isinstance(told, list) and all(require.is_finite(e) and e >= 0 for e in told)
+    if not counted or not told:
+        raise ValueError(
+            f"load is {told}; give a number for each expert, its tokens, finite and at least 0"
+        )
+    loads = [float(each) for each in told]
+    if not require.is_finite(sum(loads)):
+        raise ValueError(f"load is {loads}, whose sum overflows; pass counts of tokens")
+    return loads
 
 
 def _check_divides(name: str, size: int, n: int) -> None:

@@ -105,7 +105,8 @@ def one_of(choices: Sequence[str], **values: str) -> None:
     """Raise ``ValueError`` unless each is one of ``choices``."""
     for name, value in values.items():
         if value not in choices:
-            known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            *others, last = choices
+            known = f"{', '.join(others)} or {last}" if others else last
             raise ValueError(f"{name} {value!r} is unknown; use {known}")
 
 

@@ -8,7 +8,7 @@ the settings on the page, and whether what came out here is near them.
 import importlib.resources
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
 from scipy.stats import fisher_exact
@@ -71,6 +71,8 @@ class StoredResults(Mapping[str, dict[str, Any]]):
         return len(self._runs)
 
     def _known(self) -> str:
+        if not self._runs:
+            return "it has no runs, make them with `make experiments`"
         names = dict.fromkeys(key.rpartition("/")[0] for key in self._runs)
         return f"its runs are {', '.join(names)}, each with a seed, as in {next(iter(self._runs))}"
 
@@ -102,28 +104,32 @@ class StoredResults(Mapping[str, dict[str, Any]]):
         """
         found = []
         for result in self.of(run):
+            measured = result.get(when)
+            counts = measured if isinstance(measured, dict) else {}
             try:
-                measured = result[when][which]
-            except KeyError as error:
-                there = {name: sorted(value) for name, value in result.items() if name == when}
+                found.append(Count(counts[which]["right"], counts[which]["n"]))
+            except (KeyError, TypeError):
+                there = sorted(counts) or f"{measured!r:.99}" if when in result else sorted(result)
                 raise ValueError(
-                    f"{run} has no {which!r} {when!r}: {error.args[0]!r} is missing; "
-                    f"there is {there or sorted(result)}"
+                    f"{run} has no {which!r} {when!r} with 'right' and 'n'; there is {there}"
                 ) from None
-            found.append(Count(measured["right"], measured["n"]))
         return found
 
     def check(self, run: str, **settings: Any) -> None:  # noqa: ANN401 whatever a run was made with
         """Raise ``ValueError`` unless all seeds of a run were made with these ``settings``.
 
         A setting is a dataclass, or whatever JSON can hold; a field that is ``None`` need not be
-        stored.
+        stored. Raises it too for a setting that is not stored, and for what JSON cannot hold.
         """
         for seed in self.seeds(run):
             stored = self._runs[f"{run}/{seed}"]["configuration"]
             for name, setting in settings.items():
-                ours = _plain(setting)
-                theirs = _plain(stored.get(name))
+                if name not in stored:
+                    raise ValueError(
+                        f"{run}/{seed} was made without a setting {name}; its settings are "
+                        f"{', '.join(stored)}"
+                    )
+                ours, theirs = _plain(name, setting), _plain(name, stored[name])
                 if ours != theirs:
                     raise ValueError(
                         f"{run}/{seed} was made with {name} {_differing(theirs, ours)}; the page "
@@ -179,16 +185,21 @@ def _stored(kind: str, name: str) -> dict[str, Any]:
     return content
 
 
-def _plain(setting: Any) -> Any:  # noqa: ANN401 whatever a run was made with
+def _plain(name: str, setting: Any) -> Any:  # noqa: ANN401 whatever a run was made with
     """A setting as JSON has it: lists for tuples, and no field that is ``None``."""
-    if is_dataclass(setting) and not isinstance(setting, type):
-        setting = asdict(setting)
-    return _without_none(json.loads(json.dumps(setting)))
+    try:
+        return _without_none(json.loads(json.dumps(setting, default=asdict)))
+    except TypeError as error:
+        raise ValueError(
+            f"{name} is {setting!r:.99}; give a dataclass, or what JSON can hold"
+        ) from error
 
 
 def _without_none(value: Any) -> Any:  # noqa: ANN401 JSON
     if isinstance(value, dict):
         return {name: _without_none(each) for name, each in value.items() if each is not None}
+    if isinstance(value, list):  # an element is no field, and is there also where it is None
+        return [_without_none(each) for each in value]
     return value
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from slingshot import require
 from slingshot.lm import DecoderLM, generate
 from slingshot.tasks import Problem, Task
 
@@ -39,11 +40,12 @@ def sample_answers(
 
     An output ends with the task's end, or unfinished after ``max_new_tokens``. All are written at
     once, in their order; with a ``batch_size`` at most so many at a time, those with prompts of
-    about one length together. Raises ``ValueError`` for ``samples`` or ``batch_size`` below 1, and
-    as `slingshot.lm.generate` does.
+    about one length together. Raises ``ValueError`` unless ``samples`` and ``batch_size`` are whole
+    numbers of at least 1, and as `slingshot.lm.generate` does.
     """
-    if samples < 1 or (batch_size is not None and batch_size < 1):
-        raise ValueError(f"samples is {samples} and batch_size {batch_size}; give at least 1")
+    require.counts(samples=samples)
+    if batch_size is not None:
+        require.counts(batch_size=batch_size)
     asked = [problem for problem in problems for _ in range(samples)]
     prompts = [task.encode(problem.prompt) for problem in asked]
     order = list(range(len(asked)))

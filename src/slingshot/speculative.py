@@ -309,8 +309,13 @@ class MultiTokenHead(nn.Module):
     ) -> Float[Tensor, "B S d"]:
         """Return a hidden vector for each pair of ``hidden [B, S, d]`` and ``tokens [B, S]``.
 
-        ``tokens`` are those that came after what ``hidden`` stands for.
+        ``tokens`` are those that came after what ``hidden`` stands for. Raises ``ValueError`` for
+        tokens that are not of this model, and for shapes that do not belong together.
         """
+        tokens = model.check_tokens(tokens)
+        remedy = f"pass [B, S, {model.config.d_model}] and [B, S]"
+        check_shapes(remedy, hidden=hidden, tokens=tokens)
+        require.counts(least=0, start=start)
         rotation = model.rotations(start + tokens.shape[1])[:, start:]
         return self._read(model, hidden, tokens, rotation, None)
 
@@ -337,7 +342,18 @@ class MultiTokenHead(nn.Module):
         """Return the loss of guessing the token after the next, the mean in nats.
 
         ``hidden [B, S, d]`` is what the model made of all but the last of ``tokens [B, S + 1]``.
+        Raises ``ValueError`` for tokens that are not of this model, for shapes that do not belong
+        together, and for fewer than three tokens, of which none comes after the next.
         """
+        tokens, width = model.check_tokens(tokens), model.config.d_model
+        n_rows, n_tokens = tokens.shape
+        fits = hidden.shape == (n_rows, n_tokens - 1, width)
+        if not fits or n_rows < 1 or n_tokens < 3:
+            raise ValueError(
+                f"hidden has shape {tuple(hidden.shape)} and tokens {tuple(tokens.shape)}; pass "
+                f"[B, S, {width}] and [B, S + 1] with S at least 2, for the third token is the "
+                "first to be guessed"
+            )
         guessed = self.logits(model, self.read(model, hidden[:, :-1], tokens[:, 1:-1]))
         return F.cross_entropy(at_least_float32(guessed).flatten(0, 1), tokens[:, 2:].flatten())
 

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from slingshot.require import is_finite, real, whole
+from slingshot.tensors import is_whole
 
 Answer = TypeVar("Answer", bound=Hashable)
 
@@ -194,7 +195,7 @@ def _finite_floats(values: Sequence[float]) -> list[float]:
 
 
 def _is_whole(labels: Tensor) -> bool:
-    return not (labels.is_floating_point() or labels.is_complex())
+    return labels.dtype == torch.bool or is_whole(labels)  # False and True are the labels 0 and 1
 
 
 def _check_has_numbers(**tensors: Tensor) -> None:
