@@ -15,8 +15,9 @@ from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 
 from slingshot.layers import SwiGLU
-from slingshot.moe import Experts, MoE, TopKRouter
+from slingshot.moe import Experts, MoE, TopKRouter, fast
 from slingshot.moe import experts as experts_module
+from slingshot.moe.dispatch import sort_by_expert
 
 # Two float32 sums of n products in different orders differ by at most about n * 2^-24 of the sum
 # of magnitudes; n is at most 2 * 64 here, and the layer chains two such sums: below 1e-5.
@@ -230,6 +231,7 @@ class Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.shapes: list[torch.Size] = []
+        self.calls = 0
 
     def __torch_dispatch__(
         self,
@@ -238,6 +240,7 @@ class Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Any = (),  # noqa: ANN401
         kwargs: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
+        self.calls += 1
         result = func(*args, **(kwargs or {}))
         if func._schema.is_mutable or not isinstance(result, Tensor):
             return result
@@ -246,9 +249,10 @@ class Results(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def test_without_gradients_nothing_is_kept_for_all_pairs() -> None:
+def test_without_gradients_nothing_is_kept_for_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     n_tokens, n_experts, top_k = 400, 16, 8
     module, x, experts, weights = make_case(n_tokens, n_experts, top_k)
+    monkeypatch.setattr(fast, "_TOGETHER", x.numel())
     hidden = torch.Size([n_tokens * top_k, module.gate_up.shape[1]])
     with torch.no_grad(), Results() as inference:
         module(x, experts, weights)
@@ -256,6 +260,41 @@ def test_without_gradients_nothing_is_kept_for_all_pairs() -> None:
         module(x, experts, weights)
     assert hidden in training.shapes
     assert max(shape.numel() for shape in inference.shapes) == x.numel()
+
+
+@pytest.mark.parametrize("together", [0, 300, 1 << 20])
+def test_experts_together_are_experts_apart(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, and with as many products: only the calls around them are fewer."""
+    module, x, experts, weights = make_case(24, 16, 3)
+    experts = experts // 2  # the last ones are asked by nobody, and some twice by one token
+    monkeypatch.setattr(fast, "_TOGETHER", 0)
+    expected = module(x, experts, weights)
+    gradient = gradients(expected, x, module.gate_up, module.down)
+    with torch.no_grad(), Results() as apart:
+        module(x, experts, weights)
+    monkeypatch.setattr(fast, "_TOGETHER", together)
+    output = module(x, experts, weights)
+    assert torch.equal(output, expected)
+    for one, other in zip(gradients(output, x, module.gate_up, module.down), gradient, strict=True):
+        assert torch.equal(one, other)
+    with torch.no_grad(), Results() as grouped:
+        assert torch.equal(module(x, experts, weights), expected)
+    assert (grouped.calls < apart.calls) == (together > 0)
+
+
+@pytest.mark.parametrize("n_pairs", [0, 1, 5, 20, 1000])
+def test_groups_are_neighbors_that_fit_together(n_pairs: int) -> None:
+    generator = torch.Generator().manual_seed(n_pairs)
+    dispatch = sort_by_expert(torch.randint(0, 9, (30, 2), generator=generator) * 2, 20)
+    groups = dispatch.groups(n_pairs)
+    assert [block for group in groups for block in group] == dispatch.blocks()
+    spans = [group[-1][1].stop - group[0][1].start for group in groups]
+    for group, span in zip(groups, spans, strict=True):
+        assert len(group) == 1 or span <= n_pairs
+    for group, span, after in zip(groups, spans, groups[1:], strict=False):
+        first = after[0][1]
+        assert span + first.stop - first.start > n_pairs, group
+    assert sort_by_expert(torch.zeros(0, 2, dtype=torch.int64), 3).groups(n_pairs) == []
 
 
 def test_backward_allocates_no_second_copy_of_the_gradients() -> None:

@@ -31,6 +31,15 @@ class Dispatch(NamedTuple):
         ends = enumerate(pairwise(self.bounds))
         return [(e, slice(start, end)) for e, (start, end) in ends if start < end]
 
+    def groups(self, n_pairs: int) -> list[list[tuple[int, slice]]]:
+        """Return `blocks` in groups of neighbors that have at most ``n_pairs`` together, or one."""
+        groups: list[list[tuple[int, slice]]] = []
+        for e, block in self.blocks():
+            if not groups or block.stop - groups[-1][0][1].start > n_pairs:
+                groups.append([])
+            groups[-1].append((e, block))
+        return groups
+
     def without_tokens(self) -> list[int]:
         """Return the experts that nobody asked."""
         ends = enumerate(pairwise(self.bounds))
