@@ -479,7 +479,7 @@ def test_long_texts_and_short_ones_are_graded_apart(monkeypatch: pytest.MonkeyPa
     whole, dealt = make_model(0), make_model(0)
     losses = on_policy(whole, make_model(1), config=config, n_texts=8).losses
     shapes: list[torch.Size] = []
-    states = distillation.learned_states
+    states = completions.learned_states
 
     def counting(model: DecoderLM, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
         shapes.append(batch.tokens.shape)
