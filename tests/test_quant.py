@@ -782,7 +782,7 @@ def missing(error: type[Exception]) -> Callable[[Tensor, Tensor], packed_room._R
 
 @pytest.mark.parametrize(
     "pack",
-    [row_kernel_that_saturates, *map(missing, (AttributeError, OSError, RuntimeError))],
+    [row_kernel_that_saturates, *map(missing, (AttributeError, OSError, RuntimeError, TypeError))],
 )
 def test_a_row_kernel_that_is_missing_or_saturates_is_not_used(
     pack: Callable[[Tensor, Tensor], packed_room._Row], monkeypatch: pytest.MonkeyPatch
