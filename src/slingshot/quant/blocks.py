@@ -36,7 +36,7 @@ from slingshot.quant.rounding import (
 )
 from slingshot.require import whole
 
-T = TypeVar("T")
+_Made = TypeVar("_Made")
 
 Block = tuple[int | None, int | None]
 """Rows and columns of a block; ``None`` takes all there are. So ``(None, None)`` is one scale for
@@ -248,18 +248,18 @@ def version_of(tensor: Tensor) -> object:
     return object() if tensor.is_inference() else tensor._version
 
 
-class Kept(Generic[T]):
+class Kept(Generic[_Made]):
     """What ``make`` has made of some tensors, until they are others or change in place.
 
     Nothing of it is copied or stored with the layer that keeps it.
     """
 
-    def __init__(self, make: Callable[..., T]) -> None:
+    def __init__(self, make: Callable[..., _Made]) -> None:
         """Keep nothing yet; ``make`` is called with the tensors."""
         self.make = make
-        self.kept: tuple[tuple[Tensor, ...], list[object], T] | None = None
+        self.kept: tuple[tuple[Tensor, ...], list[object], _Made] | None = None
 
-    def __call__(self, *made_of: Tensor) -> T:
+    def __call__(self, *made_of: Tensor) -> _Made:
         """Return what is made of these tensors."""
         kept, versions = self.kept, [version_of(tensor) for tensor in made_of]
         if kept is None or versions != kept[1] or any(map(operator.is_not, made_of, kept[0])):
