@@ -798,6 +798,16 @@ def test_a_row_kernel_that_is_missing_or_saturates_is_not_used(
     assert layer._packed_row.packed.kept is None
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_no_gradient_passes_an_int8_linear(rows: int) -> None:
+    """Neither to the input nor to a bias that could learn, and gradients stay switched on."""
+    made = Int8Linear.from_linear(nn.Linear(8, 4))
+    layer = Int8Linear(made.weight, made.scale, nn.Parameter(torch.ones(4)))
+    output = layer(normal(rows, 8).requires_grad_())
+    assert not output.requires_grad
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.skipif(not packed_room._row_is_exact(), reason="this processor has no such kernel")
 def test_the_row_kernel_is_compiled_and_follows_weight_and_scale() -> None:
     """A change in place of either counts in the next call, though the kernel holds both."""

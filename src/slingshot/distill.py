@@ -205,7 +205,7 @@ def distill_on_policy(
                 student, task, problems, max_new_tokens=max_new_tokens, generator=generator
             )
             examples = [Example(answer.prompt, answer.output) for answer in answers]
-            lengths = [len(torch.cat(example)) for example in examples]
+            lengths = [len(prompt) + len(completion) for prompt, completion in examples]
             written.tokens += sum(lengths)
             written.lengths.append(sum(len(each.completion) for each in examples) / n_texts)
             written.seconds += time.process_time() - started
