@@ -768,7 +768,7 @@ def test_a_packed_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyP
 def row_kernel_that_saturates(weight: Tensor, scale: Tensor) -> packed_room._Row:
     """What a processor without VNNI would give."""
     sums = torch.full((1, len(scale)), -64 * 2.0**15 / 2)
-    return lambda row: (sums, torch.ones(()))
+    return lambda row, bias: (sums, 1.0)
 
 
 def missing(error: type[Exception]) -> Callable[[Tensor, Tensor], packed_room._Row]:
@@ -868,11 +868,20 @@ def test_one_row_has_the_integers_of_many(
         torch.full((1, k), 1e35),
         1e-40 * halves,
     ):
-        quick, scale = layer._multiply_row(row)
         product, largest = layer._multiply_rows(row)
+        quick, scale = layer._multiply_row(row)
         assert same_bits(quick, product)
         assert scale == largest
-        assert same_bits(layer(row), product if layer.bias is None else product + layer.bias)
+        expected = product if layer.bias is None else product + layer.bias
+        if packed:
+            found = layer._packed_row(row, layer.weight, layer.scale, layer.bias)
+            assert found is not None
+            assert same_bits(found[0], expected)
+            assert found[1] == largest
+        for _ in range(3):  # TorchScript compiles it again, once it has seen two
+            assert same_bits(layer(row), expected)
+            assert same_bits(layer(row[None, 0]), expected)
+            assert same_bits(layer(row[0]), expected[0])
 
 
 WEIGHT_ONLY: dict[str, Any] = {"INT8": Int8WeightOnlyLinear, "INT4": Int4WeightOnlyLinear}

@@ -245,7 +245,10 @@ def version_of(tensor: Tensor) -> object:
 
     Inference tensors do not count their changes, so theirs always differs.
     """
-    return object() if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:
+        return object()
 
 
 class Kept(Generic[_Made]):

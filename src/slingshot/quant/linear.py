@@ -105,27 +105,39 @@ class Int8Linear(nn.Module):
         for integers.
         """
         check_features(x, self.weight.shape[1])
-        rows = float32_rows(x.detach())
-        sums_of = self._multiply_row if len(rows) == 1 else self._multiply_rows
-        output, largest = sums_of(rows)
+        if x.dtype == torch.float32:
+            return self._forward_float32(x.detach() if x.requires_grad else x)
+        output = self._forward_float32(float32_rows(x.detach()))
+        return output.reshape(*x.shape[:-1], output.shape[-1]).to(x.dtype)
+
+    def _forward_float32(self, x: Float32[Tensor, "*M K"]) -> Float32[Tensor, "*M N"]:
+        """Do as `forward` with what has been checked.
+
+        What it takes to multiply one row is to read the weight, and the calls, so there are few.
+        """
+        weight, scale, bias = self.weight, self.scale, self.bias  # nn.Module searches for each
+        alone = x.numel() == weight.shape[1]
+        found = self._packed_row(x, weight, scale, bias) if alone else None
+        output, largest = found or self._multiply_by_sums(x)
         if not math.isfinite(largest):
-            quantize(rows, INT8)  # names the element
+            quantize(x.reshape(-1, x.shape[-1]), INT8)  # names the element
+        if largest > 1:  # otherwise it is no larger than the sums, which fit
+            check_product(output.reshape(-1, len(scale)))
+        return output
+
+    def _multiply_by_sums(
+        self, x: Float32[Tensor, "*M K"]
+    ) -> tuple[Float32[Tensor, "*M N"], float]:
+        """Return the output, and the largest scale of a row."""
+        rows = x.reshape(-1, x.shape[-1])
+        alone = len(rows) == 1 and fewest_rows() > 1
+        output, largest = self._multiply_row(rows) if alone else self._multiply_rows(rows)
         if self.bias is not None:
             output.add_(self.bias)
-        if largest > 1:  # otherwise it is no larger than the sums, which fit
-            check_product(output)
-        return output.reshape(*x.shape[:-1], len(self.scale)).to(x.dtype)
+        return output.reshape(*x.shape[:-1], len(self.scale)), largest
 
     def _multiply_row(self, row: Float32[Tensor, "1 K"]) -> tuple[Float32[Tensor, "1 N"], float]:
-        """Do as `_multiply_rows` with the same integers, in fewer calls of torch.
-
-        What it takes to multiply one row is to read the weight, and the calls.
-        """
-        multiplied = self._packed_row(row, self.weight, self.scale)
-        if multiplied is not None:
-            return multiplied[0], multiplied[1].item()
-        if fewest_rows() == 1:
-            return self._multiply_rows(row)
+        """Do as `_multiply_rows` with the same integers, in fewer calls of torch."""
         scale = torch.linalg.vector_norm(row, math.inf).div_(127).clamp_min_(SMALLEST_SCALE)
         values = torch.mul(row, scale.reciprocal()).round_().to(torch.int8)
         return (int8_sums(values, self.weight) * self.scale).mul_(scale), scale.item()

@@ -18,7 +18,7 @@ from slingshot.quant.amx import has_amx
 from slingshot.quant.blocks import Kept
 from slingshot.quant.rounding import SMALLEST_SCALE
 
-_Row = Callable[[Tensor], tuple[Tensor, Tensor]]
+_Row = Callable[[Tensor, Tensor | None], tuple[Tensor, float]]
 
 # Beyond it, K products of 255 and -128 no longer fit int32.
 _MAX_K: Final = (2**31 - 1) // (255 * 128)
@@ -65,12 +65,16 @@ class PackedRow:
         self.packed = Kept(_pack_for_row)
 
     def __call__(
-        self, row: Float32[Tensor, "1 K"], weight: Int8[Tensor, "N K"], scale: Float32[Tensor, "N"]
-    ) -> tuple[Float32[Tensor, "1 N"], Float32[Tensor, ""]] | None:
-        """Return the product, and the scale of the row."""
+        self,
+        row: Float32[Tensor, "*ones K"],
+        weight: Int8[Tensor, "N K"],
+        scale: Float32[Tensor, "N"],
+        bias: Float[Tensor, "N"] | None,
+    ) -> tuple[Float32[Tensor, "*ones N"], float] | None:
+        """Return the product with ``bias`` added to it, and the scale of the row."""
         if weight.shape[1] > _MAX_K or not _row_is_exact():
             return None
-        return self.packed(weight, scale)(row)
+        return self.packed(weight, scale)(row, bias)
 
 
 def _pack(weight: Int8[Tensor, "N K"]) -> Shaped[Tensor, "*shape"]:
@@ -80,7 +84,7 @@ def _pack(weight: Int8[Tensor, "N K"]) -> Shaped[Tensor, "*shape"]:
 
 
 class _RowKernel(nn.Module):
-    """A weight and its scale in FBGEMM's order, called on a row ``[1, K]`` in float32.
+    """A weight and its scale in FBGEMM's order, called on one row in float32, and on a bias.
 
     The kernel makes bytes of floats by itself. With a scale of 1, and 128 for zero, whole numbers
     are not rounded. TorchScript compiles it all to one call. Called from Python, torch finds out by
@@ -92,13 +96,16 @@ class _RowKernel(nn.Module):
         self.packed = packed
         self.smallest = SMALLEST_SCALE
 
-    def forward(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        scale = torch.linalg.vector_norm(row, float("inf")).div_(127).clamp_min_(self.smallest)
-        values = torch.mul(row, scale.reciprocal()).round_()
-        product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+    def forward(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, float]:
+        row = x.reshape(1, -1)
+        scale = max(torch.linalg.vector_norm(row, float("inf")).div_(127).item(), self.smallest)
+        values = torch.mul(row, 1 / scale).round_()
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             values, 1.0, 128, self.packed
-        )
-        return product.mul_(scale), scale
+        ).mul_(scale)
+        if bias is not None:
+            product.add_(bias)
+        return product.reshape(x.shape[:-1] + product.shape[1:]), scale
 
 
 def _pack_for_row(weight: Int8[Tensor, "N K"], scale: Float32[Tensor, "N"]) -> _Row:
@@ -148,7 +155,7 @@ def _row_is_exact() -> bool:
     """Whether torch has the kernel for one row, and it keeps the largest sums: VNNI does."""
     row, extremes = torch.full((1, 64), 127.0), torch.full((33, 64), -128)
     try:
-        product, _ = _pack_for_row(extremes.to(torch.int8), torch.ones(33))(row)
+        product, _ = _pack_for_row(extremes.to(torch.int8), torch.ones(33))(row, None)
     except Exception:  # TorchScript is not made for each Python, nor for no source
         return False
     return bool((product == -64 * 127 * 128).all())
