@@ -10,9 +10,9 @@ Do not pin the process to one CPU from outside (``taskset``): onnxruntime, impor
 with AVX-512 instead of AMX, which takes twice as long. It is held to torch's number of threads.
 
 What holds slingshot back. One row: its bytes of weight are read in a quarter of float32's time at
-best, and in a third at 4096. At 1024 they lie in the cache, and what takes long surrounds the
-product: a layer in Python, and five small operations that quantize the row; others call once. FP8
-with few rows: quantizing x is as many calls. With many, float32's product runs within a few percent
+best, and in a third at 4096. At 1024 they lie in the cache, and around the product there are a
+layer in Python and the small operations that quantize the row; others call once. FP8 with few rows:
+quantizing x is some twenty calls of torch. With many, float32's product runs within a few percent
 of the processor's peak, so quantizing before one like it can only be slower. With AMX blocks are
 multiplied faster, and memory limits adding them up.
 """

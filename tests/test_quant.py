@@ -808,6 +808,39 @@ def test_no_gradient_passes_an_int8_linear(rows: int) -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("name", ["scale", "bias"])
+def test_no_gradient_passes_to_what_was_put_into_an_int8_linear(name: str, rows: int) -> None:
+    layer = Int8Linear.from_linear(nn.Linear(8, 4))
+    setattr(layer, name, nn.Parameter(torch.ones(4)))
+    assert not layer(normal(rows, 8)).requires_grad
+
+
+@pytest.mark.parametrize("shape", [(8,), (1, 8), (1, 1, 8), (3, 8)])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_int8_linear_names_what_is_not_finite(
+    shape: tuple[int, ...],
+    value: float,
+    dtype: torch.dtype,
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in a single row, in each of the forms that TorchScript compiles, and in a first call."""
+    packed = packed and packed_room._row_is_exact()
+    monkeypatch.setattr(packed_room, "_row_is_exact", lambda: packed)
+    layer = Int8Linear.from_linear(nn.Linear(8, 4))
+    bad = torch.ones(shape, dtype=dtype)
+    bad[..., 5] = value
+    for x in (bad, torch.ones_like(bad), bad, bad, bad):
+        if x is bad:
+            with pytest.raises(ValueError, match=r"\[0, 5\]"):
+                layer(x)
+        else:
+            assert layer(x).isfinite().all()
+
+
 @pytest.mark.skipif(not packed_room._row_is_exact(), reason="this processor has no such kernel")
 def test_the_row_kernel_is_compiled_and_follows_weight_and_scale() -> None:
     """A change in place of either counts in the next call, though the kernel holds both."""

@@ -245,7 +245,7 @@ def version_of(tensor: Tensor) -> object:
 
     Inference tensors do not count their changes, so theirs always differs.
     """
-    try:
+    try:  # to ask `is_inference` first takes as long again
         return tensor._version
     except RuntimeError:
         return object()

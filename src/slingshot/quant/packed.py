@@ -98,7 +98,9 @@ class _RowKernel(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, float]:
         row = x.reshape(1, -1)
-        scale = max(torch.linalg.vector_norm(row, float("inf")).div_(127).item(), self.smallest)
+        scale = torch.linalg.vector_norm(row, float("inf")).div_(127).item()
+        if scale < self.smallest:  # NaN is not, and stays; TorchScript's max would lose it
+            scale = self.smallest
         values = torch.mul(row, 1 / scale).round_()
         product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             values, 1.0, 128, self.packed
